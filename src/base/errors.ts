@@ -1,0 +1,177 @@
+// The catalogue of errors: one class, one table. Match on `code`, which never changes its meaning.
+//
+// The kind says who reacts (the programmer, the operator, the pager itself) and gives the exit code of the
+// command line. What the reader should do next is the `hint`.
+
+export type ErrorKind = "usage" | "state" | "environment" | "kernel" | "source" | "protocol" | "bug";
+
+/** Exit codes of the command line, by kind. 128 + n is kept for signals. */
+export const EXIT_CODE: Readonly<Record<ErrorKind, number>> = {
+  usage: 2,
+  state: 1,
+  environment: 3,
+  kernel: 1,
+  source: 4,
+  protocol: 5,
+  bug: 70,
+};
+
+interface Entry {
+  readonly kind: ErrorKind;
+  /** What it means, for the reference page. */
+  readonly meaning: string;
+  readonly hint: string;
+}
+
+/** Every error that minorfault throws on purpose. */
+export const ERRORS = {
+  ERR_BAD_ARGUMENT: {
+    kind: "usage",
+    meaning: "An argument has the wrong type or is not a number that can be used",
+    hint: "Pass a value of the type that the message names",
+  },
+  ERR_UNALIGNED: {
+    kind: "usage",
+    meaning: "An address or a length is not a multiple of the page size",
+    hint: "Round addresses down and lengths up to the page size of the mapping",
+  },
+  ERR_OUT_OF_RANGE: {
+    kind: "usage",
+    meaning: "A number lies outside the range that is allowed, or a range leaves the memory it belongs to",
+    hint: "Compare the range in the message with the size of the memory",
+  },
+  ERR_BAD_CASE: {
+    kind: "usage",
+    meaning: "A conformance case cannot be parsed",
+    hint: "docs/cases.md describes the language; the message names the line",
+  },
+  ERR_CLOSED: {
+    kind: "state",
+    meaning: "The object has been closed",
+    hint: "Open a new one; closing twice is allowed, using it afterwards is not",
+  },
+  ERR_FAULT_PENDING: {
+    kind: "state",
+    meaning: "Memory was accessed synchronously and the page is not resident",
+    hint: "Use the asynchronous read or write, or make the page resident first",
+  },
+  ERR_LIMIT: {
+    kind: "state",
+    meaning: "A named limit was reached",
+    hint: "Raise the limit that the message names, or use less",
+  },
+  ERR_DEADLINE: {
+    kind: "state",
+    meaning: "Something did not finish before its deadline",
+    hint: "The message says what was waited for; look there first",
+  },
+  ERR_HANDLER_FAILED: {
+    kind: "state",
+    meaning: "A fault handler threw; the page was poisoned so that the guest is told",
+    hint: "The cause is attached; repair the page by discarding it and faulting again",
+  },
+  ERR_MEMORY_FAULT: {
+    kind: "state",
+    meaning: "An access ended in SIGBUS or SIGSEGV",
+    hint: "The page is poisoned, protected, unmapped or beyond the end of its object",
+  },
+  ERR_UFFD_MISSING: {
+    kind: "environment",
+    meaning: "This host has no userfaultfd",
+    hint: "Run `minorfault doctor`; the software implementation works everywhere",
+  },
+  ERR_UFFD_DENIED: {
+    kind: "environment",
+    meaning: "This process may not open a userfaultfd",
+    hint: "Run `minorfault doctor`: it names the sysctl, the device permission or the capability to change",
+  },
+  ERR_FEATURE_MISSING: {
+    kind: "environment",
+    meaning: "The kernel does not have a feature that was asked for",
+    hint: "Run `minorfault doctor` for what it has",
+  },
+  ERR_UNSUPPORTED_HOST: {
+    kind: "environment",
+    meaning: "This machine's platform or architecture cannot do what was asked",
+    hint: "Run `minorfault doctor`; the software implementation works everywhere",
+  },
+  ERR_NATIVE_MISSING: {
+    kind: "environment",
+    meaning: "The koffi package could not be loaded",
+    hint: "Install dependencies without omitting optional platform packages (npm ci)",
+  },
+  ERR_SYSCALL: {
+    kind: "kernel",
+    meaning: "The system refused a call; errno, operation and address are attached",
+    hint: "docs/errors.md lists what each errno means for each operation",
+  },
+  ERR_BAD_MESSAGE: {
+    kind: "protocol",
+    meaning: "A message does not have the form that its protocol demands",
+    hint: "Compare versions on both sides; the offset and the bytes are in the message",
+  },
+  ERR_WRONG_BYTES: {
+    kind: "source",
+    meaning: "Bytes do not have the hash that they should have",
+    hint: "The source or the memory that carried them is damaged; nothing was installed from it",
+  },
+  ERR_BUG: {
+    kind: "bug",
+    meaning: "An assertion of minorfault itself failed",
+    hint: "Please report it with the message and the output of `minorfault doctor --json`",
+  },
+} as const satisfies Record<string, Entry>;
+
+export type ErrorCode = keyof typeof ERRORS;
+
+export interface ErrorDetails {
+  readonly cause?: unknown;
+  /** Replaces the catalogue's hint where the place knows better. */
+  readonly hint?: string;
+  /** The kernel's answer, a positive errno. */
+  readonly errno?: number;
+  /** The system call or ioctl. */
+  readonly operation?: string;
+  /** Bytes. */
+  readonly address?: number;
+  /** Bytes. */
+  readonly byteLength?: number;
+}
+
+/** An error of the catalogue. `code` is stable; the message is for people. */
+export class MinorfaultError extends Error {
+  readonly code: ErrorCode;
+  readonly kind: ErrorKind;
+  readonly hint: string;
+  readonly errno: number | undefined;
+  readonly operation: string | undefined;
+  readonly address: number | undefined;
+  readonly byteLength: number | undefined;
+
+  constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.name = "MinorfaultError";
+    this.code = code;
+    this.kind = ERRORS[code].kind;
+    this.hint = details.hint ?? ERRORS[code].hint;
+    this.errno = details.errno;
+    this.operation = details.operation;
+    this.address = details.address;
+    this.byteLength = details.byteLength;
+  }
+
+  /** Exit code of the command line for this error. */
+  get exitCode(): number {
+    return EXIT_CODE[this.kind];
+  }
+}
+
+/** Throws ERR_BUG unless the condition holds: for what only our own mistake can make false. */
+export function assert(condition: unknown, message: string): asserts condition {
+  if (!condition) throw new MinorfaultError("ERR_BUG", message);
+}
+
+/** An address as it is printed everywhere: 16 hexadecimal digits. */
+export function hex(address: number): string {
+  return `0x${address.toString(16).padStart(16, "0")}`;
+}

@@ -10,7 +10,11 @@ import type { Word } from "./structs.ts";
 
 /** System calls by name; each system knows its own numbers. Arguments are as in the manual pages. */
 export type SyscallName =
+  | "accept4"
   | "bind"
+  | "capget"
+  | "capset"
+  | "clock_nanosleep"
   | "clone"
   | "close"
   | "connect"
@@ -20,16 +24,17 @@ export type SyscallName =
   | "epoll_pwait"
   | "exit"
   | "exit_group"
+  | "fallocate"
   | "fcntl"
   | "ftruncate"
   | "futex"
   | "getcpu"
   | "getpid"
+  | "getsockopt"
   | "gettid"
-  | "capget"
-  | "capset"
   | "ioctl"
   | "kill"
+  | "listen"
   | "lseek"
   | "madvise"
   | "memfd_create"
@@ -43,14 +48,18 @@ export type SyscallName =
   | "openat"
   | "pidfd_getfd"
   | "pidfd_open"
+  | "pipe2"
   | "ppoll"
   | "prctl"
   | "pread64"
+  | "preadv2"
   | "prlimit64"
   | "process_vm_readv"
   | "process_vm_writev"
   | "pselect6"
+  | "pwrite64"
   | "read"
+  | "readlinkat"
   | "readv"
   | "recvmsg"
   | "rt_sigaction"
@@ -63,8 +72,11 @@ export type SyscallName =
   | "setsockopt"
   | "sigaltstack"
   | "socket"
+  | "socketpair"
   | "tgkill"
+  | "unlinkat"
   | "userfaultfd"
+  | "vmsplice"
   | "wait4"
   | "write"
   | "writev";
@@ -84,7 +96,10 @@ export interface Caller {
   /** The two calls of the hot path, without the look-up by name. */
   ioctl(fd: number, request: number, argument: Word): number;
   read(fd: number, address: Word, byteLength: number): number;
+  /** At least 64 KiB. */
   readonly scratch: Scratch;
+  /** More such memory: at least `byteLength` bytes, whole pages, for what `copy` takes its bytes from. */
+  share(byteLength: number): Scratch & { close(): void };
 }
 
 /** What a thread can be told to do. Addresses are in its own process. */

@@ -120,12 +120,13 @@ export interface AddressSpace {
     byteLength: number,
     options?: { readonly kind?: MemoryKind; readonly protection?: Protection; readonly at?: number },
   ): number;
-  unmap(start: number, byteLength: number): void;
-  /** Moves or resizes; answers the new address. With EVENT_REMAP or EVENT_UNMAP it waits for the pager. */
-  remap(start: number, byteLength: number, newByteLength: number, to?: number): number;
+  /** Waits, with EVENT_UNMAP, until the event has been read; so do `remap` and `discard` with theirs. */
+  unmap(start: number, byteLength: number): Promise<void>;
+  /** Moves or resizes; answers the new address. */
+  remap(start: number, byteLength: number, newByteLength: number, to?: number): Promise<number>;
   protect(start: number, byteLength: number, protection: Protection): void;
   /** MADV_DONTNEED: the content is gone, the next touch is a fault again. */
-  discard(start: number, byteLength: number): void;
+  discard(start: number, byteLength: number): Promise<void>;
   pages(start: number, byteLength: number): PageState[];
   /** PAGEMAP_SCAN for written pages, protecting them again in the same step if asked (needs WP_ASYNC). */
   written(start: number, byteLength: number, options?: { readonly protect?: boolean }): WrittenRange[];

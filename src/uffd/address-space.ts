@@ -1,0 +1,233 @@
+// `AddressSpace` over a process of either system: mapping calls by the process's control thread, accesses by
+// threads of that process, since whoever touches paged memory may have to wait for its pager.
+
+import { ERRNO, errnoName } from "../abi/errno.ts";
+import { HUGE_PAGE_SIZE, MADV, MAP, MREMAP, O, PAGE_SIZE, PROT } from "../abi/memory.ts";
+import { pageRegion, pmScanArg } from "../abi/structs.ts";
+import type { Operation, Process, SyscallName, Thread } from "../abi/system.ts";
+import { PAGE_IS, PAGEMAP_SCAN, PM_SCAN } from "../abi/userfaultfd.ts";
+import { hex, MinorfaultError } from "../base/errors.ts";
+import { roundUp } from "../base/range.ts";
+import { checkBytes, checkNumber, checkPages } from "./arguments.ts";
+import type { AddressSpace, MemoryKind, PageState, Protection, WrittenRange } from "./contract.ts";
+import { openPath } from "./open.ts";
+
+/** LIMIT: accesses and forks that may wait at the same time, each of them a thread of the process. */
+const ACCESSES_MAX = 256;
+const READ_WRITE: Protection = { read: true, write: true };
+const PRESENT = 1n << 63n;
+const WRITE_PROTECTED = 1n << 57n;
+/** Pages asked of /proc/PID/pagemap, and regions asked of PAGEMAP_SCAN, by one call. */
+const PAGES_PER_READ = 1024;
+const REGIONS_PER_SCAN = 512;
+
+export class SystemAddressSpace implements AddressSpace {
+  readonly implementation: "kernel" | "software";
+  readonly process: Process;
+  readonly #idle: Thread[] = [];
+  #accesses = 0;
+  #pagemap = -1;
+
+  constructor(implementation: "kernel" | "software", process: Process) {
+    this.implementation = implementation;
+    this.process = process;
+  }
+
+  map(
+    byteLength: number,
+    options: { readonly kind?: MemoryKind; readonly protection?: Protection; readonly at?: number } = {},
+  ): number {
+    checkNumber("map length", byteLength);
+    const { kind = "private", protection = READ_WRITE, at } = options;
+    const unit = kind === "huge" ? HUGE_PAGE_SIZE : PAGE_SIZE;
+    checkPages("map", at ?? unit, roundUp(byteLength, unit));
+    const flags =
+      MAP.ANONYMOUS |
+      MAP.NORESERVE |
+      (kind === "shared" ? MAP.SHARED : MAP.PRIVATE) |
+      (kind === "huge" ? MAP.HUGETLB : 0) |
+      (at === undefined ? 0 : MAP.FIXED_NOREPLACE);
+    const length = roundUp(byteLength, unit);
+    return this.#call("mmap", at ?? 0, length, protectionBits(protection), flags, -1, 0);
+  }
+
+  async unmap(start: number, byteLength: number): Promise<void> {
+    checkPages("unmap", start, byteLength);
+    await this.#patientCall("munmap", start, byteLength);
+  }
+
+  async remap(start: number, byteLength: number, newByteLength: number, to?: number): Promise<number> {
+    checkPages("remap", start, byteLength);
+    checkPages("remap target", to ?? start, newByteLength);
+    const flags = MREMAP.MAYMOVE | (to === undefined ? 0 : MREMAP.FIXED);
+    return await this.#patientCall("mremap", start, byteLength, newByteLength, flags, to ?? 0);
+  }
+
+  protect(start: number, byteLength: number, protection: Protection): void {
+    checkPages("protect", start, byteLength);
+    this.#call("mprotect", start, byteLength, protectionBits(protection));
+  }
+
+  async discard(start: number, byteLength: number): Promise<void> {
+    checkPages("discard", start, byteLength);
+    await this.#patientCall("madvise", start, byteLength, MADV.DONTNEED);
+  }
+
+  pages(start: number, byteLength: number): PageState[] {
+    checkPages("pages", start, byteLength);
+    const fd = this.#openPagemap();
+    const { scratch } = this.process;
+    const states: PageState[] = [];
+    const count = byteLength / PAGE_SIZE;
+    for (let first = 0; first < count; first += PAGES_PER_READ) {
+      const pages = Math.min(PAGES_PER_READ, count - first);
+      const offset = (start / PAGE_SIZE + first) * 8;
+      const read = this.#call("pread64", fd, scratch.address, pages * 8, offset);
+      for (let at = 0; at < read; at += 8) {
+        const entry = scratch.view.getBigUint64(at, true);
+        states.push({ resident: (entry & PRESENT) !== 0n, writeProtected: (entry & WRITE_PROTECTED) !== 0n });
+      }
+      if (read < pages * 8) break;
+    }
+    return states;
+  }
+
+  written(start: number, byteLength: number, options: { readonly protect?: boolean } = {}): WrittenRange[] {
+    checkPages("written", start, byteLength);
+    const fd = this.#openPagemap();
+    const { scratch } = this.process;
+    const vector = pmScanArg.size;
+    const ranges: WrittenRange[] = [];
+    const until = start + byteLength;
+    for (let from = start; from < until; ) {
+      pmScanArg.write(scratch.view, 0, {
+        size: pmScanArg.size,
+        flags: options.protect ? PM_SCAN.WP_MATCHING | PM_SCAN.CHECK_WPASYNC : 0,
+        start: from,
+        end: until,
+        walk_end: 0,
+        vec: scratch.address + vector,
+        vec_len: REGIONS_PER_SCAN,
+        max_pages: 0,
+        category_inverted: 0,
+        category_mask: PAGE_IS.WRITTEN,
+        category_anyof_mask: 0,
+        return_mask: PAGE_IS.WRITTEN,
+      });
+      const found = this.#check("PAGEMAP_SCAN", this.process.ioctl(fd, PAGEMAP_SCAN, scratch.address));
+      for (let index = 0; index < found; index++) {
+        const region = pageRegion.read(scratch.view, vector + index * pageRegion.size);
+        ranges.push({ start: Number(region.start), until: Number(region.end) });
+      }
+      from = Number(pmScanArg.read(scratch.view).walk_end);
+      if (found < REGIONS_PER_SCAN) break;
+    }
+    return ranges;
+  }
+
+  async load(address: number, signal?: AbortSignal): Promise<number> {
+    checkBytes("load", address, 1);
+    return await this.#access({ kind: "load", address, size: 1 }, address, signal);
+  }
+
+  async store(address: number, value: number, signal?: AbortSignal): Promise<void> {
+    checkBytes("store", address, 1);
+    checkNumber("store value", value);
+    await this.#access({ kind: "store", address, value }, address, signal);
+  }
+
+  async fork(signal?: AbortSignal): Promise<SystemAddressSpace> {
+    this.#enter();
+    try {
+      const { child } = this.process.fork();
+      for (const waiting = new Patience(signal); ; await waiting.turn()) {
+        const process = child();
+        if (process !== undefined) return new SystemAddressSpace(this.implementation, process);
+      }
+    } finally {
+      this.#accesses--;
+    }
+  }
+
+  async #access(operation: Operation, address: number, signal?: AbortSignal): Promise<number> {
+    this.#enter();
+    const thread = this.#idle.pop() ?? this.process.spawnThread();
+    thread.start(operation);
+    try {
+      for (const waiting = new Patience(signal); thread.ending === undefined; ) await waiting.turn();
+    } finally {
+      this.#accesses--;
+      // A thread whose access was given up still stands there; it is not used again.
+      if (thread.ending !== undefined) this.#idle.push(thread);
+    }
+    const ending = thread.ending;
+    if (ending?.kind === "value") return ending.value;
+    const what =
+      ending?.kind === "signal" ? `signal ${ending.signal} (code ${ending.code})` : "the process's end";
+    throw new MinorfaultError("ERR_MEMORY_FAULT", `The access to ${hex(address)} ended in ${what}`, {
+      operation: operation.kind,
+      address,
+    });
+  }
+
+  /** A call that may have to wait for somebody to read its event: by a thread of its own. */
+  async #patientCall(name: SyscallName, ...args: number[]): Promise<number> {
+    const [address = 0] = args;
+    return this.#check(name, await this.#access({ kind: "call", name, args }, address), address);
+  }
+
+  #enter(): void {
+    if (this.#accesses >= ACCESSES_MAX) {
+      throw new MinorfaultError("ERR_LIMIT", `${ACCESSES_MAX} accesses are waiting already (ACCESSES_MAX)`);
+    }
+    this.#accesses++;
+  }
+
+  #openPagemap(): number {
+    if (this.#pagemap < 0) {
+      const fd = openPath(this.process, "/proc/self/pagemap", O.RDONLY | O.CLOEXEC);
+      this.#pagemap = this.#check("openat /proc/self/pagemap", fd);
+    }
+    return this.#pagemap;
+  }
+
+  #call(...call: Parameters<Process["call"]>): number {
+    return this.#check(call[0], this.process.call(...call), call[1]);
+  }
+
+  #check(operation: string, result: number, address?: number | bigint): number {
+    if (result >= 0) return result;
+    const hint = -result === ERRNO.ENOMEM ? "No memory, no huge page, or too many mappings" : undefined;
+    const where = address === undefined ? "" : ` at address ${hex(Number(address))}`;
+    throw new MinorfaultError("ERR_SYSCALL", `${operation} failed with ${errnoName(result)}${where}`, {
+      errno: -result,
+      operation,
+      ...(address === undefined ? {} : { address: Number(address) }),
+      ...(hint === undefined ? {} : { hint }),
+    });
+  }
+}
+
+function protectionBits(protection: Protection): number {
+  return (
+    (protection.read ? PROT.READ : 0) |
+    (protection.write ? PROT.WRITE : 0) |
+    (protection.execute ? PROT.EXEC : 0)
+  );
+}
+
+/** Looks again soon at first, seldom later: a fault is served in microseconds or takes a network's time. */
+class Patience {
+  readonly #signal: AbortSignal | undefined;
+  #turns = 0;
+
+  constructor(signal: AbortSignal | undefined) {
+    this.#signal = signal;
+  }
+
+  async turn(): Promise<void> {
+    this.#signal?.throwIfAborted();
+    const delayMs = Math.min(10, this.#turns++ >> 6);
+    await new Promise((resolve) => setTimeout(resolve, delayMs));
+  }
+}

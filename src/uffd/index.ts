@@ -1,0 +1,5 @@
+export * from "./address-space.ts";
+export * from "./contract.ts";
+export * from "./ioctls.ts";
+export * from "./open.ts";
+export * from "./userfaultfd.ts";

@@ -1,0 +1,141 @@
+// What a pager is told and what it answers: the types that users of `startPager` see.
+//
+// Addresses are the guest's unless it says otherwise; an image is a piece of memory or a file that holds what
+// the guest's memory should contain.
+
+import type { MinorfaultError } from "../base/errors.ts";
+
+/** A registered range of the guest's memory, and where its content begins in the image. */
+export interface PagerRegion {
+  /** Guest address, a multiple of the page size. */
+  readonly start: number;
+  readonly byteLength: number;
+  /** Bytes from the beginning of the image. */
+  readonly imageOffset: number;
+  /** Bytes: 4096 (default), or 2 MiB for hugetlb memory. */
+  readonly pageSize?: number;
+}
+
+/** Where the bytes are: a file to be mapped, a descriptor of this process to be mapped, or memory of this process. */
+export type PagerImage =
+  | { readonly path: string }
+  | { readonly descriptor: number; readonly byteLength: number }
+  | { readonly address: number; readonly byteLength: number };
+
+/**
+ * Where the pager's thread waits for faults:
+ * `same-cpu` beside the faulting thread; `spin` on another CPU, awake while faults come; `block` on another CPU,
+ * asleep between faults; `auto` whichever of them a short self-test finds to be the fastest.
+ */
+export type PlacementChoice = "auto" | "same-cpu" | "spin" | "block";
+export type PlacementMode = Exclude<PlacementChoice, "auto">;
+
+/** The thread whose faults are served: for placement, and to notice when the guest ends. */
+export interface PagerGuest {
+  readonly pid: number;
+  /** Default: the process's first thread, until a fault message names another. */
+  readonly tid?: number;
+}
+
+export interface PlanOptions {
+  /** Pages to install around a missing one, aligned: a power of two from 1 (page by page) to 512. Default 16. */
+  readonly faultAroundPages?: number;
+}
+
+export interface PagerOptions {
+  /**
+   * The userfaultfd, a descriptor of this process; the pager works on a duplicate of it, which it closes.
+   * It becomes non-blocking, for all its duplicates.
+   */
+  readonly descriptor: number;
+  /** At least one; they do not overlap. They are registered already. */
+  readonly regions: readonly PagerRegion[];
+  readonly image: PagerImage;
+  /** One bit a 4 KiB page of the image, lowest bit first: set where the page is known to be all zero. */
+  readonly zeroPages?: Uint32Array;
+  readonly plan?: PlanOptions;
+  /** Default "auto". */
+  readonly placement?: PlacementChoice;
+  readonly guest?: PagerGuest;
+  /** Told of every page that could not be served (ERR_HANDLER_FAILED and others); the pager goes on. */
+  readonly onError?: (error: MinorfaultError) => void;
+}
+
+/** How a fault ended: always exactly one of these. */
+export interface FaultOutcomes {
+  readonly copied: number;
+  readonly zeroed: number;
+  readonly continued: number;
+  readonly poisoned: number;
+  /** Page present already or gone meanwhile: the thread was told to look again. */
+  readonly woken: number;
+}
+
+export interface PagerStatistics {
+  /** Fault messages read. */
+  readonly faults: number;
+  readonly outcomes: FaultOutcomes;
+  /** Bytes installed, neighbours and bulk included. */
+  readonly bytesInstalled: number;
+  /** Of these, bytes that were known to be zero and were not copied. */
+  readonly bytesZeroed: number;
+  /** Messages other than faults. */
+  readonly events: number;
+  /** Fills that the kernel put off (EAGAIN). */
+  readonly retries: number;
+  /** From the read of a message until its page was installed, as the pager sees it; microseconds. */
+  readonly latencyUs: { readonly p50: number; readonly p99: number; readonly max: number };
+}
+
+export interface PlacementReport {
+  readonly asked: PlacementChoice;
+  readonly mode: PlacementMode;
+  /** One sentence. */
+  readonly why: string;
+  /** Median microseconds a fault in the self-test, if one was made in this process. */
+  readonly selfTest?: {
+    readonly durationMs: number;
+    readonly medianUs: Readonly<Partial<Record<PlacementMode, number>>>;
+  };
+}
+
+/** Which pages of a region are there. The words live: they change while the pager works. */
+export interface Residency {
+  readonly start: number;
+  readonly pageSize: number;
+  readonly pageCount: number;
+  /** One bit a page, lowest bit first. */
+  readonly resident: Uint32Array;
+}
+
+export interface InstallProgress {
+  /** Pages of all regions looked at so far, as bytes. */
+  readonly bytesDone: number;
+  readonly bytesTotal: number;
+}
+
+/** Why a pager ended. */
+export type PagerEnd =
+  | { readonly reason: "closed" }
+  | { readonly reason: "guest-gone" }
+  | { readonly reason: "failed"; readonly error: MinorfaultError };
+
+export interface Pager {
+  readonly placement: PlacementReport;
+  /** Resolves when the pager has ended, for whatever reason; never rejects. */
+  readonly ended: Promise<PagerEnd>;
+  /** Live counters; reading them does not disturb the pager. */
+  statistics(): PagerStatistics;
+  /** One entry a region, in the order given. */
+  residency(): readonly Residency[];
+  /** Installs everything that is not there yet, in pieces of 2 MiB, faults first. */
+  installAll(options?: {
+    readonly signal?: AbortSignal;
+    readonly onProgress?: (progress: InstallProgress) => void;
+  }): Promise<void>;
+  /**
+   * Serves what has arrived, wakes every thread that waits, gives the descriptor back, and stops the thread.
+   * Where this was the last descriptor, pages that were not installed read as zeros from now on.
+   */
+  close(): Promise<void>;
+}

@@ -25,6 +25,7 @@ export type SyscallName =
   | "exit"
   | "exit_group"
   | "fallocate"
+  | "fchmod"
   | "fcntl"
   | "ftruncate"
   | "futex"

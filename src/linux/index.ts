@@ -1,0 +1,12 @@
+export * from "./arguments.ts";
+export * from "./descriptors.ts";
+export * from "./failure.ts";
+export * from "./local.ts";
+export * from "./mappings.ts";
+export type { MapMemoryOptions, Memory } from "./memory.ts";
+export { VIEW_BYTES_MAX } from "./memory.ts";
+export * from "./poll.ts";
+export * from "./privileges.ts";
+export * from "./sockets.ts";
+export * from "./syscall-numbers.ts";
+export * from "./threads.ts";

@@ -1,3 +1,4 @@
+export * from "./catalogue.ts";
 export * from "./errno.ts";
 export * from "./ioc.ts";
 export * from "./memory.ts";

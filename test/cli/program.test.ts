@@ -1,0 +1,31 @@
+// The command line's manners: help, exit codes, errors in one form.
+
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const main = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
+
+function minorfault(...args: string[]): { stdout: string; stderr: string; status: number | null } {
+  return spawnSync(process.execPath, [main, ...args], { encoding: "utf8" });
+}
+
+test("minorfault --help lists every command on stdout and exits with 0", () => {
+  const { stdout, status } = minorfault("--help");
+  assert.equal(status, 0);
+  for (const command of ["demo", "doctor"]) assert.match(stdout, new RegExp(`^  ${command}`, "m"));
+});
+
+test("an unknown command or option is a usage error: exit 2, and stdout stays empty", () => {
+  for (const args of [["nonsense"], ["doctor", "--nonsense"]]) {
+    const { stdout, stderr, status } = minorfault(...args);
+    assert.equal(status, 2, args.join(" "));
+    assert.equal(stdout, "");
+    assert.match(stderr, /nonsense/);
+  }
+});
+
+test("minorfault --version prints the version of the package", () => {
+  assert.match(minorfault("--version").stdout, /^\d+\.\d+\.\d+\n$/);
+});

@@ -1,0 +1,230 @@
+// A small machine: one virtual CPU, some RAM, and a program that touches it. Driven by the `Process` that has it.
+//
+//   guest-physical            in the process
+//   0          ┌─────────┐
+//              │   RAM   │    private anonymous memory, empty: this is what userfaultfd pages
+//   ramBytes   └─────────┘
+//   3 GiB      ┌─────────┐
+//              │ control │    shared with us, always there: code, orders, answers (control.ts)
+//              └─────────┘
+//   0xfffbd000  three pages that Intel's processors need for real mode
+//
+// The CPU starts in 32-bit protected mode without paging, so the program sees RAM at its physical addresses, and a
+// page that is missing is a fault of KVM on behalf of the guest: it blocks KVM_RUN, that is, one thread.
+// Documentation/virt/kvm/api.rst.
+
+import { ERRNO, errnoName } from "../../abi/errno.ts";
+import { MAP, PAGE_SIZE } from "../../abi/memory.ts";
+import type { Process, Thread } from "../../abi/system.ts";
+import { assert, hex, MinorfaultError } from "../../base/errors.ts";
+import { check } from "../../linux/failure.ts";
+import { mmap, munmap } from "../../linux/mappings.ts";
+import * as abi from "./abi.ts";
+import { CLOCK_SHIFT, ControlMemory, HEADER_OFFSET, LIST_OFFSET, type Walked } from "./control.ts";
+import { createVm } from "./open.ts";
+import { type Access, assembleWalker, type Walker } from "./walker.ts";
+
+const { KVM, KVM_CAP, KVM_EXIT, KVM_SIZE } = abi;
+
+/** Physical address of the control memory; RAM ends below it. */
+export const CONTROL_ADDRESS = 0xc000_0000;
+/** LIMIT: RAM ends below the control memory. */
+export const RAM_BYTES_MAX: number = CONTROL_ADDRESS - PAGE_SIZE;
+const TSS_ADDRESS = 0xfffb_d000;
+/** The only flag set: bit 1, which always is. */
+const RFLAGS = 0x2;
+/** KVM_RUN on a page whose memory is broken (and, from Linux 6.6 on, poisoned by UFFDIO_POISON). */
+const EHWPOISON = 133;
+
+export interface MachineOptions {
+  /** Bytes of RAM: whole pages, less than 3 GiB. */
+  readonly ramBytes: number;
+  /** The thread of the process that is to be the CPU. Default: a new one. */
+  readonly thread?: Thread;
+}
+
+export class KvmMachine {
+  readonly process: Process;
+  /** The thread that is the CPU. */
+  readonly thread: Thread;
+  /** Where RAM lies in the process: the range to register with userfaultfd. */
+  readonly ramAddress: number;
+  readonly ramBytes: number;
+  readonly #walker: Walker;
+  readonly #control: ControlMemory;
+  readonly #vm: number;
+  readonly #vcpu: number;
+  /** struct kvm_run: its address in the process. */
+  readonly #run: number;
+  readonly #runBytes: number;
+  readonly #closeControl: () => void;
+  #walk: { step: "running" | "asking" } | undefined;
+  #closed = false;
+
+  /** Builds the machine in a process; its RAM is empty. Throws ERR_UNSUPPORTED_HOST where there is no KVM. */
+  constructor(process: Process, options: MachineOptions) {
+    const { ramBytes } = options;
+    checkRam(ramBytes);
+    this.process = process;
+    this.ramBytes = ramBytes;
+    const { fd, runBytes } = createVm(process);
+    this.#vm = fd;
+    // Intel's processors need these pages before the first CPU is made; elsewhere the address is only noted.
+    if (process.ioctl(this.#vm, KVM.CHECK_EXTENSION, KVM_CAP.SET_TSS_ADDR) > 0) {
+      check(process.ioctl(this.#vm, KVM.SET_TSS_ADDR, TSS_ADDRESS), "KVM_SET_TSS_ADDR");
+    }
+    this.ramAddress = mmap(process, ramBytes, { flags: MAP.PRIVATE | MAP.ANONYMOUS | MAP.NORESERVE });
+    const pagesMax = ramBytes / PAGE_SIZE;
+    const controlBytes = ControlMemory.byteLength(pagesMax);
+    const shared = process.share(controlBytes);
+    this.#closeControl = () => shared.close();
+    this.#control = new ControlMemory(shared, pagesMax);
+    this.#walker = assembleWalker(CONTROL_ADDRESS + HEADER_OFFSET);
+    this.#control.placeCode(this.#walker.code);
+    this.#plug({ slot: 0, guestAddress: 0, byteLength: ramBytes, address: this.ramAddress });
+    this.#plug({
+      slot: 1,
+      guestAddress: CONTROL_ADDRESS,
+      byteLength: controlBytes,
+      address: shared.address,
+    });
+    this.#vcpu = check(process.ioctl(this.#vm, KVM.CREATE_VCPU, 0), "KVM_CREATE_VCPU");
+    this.#runBytes = runBytes;
+    this.#run = mmap(process, runBytes, { flags: MAP.SHARED, fd: this.#vcpu });
+    this.#makeFlat();
+    this.thread = options.thread ?? process.spawnThread();
+  }
+
+  /** Units of the times in `Walked` that make a microsecond; undefined where KVM does not know its clock. */
+  get unitsPerUs(): number | undefined {
+    const khz = this.process.ioctl(this.#vcpu, KVM.GET_TSC_KHZ, 0);
+    return khz > 0 ? khz / 1000 / 2 ** CLOCK_SHIFT : undefined;
+  }
+
+  /** Pages of the present walk that have been touched. */
+  get pagesDone(): number {
+    return this.#control.done;
+  }
+
+  /** Sends the CPU to touch these pages of RAM, in this order; `poll` tells when it is done. */
+  start(pages: Uint32Array, access: Access = "load"): void {
+    if (this.#closed) throw new MinorfaultError("ERR_CLOSED", "The machine has been closed");
+    assert(this.#walk === undefined, "The machine walks already");
+    this.#checkPages(pages);
+    this.#control.prepare(pages);
+    const { scratch } = this.process;
+    abi.writeRegisters(scratch.view, {
+      rip: CONTROL_ADDRESS + this.#walker.entry[access],
+      rsi: CONTROL_ADDRESS + LIST_OFFSET,
+      rcx: pages.length,
+      rflags: RFLAGS,
+    });
+    check(this.process.ioctl(this.#vcpu, KVM.SET_REGS, scratch.address), "KVM_SET_REGS");
+    this.#walk = { step: "running" };
+    this.#resume();
+  }
+
+  /**
+   * What the walk came to, once it has ended; undefined before.
+   *
+   * @throws ERR_MEMORY_FAULT when an access failed (a poisoned page), ERR_SYSCALL when KVM could not go on.
+   */
+  poll(): Walked | undefined {
+    const walk = this.#walk;
+    assert(walk !== undefined, "The machine does not walk");
+    const { ending } = this.thread;
+    if (ending === undefined) return undefined;
+    if (ending.kind !== "value") {
+      this.#walk = undefined;
+      throw new MinorfaultError("ERR_CLOSED", "The process that has the machine ended during a walk");
+    }
+    if (walk.step === "running") {
+      this.#afterRun(ending.value, walk);
+      return this.poll();
+    }
+    this.#walk = undefined;
+    const reason = ending.value % 2 ** 32;
+    if (reason !== KVM_EXIT.HLT) throw this.#stopped(reason);
+    return this.#control.result();
+  }
+
+  /** Takes the machine apart; the process stays. A machine that still walks ends with its process instead. */
+  close(): void {
+    if (this.#closed) return;
+    assert(this.#walk === undefined, "The machine still walks");
+    this.#closed = true;
+    munmap(this.process, this.#run, this.#runBytes);
+    this.process.call("close", this.#vcpu);
+    this.process.call("close", this.#vm);
+    munmap(this.process, this.ramAddress, this.ramBytes);
+    this.#closeControl();
+  }
+
+  #resume(): void {
+    this.thread.start({ kind: "call", name: "ioctl", args: [this.#vcpu, KVM.RUN, 0] });
+  }
+
+  /** KVM_RUN came back: a signal only interrupted it, an error ends the walk, else the reason has to be looked up. */
+  #afterRun(result: number, walk: { step: "running" | "asking" }): void {
+    if (result === -ERRNO.EINTR) {
+      this.#resume();
+      return;
+    }
+    if (result < 0) {
+      this.#walk = undefined;
+      const poisoned = result === -ERRNO.EFAULT || result === -EHWPOISON;
+      throw new MinorfaultError(
+        poisoned ? "ERR_MEMORY_FAULT" : "ERR_SYSCALL",
+        `KVM_RUN failed with ${errnoName(result)} after ${this.pagesDone} pages`,
+        { errno: -result, operation: "KVM_RUN" },
+      );
+    }
+    walk.step = "asking";
+    this.thread.start({ kind: "load", address: this.#run + abi.KVM_RUN_EXIT_REASON, size: 8 });
+  }
+
+  #stopped(reason: number): MinorfaultError {
+    const { scratch } = this.process;
+    const answer = this.process.ioctl(this.#vcpu, KVM.GET_REGS, scratch.address);
+    const at = answer < 0 ? "an unknown address" : hex(abi.readRegister(scratch.view, "rip"));
+    return new MinorfaultError("ERR_SYSCALL", `The virtual CPU stopped at ${at}: ${abi.exitName(reason)}`, {
+      operation: "KVM_RUN",
+    });
+  }
+
+  #plug(region: abi.MemoryRegion): void {
+    const { scratch } = this.process;
+    abi.writeMemoryRegion(scratch.view, region);
+    const answer = this.process.ioctl(this.#vm, KVM.SET_USER_MEMORY_REGION, scratch.address);
+    const { address, byteLength } = region;
+    check(answer, "KVM_SET_USER_MEMORY_REGION", { address, byteLength });
+  }
+
+  #makeFlat(): void {
+    const { scratch } = this.process;
+    scratch.bytes.fill(0, 0, KVM_SIZE.sregs);
+    check(this.process.ioctl(this.#vcpu, KVM.GET_SREGS, scratch.address), "KVM_GET_SREGS");
+    abi.makeFlat(scratch.view);
+    check(this.process.ioctl(this.#vcpu, KVM.SET_SREGS, scratch.address), "KVM_SET_SREGS");
+  }
+
+  #checkPages(pages: Uint32Array): void {
+    const pagesMax = this.ramBytes / PAGE_SIZE;
+    const outside = pages.find((page) => page >= pagesMax);
+    if (outside === undefined) return;
+    throw new MinorfaultError(
+      "ERR_OUT_OF_RANGE",
+      `Page ${outside} is outside RAM, which has ${pagesMax} pages`,
+    );
+  }
+}
+
+function checkRam(byteLength: number): void {
+  if (Number.isSafeInteger(byteLength) && byteLength > 0 && byteLength % PAGE_SIZE === 0) {
+    if (byteLength <= RAM_BYTES_MAX) return;
+    throw new MinorfaultError("ERR_OUT_OF_RANGE", `RAM has less than 3 GiB, not ${byteLength} bytes`, {
+      byteLength,
+    });
+  }
+  throw new MinorfaultError("ERR_UNALIGNED", `RAM has whole pages, not ${byteLength} bytes`, { byteLength });
+}

@@ -10,7 +10,8 @@ import { hex, MinorfaultError } from "../base/errors.ts";
 import { roundUp } from "../base/range.ts";
 import { checkBytes, checkNumber, checkPages } from "./arguments.ts";
 import type { AddressSpace, MemoryKind, PageState, Protection, WrittenRange } from "./contract.ts";
-import { openPath } from "./open.ts";
+import { type OpenOptions, openPath, openUserfaultfd } from "./open.ts";
+import type { SystemUserfaultfd } from "./userfaultfd.ts";
 
 /** LIMIT: accesses and forks that may wait at the same time, each of them a thread of the process. */
 const ACCESSES_MAX = 256;
@@ -31,6 +32,16 @@ export class SystemAddressSpace implements AddressSpace {
   constructor(implementation: "kernel" | "software", process: Process) {
     this.implementation = implementation;
     this.process = process;
+  }
+
+  /** A userfaultfd on this memory. */
+  openUserfaultfd(options?: OpenOptions): SystemUserfaultfd {
+    return openUserfaultfd(this.implementation, this.process, options);
+  }
+
+  /** Returns when every access is done or waits for its page: messages, if any, are there to be read. */
+  settle(): void {
+    this.process.settle();
   }
 
   map(

@@ -1,0 +1,109 @@
+// Several system calls in one step out of JavaScript: a list in memory, and a few machine instructions that go
+// through it until a call fails.
+//
+// Going from JavaScript into native code and back costs about as much as a short system call does. Whoever
+// makes the same two calls for every fault ("install this page, then wait for the next message") makes
+// them as a chain, and pays once. What each call answered, and when, stands in its entry afterwards.
+//
+//   one entry
+//   0        8      16     24     32     40     48       56      64
+//  ┌────────┬──────┬──────┬──────┬──────┬──────┬────────┬───────┐
+//  │ number │      five arguments              │ result │ stamp │
+//  └────────┴──────┴──────┴──────┴──────┴──────┴────────┴───────┘
+//
+// The result is as the kernel gave it: negative errno, or what the call answers. The stamp is the time stamp counter.
+
+import { MAP, PROT } from "../abi/memory.ts";
+import { type Word, writeWord } from "../abi/structs.ts";
+import type { Caller, Scratch, SyscallName } from "../abi/system.ts";
+import { assert, MinorfaultError } from "../base/errors.ts";
+import { MachineCode } from "../base/machine-code.ts";
+import { mmap, mprotect } from "./mappings.ts";
+import { native } from "./native.ts";
+import { syscallNumbers } from "./syscall-numbers.ts";
+
+export const CHAIN_ENTRY = {
+  SIZE: 64,
+  NUMBER: 0,
+  ARGUMENTS: 8,
+  RESULT: 48,
+  STAMP: 56,
+} as const;
+
+/** LIMIT: more do not fit an entry. */
+const ARGUMENTS_MAX = 5;
+const CODE_BYTES = 4096;
+
+export interface ChainCall {
+  readonly name: SyscallName;
+  readonly args: readonly Word[];
+}
+
+/** The instructions of a chain over `count` entries at an address; x86-64 (System V calling convention). */
+export function chainCode(list: number, count: number): MachineCode {
+  const address = new Uint8Array(8);
+  writeWord(new DataView(address.buffer), 0, list);
+  return new MachineCode()
+    .op("push rbx", 0x53)
+    .op("push rbp", 0x55)
+    .op("movabs rbx, list", 0x48, 0xbb, ...address)
+    .op32("mov ebp, count", [0xbd], count)
+    .label("next")
+    .op("mov rax, [rbx]", 0x48, 0x8b, 0x03)
+    .op("mov rdi, [rbx+8]", 0x48, 0x8b, 0x7b, 8)
+    .op("mov rsi, [rbx+16]", 0x48, 0x8b, 0x73, 16)
+    .op("mov rdx, [rbx+24]", 0x48, 0x8b, 0x53, 24)
+    .op("mov r10, [rbx+32]", 0x4c, 0x8b, 0x53, 32)
+    .op("mov r8, [rbx+40]", 0x4c, 0x8b, 0x43, 40)
+    .op("syscall", 0x0f, 0x05)
+    .op("mov [rbx+48], rax", 0x48, 0x89, 0x43, 48)
+    .op("rdtsc", 0x0f, 0x31)
+    .op("mov [rbx+56], eax", 0x89, 0x43, 56)
+    .op("mov [rbx+60], edx", 0x89, 0x53, 60)
+    .op("cmp qword [rbx+48], 0", 0x48, 0x83, 0x7b, 48, 0)
+    .jump("jl", [0x7c], "out", 1)
+    .op("add rbx, 64", 0x48, 0x83, 0xc3, CHAIN_ENTRY.SIZE)
+    .op("dec ebp", 0xff, 0xcd)
+    .jump("jnz", [0x75], "next", 1)
+    .label("out")
+    .op("pop rbp", 0x5d)
+    .op("pop rbx", 0x5b)
+    .op("ret", 0xc3);
+}
+
+/** Whether this host can run chains: x86-64, and a process that may make memory executable. */
+export function chainsWork(): boolean {
+  return process.arch === "x64" && process.platform === "linux";
+}
+
+/**
+ * Writes the calls into `memory` from the offset `at` on (64 bytes each), and answers the function that makes them.
+ * Arguments may be rewritten in the memory at any time between two runs. Throws ERR_SYSCALL where memory
+ * can't be made executable.
+ *
+ * SAFETY: the function must not be called after `memory` was closed. Its code is a page that stays for good.
+ */
+export function makeChain(
+  caller: Caller,
+  memory: Scratch,
+  at: number,
+  calls: readonly ChainCall[],
+): () => void {
+  if (!chainsWork()) {
+    throw new MinorfaultError("ERR_UNSUPPORTED_HOST", "Chains of system calls are written for Linux on x64");
+  }
+  const numbers = syscallNumbers("x64");
+  for (const [index, { name, args }] of calls.entries()) {
+    assert(args.length <= ARGUMENTS_MAX, `A chained call has at most ${ARGUMENTS_MAX} arguments`);
+    const entry = at + index * CHAIN_ENTRY.SIZE;
+    writeWord(memory.view, entry + CHAIN_ENTRY.NUMBER, numbers[name]);
+    for (let argument = 0; argument < ARGUMENTS_MAX; argument++) {
+      writeWord(memory.view, entry + CHAIN_ENTRY.ARGUMENTS + argument * 8, args[argument] ?? 0);
+    }
+  }
+  const code = mmap(caller, CODE_BYTES, { flags: MAP.PRIVATE | MAP.ANONYMOUS });
+  const bytes = chainCode(memory.address + at, calls.length).assemble();
+  new Uint8Array(native().view(code, CODE_BYTES)).set(bytes);
+  mprotect(caller, code, CODE_BYTES, PROT.READ | PROT.EXEC);
+  return native().functionAt(code);
+}

@@ -25,6 +25,7 @@ export const ERRNO = {
   EPIPE: 32,
   ENOSYS: 38,
   EOPNOTSUPP: 95,
+  ETIMEDOUT: 110,
   ECONNREFUSED: 111,
 } as const;
 

@@ -1,12 +1,16 @@
 export * from "./arguments.ts";
+export * from "./chain.ts";
 export * from "./descriptors.ts";
 export * from "./failure.ts";
+export * from "./futex.ts";
+export * from "./interrupt.ts";
 export * from "./local.ts";
 export * from "./mappings.ts";
 export type { MapMemoryOptions, Memory } from "./memory.ts";
 export { VIEW_BYTES_MAX } from "./memory.ts";
 export * from "./poll.ts";
 export * from "./privileges.ts";
+export * from "./processes.ts";
 export * from "./sockets.ts";
 export * from "./syscall-numbers.ts";
 export * from "./threads.ts";

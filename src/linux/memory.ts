@@ -34,8 +34,10 @@ export interface MapMemoryOptions {
   readonly huge?: boolean;
   /** Shared anonymous memory (shmem) instead of private. */
   readonly shared?: boolean;
-  /** Maps this file, from its beginning, shared. */
+  /** Maps this file, shared. */
   readonly fd?: number;
+  /** Bytes into the file at which the memory begins; default 0. */
+  readonly offset?: number;
   /** At this address exactly; refused by the system if something is there. */
   readonly at?: number;
 }
@@ -61,7 +63,7 @@ export function mapMemoryBy(caller: Caller, byteLength: number, options: MapMemo
   }
   const address = mmap(caller, mapped, {
     flags: mapFlags(options),
-    ...(options.fd === undefined ? {} : { fd: options.fd }),
+    ...(options.fd === undefined ? {} : { fd: options.fd, offset: options.offset ?? 0 }),
     ...(options.at === undefined ? {} : { at: options.at }),
   });
   return new MappedMemory(caller, address, mapped);

@@ -25,13 +25,35 @@ export interface Native {
   ) => Integer;
   readonly ioctl: (fd: number, request: Integer, argument: Integer) => number;
   readonly read: (fd: number, address: Integer, byteLength: number) => Integer;
+  /** Processes: every argument is an address; the answers are errnos, not -1. */
+  readonly posixSpawn: (
+    pid: number,
+    path: number,
+    actions: number,
+    a: number,
+    argv: number,
+    envp: number,
+  ) => number;
+  readonly spawnActions: {
+    readonly init: (actions: number) => number;
+    readonly dup2: (actions: number, fd: number, target: number) => number;
+    readonly destroy: (actions: number) => number;
+  };
+  /** libc's, because it knows how a handler returns on this architecture. */
+  readonly sigaction: (signal: number, action: number, old: number) => number;
   readonly errno: () => number;
   /** The memory at an address, as it is: the view does not keep it mapped. */
   readonly view: (address: number, byteLength: number) => ArrayBuffer;
+  /** The machine code at an address as a function without arguments and result. */
+  readonly functionAt: (address: number) => () => void;
+  /** The address of a function of libc, 0 when it has none of that name. */
+  readonly addressOf: (name: string) => number;
 }
 
 interface Koffi {
   load(path: null): { func(prototype: string): (...args: never[]) => unknown };
+  proto(result: string, args: readonly string[]): unknown;
+  decode(pointer: bigint, type: unknown): unknown;
   errno(): number;
   view(address: number, byteLength: number): ArrayBuffer;
 }
@@ -59,6 +81,11 @@ function load(): Native {
     throw new MinorfaultError("ERR_NATIVE_MISSING", "The koffi package could not be loaded", { cause });
   }
   const libc = koffi.load(null);
+  const procedure = koffi.proto("void", []);
+  const dlsym = libc.func("int64_t dlsym(int64_t, const char *)") as (
+    handle: number,
+    name: string,
+  ) => Integer;
   // syscall(2) and ioctl(2) are variadic in C; on both architectures variadic integers travel in the registers
   // that ordinary ones use, so plain prototypes are right and faster.
   return {
@@ -68,7 +95,20 @@ function load(): Native {
     ) as Native["syscall"],
     ioctl: libc.func("int ioctl(int, int64_t, int64_t)") as Native["ioctl"],
     read: libc.func("int64_t read(int, int64_t, int64_t)") as Native["read"],
+    posixSpawn: libc.func(
+      "int posix_spawn(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t)",
+    ) as Native["posixSpawn"],
+    spawnActions: {
+      init: libc.func("int posix_spawn_file_actions_init(int64_t)") as (actions: number) => number,
+      dup2: libc.func(
+        "int posix_spawn_file_actions_adddup2(int64_t, int, int)",
+      ) as Native["spawnActions"]["dup2"],
+      destroy: libc.func("int posix_spawn_file_actions_destroy(int64_t)") as (actions: number) => number,
+    },
+    sigaction: libc.func("int sigaction(int, int64_t, int64_t)") as Native["sigaction"],
     errno: () => koffi.errno(),
     view: (address, byteLength) => koffi.view(address, byteLength),
+    functionAt: (address) => koffi.decode(BigInt(address), procedure) as () => void,
+    addressOf: (name) => Number(dlsym(0, name)),
   };
 }

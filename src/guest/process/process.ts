@@ -1,0 +1,239 @@
+// A bare process of the real kernel: no libc, no code but the loop of program.ts, everything it does told from here.
+//
+// It dies with us in every way: killed on close, killed at exit, killed by the kernel when the thread that started it
+// ends. A forked process is born as our child too (CLONE_PARENT), so that we can wait for it and the same holds.
+
+import { ERRNO } from "../../abi/errno.ts";
+import { SIGNAL } from "../../abi/memory.ts";
+import { type Word, writeWord } from "../../abi/structs.ts";
+import type { Process, Scratch, SyscallName } from "../../abi/system.ts";
+import { assert, MinorfaultError } from "../../base/errors.ts";
+import { local, pidfdGetfd, pidfdOpen, reap, setAffinity, signal, waitForEnd } from "../../linux/index.ts";
+import { syscallNumbers } from "../../linux/syscall-numbers.ts";
+import type { Family } from "./family.ts";
+import { SCRATCH_BYTES, SCRATCH_OFFSET, STACK_TOP } from "./layout.ts";
+import { SA } from "./program.ts";
+import { settle } from "./settle.ts";
+import { Slot } from "./slot.ts";
+import { GuestThread } from "./thread.ts";
+
+const NR = syscallNumbers("x64");
+/** Deadline of a system call of the control thread, and of `settle`. */
+const DEADLINE_MS = 5000;
+/** How often a wait looks whether the process still lives. */
+const LIFE_MS = 20;
+
+/** CLONE_VM | FS | FILES | SIGHAND | THREAD | SYSVSEM. */
+const CLONE_THREAD = 0x50f00;
+const CLONE_PARENT = 0x8000;
+
+export class GuestProcess implements Process {
+  readonly pid: number;
+  readonly scratch: Scratch;
+  readonly #family: Family;
+  readonly #control: GuestThread;
+  readonly #slot: Slot;
+  readonly #slots: Slot[] = [];
+  readonly #threads: GuestThread[] = [];
+  #pidfd = -1;
+  #exited: number | undefined;
+
+  /** @internal Made by the system, and by fork. */
+  constructor(family: Family, pid: number, slot: Slot) {
+    this.#family = family;
+    this.pid = pid;
+    this.#slot = slot;
+    this.#slots.push(slot);
+    this.scratch = family.control.scratch(slot.index, SCRATCH_OFFSET, SCRATCH_BYTES);
+    this.#pidfd = pidfdOpen(pid);
+    this.#control = this.#thread(pid, slot);
+    family.members.add(this);
+  }
+
+  get threads(): readonly GuestThread[] {
+    return this.#threads;
+  }
+
+  #thread(tid: number, slot: Slot): GuestThread {
+    return new GuestThread(this.pid, tid, slot, this.#family.program, () => this.exited !== undefined);
+  }
+
+  // ── calls of the control thread ──
+
+  call(name: SyscallName, ...args: readonly Word[]): number {
+    const result = this.#run({ entry: this.#family.program.at("call"), number: NR[name], args }, name);
+    // Whoever asks a process to exit cannot be answered by it.
+    return result ?? (name === "exit_group" ? 0 : this.#throwEnded(name));
+  }
+
+  ioctl(fd: number, request: number, argument: Word): number {
+    return this.call("ioctl", fd, request, argument);
+  }
+
+  read(fd: number, address: Word, byteLength: number): number {
+    return this.call("read", fd, address, byteLength);
+  }
+
+  share(byteLength: number): Scratch & { close(): void } {
+    return this.#family.control.share(byteLength);
+  }
+
+  /** Runs a command on the control thread; undefined if the process ended in it. */
+  #run(what: Parameters<Slot["submit"]>[0], name: string): number | undefined {
+    if (this.exited !== undefined) this.#throwEnded(name);
+    this.#control.submit(what);
+    const until = performance.now() + DEADLINE_MS;
+    while (!this.#slot.wait(LIFE_MS)) {
+      if (this.exited !== undefined) return undefined;
+      if (performance.now() > until) {
+        throw new MinorfaultError(
+          "ERR_DEADLINE",
+          `${name} of process ${this.pid} had not returned after ${DEADLINE_MS} ms`,
+          { operation: name, hint: "Calls that may wait belong on a thread of the process, not on `call`" },
+        );
+      }
+    }
+    const ending = this.#slot.ending;
+    assert(ending.kind === "value", `${name} of process ${this.pid} ended in a signal`);
+    return ending.value;
+  }
+
+  #throwEnded(name: string): never {
+    throw new MinorfaultError("ERR_CLOSED", `Process ${this.pid} has ended, ${name} cannot be called in it`, {
+      errno: ERRNO.ESRCH,
+      operation: name,
+    });
+  }
+
+  // ── threads and forks ──
+
+  spawnThread(): GuestThread {
+    const slot = new Slot(this.#family.control);
+    const entry = this.#family.program.at("clone");
+    const args = [CLONE_THREAD, slot.address + STACK_TOP, 0, 0, 0, slot.address];
+    const tid = this.#run({ entry, args }, "clone") ?? this.#throwEnded("clone");
+    if (tid < 0) {
+      slot.release();
+      throw new MinorfaultError("ERR_SYSCALL", `clone of process ${this.pid} failed`, {
+        errno: -tid,
+        operation: "clone",
+      });
+    }
+    this.#slots.push(slot);
+    const thread = this.#thread(tid, slot);
+    this.#threads.push(thread);
+    return thread;
+  }
+
+  /** The fork runs on a new thread, since EVENT_FORK may hold it for long. */
+  fork(): { readonly thread: GuestThread; readonly child: () => GuestProcess | undefined } {
+    const thread = this.spawnThread();
+    const slot = new Slot(this.#family.control);
+    // The first command is there before the child is: its end tells that the child runs.
+    slot.submit({ entry: this.#family.program.at("call"), number: NR.gettid, args: [] });
+    const args = [CLONE_PARENT | SIGNAL.SIGCHLD, slot.address + STACK_TOP, 0, 0, 0, slot.address];
+    thread.submit({ entry: this.#family.program.at("clone"), args });
+    let child: GuestProcess | undefined;
+    return {
+      thread,
+      child: () => {
+        const { ending } = thread;
+        if (child === undefined && ending?.kind === "value" && ending.value > 0) {
+          child = new GuestProcess(this.#family, ending.value, slot);
+          child.#awaitBirth();
+        }
+        return child;
+      },
+    };
+  }
+
+  /** @internal Waits until the first command, given before the process was started, has ended. */
+  awaitBirth(): void {
+    this.#awaitBirth();
+  }
+
+  #awaitBirth(): void {
+    const until = performance.now() + DEADLINE_MS;
+    while (!this.#slot.wait(LIFE_MS)) {
+      if (this.exited !== undefined) {
+        throw new MinorfaultError("ERR_UNSUPPORTED_HOST", `Process ${this.pid} ended before it began`);
+      }
+      if (performance.now() > until) {
+        throw new MinorfaultError(
+          "ERR_DEADLINE",
+          `Process ${this.pid} had not begun after ${DEADLINE_MS} ms`,
+        );
+      }
+    }
+  }
+
+  settle(): void {
+    settle(() => this.#family.threads(), DEADLINE_MS);
+  }
+
+  /** @internal All threads but the control thread's. */
+  get ownThreads(): readonly GuestThread[] {
+    return this.#threads;
+  }
+
+  /** Confines the control thread and all threads to one CPU. */
+  pin(cpu: number): void {
+    setAffinity(local, [cpu], this.pid);
+    for (const thread of this.#threads) thread.pin(cpu);
+  }
+
+  // ── what it has ──
+
+  /** A duplicate of one of its descriptors, in this process. */
+  descriptor(remoteFd: number): number {
+    return pidfdGetfd(this.#pidfd, remoteFd);
+  }
+
+  /** Catches SIGUSR1: the handler counts it. With `restart`, interrupted system calls go on by themselves. */
+  catchUserSignal(options: { readonly restart: boolean }): void {
+    const { program } = this.#family;
+    const { view, address } = this.scratch;
+    writeWord(view, 0, program.at("onUserSignal"));
+    writeWord(view, 8, SA.SIGINFO | SA.RESTORER | (options.restart ? SA.RESTART : 0));
+    writeWord(view, 16, program.at("restorer"));
+    writeWord(view, 24, 0);
+    const result = this.call("rt_sigaction", SIGNAL.SIGUSR1, address, 0, 8);
+    assert(result === 0, `rt_sigaction answered ${result}`);
+  }
+
+  /** The time stamp counter, as the process sees it. */
+  stamp(): number {
+    return (
+      this.#run({ entry: this.#family.program.at("stamp"), args: [] }, "rdtsc") ?? this.#throwEnded("rdtsc")
+    );
+  }
+
+  // ── its end ──
+
+  get exited(): number | undefined {
+    if (this.#exited === undefined) {
+      this.#exited = reap(this.pid);
+      if (this.#exited !== undefined) this.#bury();
+    }
+    return this.#exited;
+  }
+
+  kill(): void {
+    if (this.exited !== undefined) return;
+    signal(this.pid, SIGNAL.SIGKILL);
+    if (!waitForEnd(this.#pidfd, DEADLINE_MS)) {
+      throw new MinorfaultError("ERR_DEADLINE", `Process ${this.pid} survived SIGKILL for ${DEADLINE_MS} ms`);
+    }
+    assert(this.exited !== undefined, `Process ${this.pid} has ended but cannot be waited for`);
+  }
+
+  /** Nothing of it runs any more: what was kept for it is free. */
+  #bury(): void {
+    this.#control.end();
+    for (const thread of this.#threads) thread.end();
+    for (const slot of this.#slots) slot.release();
+    local.call("close", this.#pidfd);
+    this.#family.members.delete(this);
+    if (this.#family.members.size === 0) this.#family.close();
+  }
+}

@@ -1,0 +1,64 @@
+// The real kernel as a `System`: each process is a bare one, started from an executable that we write into a memfd.
+
+import type { System } from "../../abi/system.ts";
+import { MinorfaultError } from "../../base/errors.ts";
+import { check, local, putBytes, spawn } from "../../linux/index.ts";
+import { memfd } from "../../linux/mappings.ts";
+import { CODE_OFFSET, elfImage } from "./elf.ts";
+import { Family } from "./family.ts";
+import { TEXT_ADDRESS } from "./layout.ts";
+import { GuestProcess } from "./process.ts";
+import { assembleProgram, CONTROL_FD, type Program } from "./program.ts";
+import { Slot } from "./slot.ts";
+
+const PROCESS_NAME = "minorfault-guest";
+
+export class KernelSystem implements System {
+  readonly name = "kernel";
+  readonly #program: Program;
+  readonly #executable: number;
+  readonly #families = new Set<Family>();
+  #closed = false;
+
+  constructor() {
+    if (process.platform !== "linux" || process.arch !== "x64") {
+      throw new MinorfaultError(
+        "ERR_UNSUPPORTED_HOST",
+        `Bare processes run on Linux on x64, this is ${process.platform} on ${process.arch}`,
+      );
+    }
+    this.#program = assembleProgram(TEXT_ADDRESS + CODE_OFFSET);
+    const image = elfImage(this.#program.code, TEXT_ADDRESS, this.#program.at("start"));
+    this.#executable = memfd(local, PROCESS_NAME, 0);
+    check(local.call("write", this.#executable, putBytes(local, 0, image), image.byteLength), "write");
+  }
+
+  spawnProcess(): GuestProcess {
+    if (this.#closed) throw new MinorfaultError("ERR_CLOSED", "The system has been closed");
+    const family = new Family(this.#program);
+    try {
+      const slot = new Slot(family.control);
+      slot.submit({ entry: this.#program.at("call"), number: 39, args: [] });
+      const descriptors = new Map([[CONTROL_FD, family.control.fd]]);
+      const pid = spawn(`/proc/self/fd/${this.#executable}`, PROCESS_NAME, descriptors);
+      const born = new GuestProcess(family, pid, slot);
+      born.awaitBirth();
+      this.#families.add(family);
+      return born;
+    } catch (error) {
+      family.kill();
+      throw error;
+    }
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const family of this.#families) family.kill();
+    local.call("close", this.#executable);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}

@@ -1,0 +1,147 @@
+// One thread of a bare process: begins operations, and tells how they stand.
+
+import type { Ending, Operation, Scratch, Thread } from "../../abi/system.ts";
+import { MinorfaultError } from "../../base/errors.ts";
+import { local, setAffinity } from "../../linux/index.ts";
+import { syscallNumbers } from "../../linux/syscall-numbers.ts";
+import { type Look, Looker } from "./look.ts";
+import type { Program } from "./program.ts";
+import type { Command, Slot } from "./slot.ts";
+
+const NR = syscallNumbers("x64");
+
+/** The command for an operation. */
+export function command(program: Program, operation: Operation): Command {
+  switch (operation.kind) {
+    case "call":
+      return { entry: program.at("call"), number: NR[operation.name], args: operation.args };
+    case "load":
+      return { entry: program.at(operation.size === 1 ? "load1" : "load8"), args: [operation.address] };
+    case "store":
+    case "add":
+      return { entry: program.at(operation.kind), args: [operation.address, operation.value] };
+    case "execute":
+      return { entry: program.at("execute"), args: [operation.address] };
+    default:
+      return operation satisfies never;
+  }
+}
+
+/** Pages to visit, one byte each. */
+export interface Walk {
+  /** Address of page 0. */
+  readonly base: number;
+  /** Page numbers, in shared memory of the process (see `share`), or a count of pages so many pages apart. */
+  readonly order:
+    | { readonly list: Scratch; readonly count: number }
+    | { readonly count: number; readonly stride: number };
+  /** Store this byte instead of loading; absent: load. */
+  readonly write?: number;
+  /** Where the time of each access is noted, 32 bits each, in ticks of the time stamp counter. */
+  readonly record?: Scratch;
+}
+
+const GONE: Ending = { kind: "gone" };
+
+export class GuestThread implements Thread {
+  readonly tid: number;
+  readonly #slot: Slot;
+  readonly #program: Program;
+  readonly #looker: Looker;
+  /** Whether the process has ended. */
+  readonly #isGone: () => boolean;
+  #ended = false;
+  #started = false;
+
+  constructor(pid: number, tid: number, slot: Slot, program: Program, isGone: () => boolean) {
+    this.tid = tid;
+    this.#slot = slot;
+    this.#program = program;
+    this.#looker = new Looker(pid, tid);
+    this.#isGone = isGone;
+  }
+
+  start(operation: Operation): void {
+    this.submit(command(this.#program, operation));
+  }
+
+  /** Visits pages in machine code. The value it ends with is the sum of the bytes loaded. */
+  walk(walk: Walk): void {
+    const { base, order, write, record } = walk;
+    const list = "list" in order ? order.list.address : 0;
+    const stride = "stride" in order ? order.stride : 0;
+    const store = write === undefined ? 0 : 256 + (write & 255);
+    const args = [base, order.count, list, stride, store, record?.address ?? 0];
+    this.submit({ entry: this.#program.at("walk"), args });
+  }
+
+  /** Pages that the present or last walk has visited. */
+  get progress(): number {
+    return this.#slot.progress;
+  }
+
+  /** Begins a command of the program. */
+  submit(what: Command): void {
+    if (this.gone) throw new MinorfaultError("ERR_CLOSED", `Thread ${this.tid} has ended`);
+    if (!this.#slot.done) {
+      throw new MinorfaultError("ERR_BAD_ARGUMENT", `Thread ${this.tid} is busy with its last operation`);
+    }
+    this.#started = true;
+    this.#slot.submit(what);
+  }
+
+  get state(): "idle" | "running" | "blocked" {
+    if (this.#slot.done || this.gone) return "idle";
+    const look = this.look();
+    if (look.kind === "waiting" && !this.#slot.done) return "blocked";
+    return this.#slot.done || this.gone ? "idle" : "running";
+  }
+
+  get ending(): Ending | undefined {
+    if (!this.#started) return undefined;
+    if (this.#slot.done) return this.#slot.ending;
+    return this.gone ? GONE : undefined;
+  }
+
+  /** All 64 bits of the value that the last operation ended with. */
+  get resultBits(): bigint {
+    return this.#slot.resultBits;
+  }
+
+  get signalsHandled(): number {
+    return this.#slot.signalsHandled;
+  }
+
+  get idle(): boolean {
+    return this.#slot.done || this.gone;
+  }
+
+  /** Whether the thread, or its process, has ended. */
+  get gone(): boolean {
+    if (!this.#ended && this.#isGone()) this.end();
+    return this.#ended;
+  }
+
+  look(): Look {
+    const look = this.#looker.look();
+    if (look.kind === "gone") this.end();
+    return look;
+  }
+
+  /** Waits for the end of the operation, at most so many milliseconds. */
+  wait(timeoutMs: number): boolean {
+    return this.#slot.wait(timeoutMs) || this.gone;
+  }
+
+  /** Confines it to one CPU. */
+  pin(cpu: number): void {
+    setAffinity(local, [cpu], this.tid);
+  }
+
+  /** It has ended: its slot and the files that tell of it are free. */
+  end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#looker.close();
+  }
+}

@@ -146,6 +146,8 @@ export interface Process extends Caller {
    * what comes back is what to look at after `settle`.
    */
   fork(): { readonly thread: Thread; readonly child: () => Process | undefined };
+  /** Catches SIGUSR1 from now on; each thread counts those that it handled. `restart`: as SA_RESTART. */
+  catchUserSignal(options: { readonly restart: boolean }): void;
   /** Returns when every thread is idle or blocked for good: nothing more happens by itself. */
   settle(): void;
   /** Exit status as wait4 gives it once the process has ended, else undefined. */

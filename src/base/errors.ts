@@ -50,6 +50,11 @@ export const ERRORS = {
     meaning: "The object has been closed",
     hint: "Open a new one; closing twice is allowed, using it afterwards is not",
   },
+  ERR_BUSY: {
+    kind: "state",
+    meaning: "A thread was given an operation before its last one had ended",
+    hint: "Wait until its ending is there, or use another thread",
+  },
   ERR_FAULT_PENDING: {
     kind: "state",
     meaning: "Memory was accessed synchronously and the page is not resident",

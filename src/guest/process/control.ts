@@ -9,10 +9,10 @@ import {
   CONTROL_ADDRESS,
   CONTROL_BYTES,
   FIELD,
+  FIELDS_BYTES,
   SHARES_OFFSET,
   SLOT_BYTES,
   SLOTS_MAX,
-  slotAddress,
 } from "./layout.ts";
 
 const FALLOC_FL_KEEP_SIZE = 1;
@@ -20,52 +20,36 @@ const FALLOC_FL_PUNCH_HOLE = 2;
 
 export class ControlMemory {
   readonly fd: number;
-  readonly #slots: Memory;
+  /** The slots that were ever taken, each mapped here by itself: most families have few. */
+  readonly #slots: Memory[] = [];
   readonly #free: number[] = [];
-  #slotsUsed = 0;
   #sharesUntil = SHARES_OFFSET;
   #closed = false;
 
   constructor() {
     this.fd = memfd(local, "minorfault-control", CONTROL_BYTES);
-    this.#slots = mapMemory(SHARES_OFFSET, { fd: this.fd });
   }
 
-  /** The slots, as they are mapped here. */
-  get memory(): Memory {
-    return this.#slots;
-  }
-
-  /** Index of a slot that nobody uses, its fields all zero. */
-  takeSlot(): number {
-    const index = this.#free.pop() ?? this.#slotsUsed++;
+  /** A slot that nobody uses, its fields all zero. */
+  takeSlot(): { readonly index: number; readonly memory: Memory } {
+    const index = this.#free.pop() ?? this.#slots.length;
     if (index >= SLOTS_MAX) {
-      this.#slotsUsed--;
       throw new MinorfaultError(
         "ERR_LIMIT",
         `A process and its children have at most ${SLOTS_MAX} threads together`,
       );
     }
-    const at = index * SLOT_BYTES;
-    this.#slots.bytes.fill(0, at, at + 128);
-    this.#slots.view.setUint32(at + FIELD.OWNER, process.pid, true);
-    return index;
+    const offset = index * SLOT_BYTES;
+    const memory = this.#slots[index] ?? mapMemory(SLOT_BYTES, { fd: this.fd, offset });
+    this.#slots[index] = memory;
+    memory.bytes.fill(0, 0, FIELDS_BYTES);
+    memory.view.setUint32(FIELD.OWNER, process.pid, true);
+    return { index, memory };
   }
 
   /** The thread of this slot is gone. */
   returnSlot(index: number): void {
     this.#free.push(index);
-  }
-
-  /** A part of a slot as a scratch. */
-  scratch(index: number, offset: number, byteLength: number): Scratch {
-    const at = index * SLOT_BYTES + offset;
-    const { buffer, byteOffset } = this.#slots.bytes;
-    return {
-      address: slotAddress(index) + offset,
-      bytes: new Uint8Array(buffer, byteOffset + at, byteLength),
-      view: new DataView(buffer, byteOffset + at, byteLength),
-    };
   }
 
   /** Memory that is there already, at the address given, in every process of the family. */
@@ -94,7 +78,7 @@ export class ControlMemory {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#slots.close();
+    for (const slot of this.#slots) slot.close();
     local.call("close", this.fd);
   }
 }

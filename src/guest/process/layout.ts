@@ -5,7 +5,7 @@
 //   TEXT     the program, read and execute   0        slot 0: the first process's control thread
 //   CONTROL  the control file, shared        128 KiB  slot 1: another thread, or a forked child's
 //   ...      nothing else but the stack and  ...
-//            the vDSO that exec brings       16 MiB   shares: what `share` hands out
+//            the vDSO that exec brings       64 MiB   shares: what `share` hands out
 //
 // The control file is shared memory, so fork does not copy it: parent and children, all driven from here, have it
 // at the same address. It is never registered with a userfaultfd, so nothing in it ever waits.
@@ -22,7 +22,7 @@ export const CONTROL_BYTES: number = 2 ** 38;
 
 export const SLOT_BYTES = 0x20000;
 /** LIMIT: threads and processes of one family (a process and those forked from it) at a time. */
-export const SLOTS_MAX = 128;
+export const SLOTS_MAX = 512;
 export const STACK_TOP = 0x8000;
 export const SCRATCH_OFFSET = 0x10000;
 export const SCRATCH_BYTES = 0x10000;
@@ -54,6 +54,9 @@ export const FIELD = {
   /** > Pages that the present walk has visited. */
   PROGRESS: 104,
 } as const;
+
+/** Bytes of them all. */
+export const FIELDS_BYTES = 112;
 
 /** Address of a slot in the bare process. */
 export function slotAddress(index: number): number {

@@ -8,14 +8,24 @@ import { SIGNAL } from "../../abi/memory.ts";
 import { type Word, writeWord } from "../../abi/structs.ts";
 import type { Process, Scratch, SyscallName } from "../../abi/system.ts";
 import { assert, MinorfaultError } from "../../base/errors.ts";
-import { local, pidfdGetfd, pidfdOpen, reap, setAffinity, signal, waitForEnd } from "../../linux/index.ts";
-import { syscallNumbers } from "../../linux/syscall-numbers.ts";
-import type { Family } from "./family.ts";
-import { SCRATCH_BYTES, SCRATCH_OFFSET, STACK_TOP } from "./layout.ts";
+import {
+  failure,
+  local,
+  pidfdGetfd,
+  pidfdOpen,
+  reap,
+  setAffinity,
+  signal,
+  syscallNumbers,
+  waitForEnd,
+} from "../../linux/index.ts";
+import type { Birth, Family } from "./family.ts";
+import { STACK_TOP } from "./layout.ts";
 import { SA } from "./program.ts";
 import { settle } from "./settle.ts";
 import { Slot } from "./slot.ts";
 import { GuestThread } from "./thread.ts";
+import { measureTickRate } from "./ticks.ts";
 
 const NR = syscallNumbers("x64");
 /** Deadline of a system call of the control thread, and of `settle`. */
@@ -37,6 +47,7 @@ export class GuestProcess implements Process {
   readonly #threads: GuestThread[] = [];
   #pidfd = -1;
   #exited: number | undefined;
+  #tickRate: number | undefined;
 
   /** @internal Made by the system, and by fork. */
   constructor(family: Family, pid: number, slot: Slot) {
@@ -44,7 +55,7 @@ export class GuestProcess implements Process {
     this.pid = pid;
     this.#slot = slot;
     this.#slots.push(slot);
-    this.scratch = family.control.scratch(slot.index, SCRATCH_OFFSET, SCRATCH_BYTES);
+    this.scratch = slot.scratch;
     this.#pidfd = pidfdOpen(pid);
     this.#control = this.#thread(pid, slot);
     family.members.add(this);
@@ -114,10 +125,7 @@ export class GuestProcess implements Process {
     const tid = this.#run({ entry, args }, "clone") ?? this.#throwEnded("clone");
     if (tid < 0) {
       slot.release();
-      throw new MinorfaultError("ERR_SYSCALL", `clone of process ${this.pid} failed`, {
-        errno: -tid,
-        operation: "clone",
-      });
+      throw failure(tid, "clone", { subject: `process ${this.pid}` });
     }
     this.#slots.push(slot);
     const thread = this.#thread(tid, slot);
@@ -127,32 +135,35 @@ export class GuestProcess implements Process {
 
   /** The fork runs on a new thread, since EVENT_FORK may hold it for long. */
   fork(): { readonly thread: GuestThread; readonly child: () => GuestProcess | undefined } {
+    const family = this.#family;
     const thread = this.spawnThread();
-    const slot = new Slot(this.#family.control);
-    // The first command is there before the child is: its end tells that the child runs.
-    slot.submit({ entry: this.#family.program.at("call"), number: NR.gettid, args: [] });
+    const slot = new Slot(family.control);
+    // The first command is there before the child is: its end tells that the child runs, and under which id.
+    slot.submit({ entry: family.program.at("call"), number: NR.getpid, args: [] });
     const args = [CLONE_PARENT | SIGNAL.SIGCHLD, slot.address + STACK_TOP, 0, 0, 0, slot.address];
-    thread.submit({ entry: this.#family.program.at("clone"), args });
+    thread.submit({ entry: family.program.at("clone"), args });
     let child: GuestProcess | undefined;
-    return {
-      thread,
+    const birth: Birth = {
+      slot,
       child: () => {
+        if (child !== undefined || family.closed) return child;
         const { ending } = thread;
-        if (child === undefined && ending?.kind === "value" && ending.value > 0) {
-          child = new GuestProcess(this.#family, ending.value, slot);
-          child.#awaitBirth();
+        const born = slot.done ? slot.result : ending?.kind === "value" ? ending.value : 0;
+        if (born > 0) {
+          child = new GuestProcess(family, born, slot);
+          child.awaitBirth();
         }
+        // Born, refused, or never to be: the forking thread has ended before.
+        if (born > 0 || ending !== undefined) family.births.delete(birth);
         return child;
       },
     };
+    family.births.add(birth);
+    return { thread, child: birth.child };
   }
 
   /** @internal Waits until the first command, given before the process was started, has ended. */
   awaitBirth(): void {
-    this.#awaitBirth();
-  }
-
-  #awaitBirth(): void {
     const until = performance.now() + DEADLINE_MS;
     while (!this.#slot.wait(LIFE_MS)) {
       if (this.exited !== undefined) {
@@ -169,11 +180,6 @@ export class GuestProcess implements Process {
 
   settle(): void {
     settle(() => this.#family.threads(), DEADLINE_MS);
-  }
-
-  /** @internal All threads but the control thread's. */
-  get ownThreads(): readonly GuestThread[] {
-    return this.#threads;
   }
 
   /** Confines the control thread and all threads to one CPU. */
@@ -201,11 +207,15 @@ export class GuestProcess implements Process {
     assert(result === 0, `rt_sigaction answered ${result}`);
   }
 
-  /** The time stamp counter, as the process sees it. */
-  stamp(): number {
-    return (
-      this.#run({ entry: this.#family.program.at("stamp"), args: [] }, "rdtsc") ?? this.#throwEnded("rdtsc")
-    );
+  /** Ticks of the time stamp counter per second, which is what a walk's record is in. Takes some 20 ms once. */
+  tickRate(): number {
+    this.#tickRate ??= measureTickRate(() => this.#stamp());
+    return this.#tickRate;
+  }
+
+  #stamp(): number {
+    const stamp = this.#run({ entry: this.#family.program.at("stamp"), args: [] }, "rdtsc");
+    return stamp ?? this.#throwEnded("rdtsc");
   }
 
   // ── its end ──
@@ -233,7 +243,6 @@ export class GuestProcess implements Process {
     for (const thread of this.#threads) thread.end();
     for (const slot of this.#slots) slot.release();
     local.call("close", this.#pidfd);
-    this.#family.members.delete(this);
-    if (this.#family.members.size === 0) this.#family.close();
+    this.#family.bury(this);
   }
 }

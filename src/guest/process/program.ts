@@ -10,8 +10,8 @@
 // handler note the signal and return to `ended` instead of to the instruction.
 
 import { SIGNAL } from "../../abi/memory.ts";
-import { syscallNumbers } from "../../linux/syscall-numbers.ts";
-import { MachineCode } from "../machine-code.ts";
+import { MachineCode } from "../../base/machine-code.ts";
+import { syscallNumbers } from "../../linux/index.ts";
 import { CONTROL_ADDRESS, CONTROL_BYTES, FIELD, STACK_TOP } from "./layout.ts";
 
 /** What a thread can be told to do: labels of the program. */

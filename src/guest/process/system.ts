@@ -2,8 +2,7 @@
 
 import type { System } from "../../abi/system.ts";
 import { MinorfaultError } from "../../base/errors.ts";
-import { check, local, putBytes, spawn } from "../../linux/index.ts";
-import { memfd } from "../../linux/mappings.ts";
+import { check, local, memfd, putBytes, spawn, syscallNumbers } from "../../linux/index.ts";
 import { CODE_OFFSET, elfImage } from "./elf.ts";
 import { Family } from "./family.ts";
 import { TEXT_ADDRESS } from "./layout.ts";
@@ -35,15 +34,16 @@ export class KernelSystem implements System {
 
   spawnProcess(): GuestProcess {
     if (this.#closed) throw new MinorfaultError("ERR_CLOSED", "The system has been closed");
+    for (const family of this.#families) if (family.closed) this.#families.delete(family);
     const family = new Family(this.#program);
+    this.#families.add(family);
     try {
       const slot = new Slot(family.control);
-      slot.submit({ entry: this.#program.at("call"), number: 39, args: [] });
+      slot.submit({ entry: this.#program.at("call"), number: syscallNumbers("x64").getpid, args: [] });
       const descriptors = new Map([[CONTROL_FD, family.control.fd]]);
       const pid = spawn(`/proc/self/fd/${this.#executable}`, PROCESS_NAME, descriptors);
       const born = new GuestProcess(family, pid, slot);
       born.awaitBirth();
-      this.#families.add(family);
       return born;
     } catch (error) {
       family.kill();

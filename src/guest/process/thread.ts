@@ -50,8 +50,11 @@ export class GuestThread implements Thread {
   readonly #looker: Looker;
   /** Whether the process has ended. */
   readonly #isGone: () => boolean;
-  #ended = false;
+  /** The last operation reads memory: its value is a word, not a result that may be an errno. */
+  #reads = false;
   #started = false;
+  /** How it ended and what it counted: once it is gone its slot may be another's. */
+  #last: { readonly ending: Ending; readonly signalsHandled: number; readonly progress: number } | undefined;
 
   constructor(pid: number, tid: number, slot: Slot, program: Program, isGone: () => boolean) {
     this.tid = tid;
@@ -62,7 +65,7 @@ export class GuestThread implements Thread {
   }
 
   start(operation: Operation): void {
-    this.submit(command(this.#program, operation));
+    this.submit(command(this.#program, operation), operation.kind === "load" || operation.kind === "add");
   }
 
   /** Visits pages in machine code. The value it ends with is the sum of the bytes loaded. */
@@ -75,51 +78,48 @@ export class GuestThread implements Thread {
     this.submit({ entry: this.#program.at("walk"), args });
   }
 
-  /** Pages that the present or last walk has visited. */
-  get progress(): number {
-    return this.#slot.progress;
-  }
-
   /** Begins a command of the program. */
-  submit(what: Command): void {
+  submit(what: Command, reads = false): void {
     if (this.gone) throw new MinorfaultError("ERR_CLOSED", `Thread ${this.tid} has ended`);
-    if (!this.#slot.done) {
-      throw new MinorfaultError("ERR_BAD_ARGUMENT", `Thread ${this.tid} is busy with its last operation`);
-    }
+    if (!this.#slot.done)
+      throw new MinorfaultError("ERR_BUSY", `Thread ${this.tid} has not ended its operation`);
     this.#started = true;
+    this.#reads = reads;
     this.#slot.submit(what);
   }
 
   get state(): "idle" | "running" | "blocked" {
-    if (this.#slot.done || this.gone) return "idle";
+    if (this.idle) return "idle";
     const look = this.look();
-    if (look.kind === "waiting" && !this.#slot.done) return "blocked";
-    return this.#slot.done || this.gone ? "idle" : "running";
+    // It may have ended while we looked.
+    if (this.idle) return "idle";
+    return look.kind === "waiting" ? "blocked" : "running";
   }
 
   get ending(): Ending | undefined {
     if (!this.#started) return undefined;
-    if (this.#slot.done) return this.#slot.ending;
-    return this.gone ? GONE : undefined;
-  }
-
-  /** All 64 bits of the value that the last operation ended with. */
-  get resultBits(): bigint {
-    return this.#slot.resultBits;
+    if (this.gone) return this.#last?.ending;
+    return this.#slot.done ? this.#ending() : undefined;
   }
 
   get signalsHandled(): number {
-    return this.#slot.signalsHandled;
+    return this.#last?.signalsHandled ?? this.#slot.signalsHandled;
   }
 
+  /** Pages that the present or last walk has visited. */
+  get progress(): number {
+    return this.#last?.progress ?? this.#slot.progress;
+  }
+
+  /** Whether it has nothing to do (any more). */
   get idle(): boolean {
-    return this.#slot.done || this.gone;
+    return this.gone || this.#slot.done;
   }
 
   /** Whether the thread, or its process, has ended. */
   get gone(): boolean {
-    if (!this.#ended && this.#isGone()) this.end();
-    return this.#ended;
+    if (this.#last === undefined && this.#isGone()) this.end();
+    return this.#last !== undefined;
   }
 
   look(): Look {
@@ -130,7 +130,7 @@ export class GuestThread implements Thread {
 
   /** Waits for the end of the operation, at most so many milliseconds. */
   wait(timeoutMs: number): boolean {
-    return this.#slot.wait(timeoutMs) || this.gone;
+    return this.idle || this.#slot.wait(timeoutMs);
   }
 
   /** Confines it to one CPU. */
@@ -138,10 +138,17 @@ export class GuestThread implements Thread {
     setAffinity(local, [cpu], this.tid);
   }
 
-  /** It has ended: its slot and the files that tell of it are free. */
+  /** It has ended: what is known of it is kept, the files that tell of it are closed. */
   end(): void {
-    if (this.#ended) return;
-    this.#ended = true;
+    if (this.#last !== undefined) return;
+    const ending = this.#slot.done ? this.#ending() : GONE;
+    this.#last = { ending, signalsHandled: this.#slot.signalsHandled, progress: this.#slot.progress };
     this.#looker.close();
+  }
+
+  #ending(): Ending {
+    const ending = this.#slot.ending;
+    if (!this.#reads || ending.kind !== "value") return ending;
+    return { kind: "value", value: Number(BigInt.asUintN(53, this.#slot.resultBits)) };
   }
 }

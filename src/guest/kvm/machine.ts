@@ -58,8 +58,8 @@ export class KvmMachine {
   readonly #run: number;
   readonly #runBytes: number;
   readonly #closeControl: () => void;
-  #walk: { step: "running" | "asking" } | undefined;
-  #closed = false;
+  /** `asking`: KVM_RUN came back, and its reason is being looked up. `failed`: for good, since KVM may be half-way. */
+  #state: "idle" | "running" | "asking" | "failed" | "closed" = "idle";
 
   /** Builds the machine in a process; its RAM is empty. Throws ERR_UNSUPPORTED_HOST where there is no KVM. */
   constructor(process: Process, options: MachineOptions) {
@@ -108,8 +108,10 @@ export class KvmMachine {
 
   /** Sends the CPU to touch these pages of RAM, in this order; `poll` tells when it is done. */
   start(pages: Uint32Array, access: Access = "load"): void {
-    if (this.#closed) throw new MinorfaultError("ERR_CLOSED", "The machine has been closed");
-    assert(this.#walk === undefined, "The machine walks already");
+    if (this.#state !== "idle") {
+      const ended = this.#state === "failed" || this.#state === "closed";
+      throw new MinorfaultError(ended ? "ERR_CLOSED" : "ERR_BAD_ARGUMENT", `The machine is ${this.#state}`);
+    }
     this.#checkPages(pages);
     this.#control.prepare(pages);
     const { scratch } = this.process;
@@ -120,7 +122,6 @@ export class KvmMachine {
       rflags: RFLAGS,
     });
     check(this.process.ioctl(this.#vcpu, KVM.SET_REGS, scratch.address), "KVM_SET_REGS");
-    this.#walk = { step: "running" };
     this.#resume();
   }
 
@@ -130,29 +131,30 @@ export class KvmMachine {
    * @throws ERR_MEMORY_FAULT when an access failed (a poisoned page), ERR_SYSCALL when KVM could not go on.
    */
   poll(): Walked | undefined {
-    const walk = this.#walk;
-    assert(walk !== undefined, "The machine does not walk");
+    assert(
+      this.#state === "running" || this.#state === "asking",
+      `A machine that is ${this.#state} is polled`,
+    );
     const { ending } = this.thread;
     if (ending === undefined) return undefined;
     if (ending.kind !== "value") {
-      this.#walk = undefined;
-      throw new MinorfaultError("ERR_CLOSED", "The process that has the machine ended during a walk");
+      throw this.#fail("ERR_CLOSED", "The process that has the machine ended during a walk");
     }
-    if (walk.step === "running") {
-      this.#afterRun(ending.value, walk);
+    if (this.#state === "running") {
+      this.#afterRun(ending.value);
       return this.poll();
     }
-    this.#walk = undefined;
     const reason = ending.value % 2 ** 32;
     if (reason !== KVM_EXIT.HLT) throw this.#stopped(reason);
+    this.#state = "idle";
     return this.#control.result();
   }
 
   /** Takes the machine apart; the process stays. A machine that still walks ends with its process instead. */
   close(): void {
-    if (this.#closed) return;
-    assert(this.#walk === undefined, "The machine still walks");
-    this.#closed = true;
+    if (this.#state === "closed") return;
+    assert(this.#state === "idle" || this.#state === "failed", "The machine still walks");
+    this.#state = "closed";
     munmap(this.process, this.#run, this.#runBytes);
     this.process.call("close", this.#vcpu);
     this.process.call("close", this.#vm);
@@ -161,35 +163,44 @@ export class KvmMachine {
   }
 
   #resume(): void {
+    this.#state = "running";
     this.thread.start({ kind: "call", name: "ioctl", args: [this.#vcpu, KVM.RUN, 0] });
   }
 
   /** KVM_RUN came back: a signal only interrupted it, an error ends the walk, else the reason has to be looked up. */
-  #afterRun(result: number, walk: { step: "running" | "asking" }): void {
+  #afterRun(result: number): void {
     if (result === -ERRNO.EINTR) {
       this.#resume();
       return;
     }
     if (result < 0) {
-      this.#walk = undefined;
-      const poisoned = result === -ERRNO.EFAULT || result === -EHWPOISON;
-      throw new MinorfaultError(
-        poisoned ? "ERR_MEMORY_FAULT" : "ERR_SYSCALL",
-        `KVM_RUN failed with ${errnoName(result)} after ${this.pagesDone} pages`,
-        { errno: -result, operation: "KVM_RUN" },
-      );
+      const isMemory = result === -ERRNO.EFAULT || result === -EHWPOISON;
+      const message = `KVM_RUN failed with ${errnoName(result)} after ${this.pagesDone} pages`;
+      throw this.#fail(isMemory ? "ERR_MEMORY_FAULT" : "ERR_SYSCALL", message, -result);
     }
-    walk.step = "asking";
+    this.#state = "asking";
     this.thread.start({ kind: "load", address: this.#run + abi.KVM_RUN_EXIT_REASON, size: 8 });
   }
 
+  /** The CPU stopped for another reason than HLT. MMIO: it touched what is not memory, or memory that could not be had. */
   #stopped(reason: number): MinorfaultError {
     const { scratch } = this.process;
     const answer = this.process.ioctl(this.#vcpu, KVM.GET_REGS, scratch.address);
     const at = answer < 0 ? "an unknown address" : hex(abi.readRegister(scratch.view, "rip"));
-    return new MinorfaultError("ERR_SYSCALL", `The virtual CPU stopped at ${at}: ${abi.exitName(reason)}`, {
-      operation: "KVM_RUN",
-    });
+    return this.#fail(
+      reason === KVM_EXIT.MMIO ? "ERR_MEMORY_FAULT" : "ERR_SYSCALL",
+      `The virtual CPU stopped at ${at} after ${this.pagesDone} pages: ${abi.exitName(reason)}`,
+    );
+  }
+
+  #fail(
+    code: "ERR_CLOSED" | "ERR_MEMORY_FAULT" | "ERR_SYSCALL",
+    message: string,
+    errno?: number,
+  ): MinorfaultError {
+    this.#state = "failed";
+    const details = { operation: "KVM_RUN", ...(errno === undefined ? {} : { errno }) };
+    return new MinorfaultError(code, message, details);
   }
 
   #plug(region: abi.MemoryRegion): void {

@@ -16,7 +16,8 @@ const AT = { PID: 0, ACTIONS: 64, ARGV: 256, STRINGS: 1024 } as const;
 
 /**
  * Starts a program as a child of the calling thread, with an empty environment, one argument (its name), and the
- * descriptors that are given: target in the child, source here. posix_spawn(3): vfork underneath, so it returns when
+ * descriptors that are given: target in the child, source here; Node closes all others on exec, standard ones too.
+ * posix_spawn(3): vfork underneath, so it returns when
  * exec has succeeded.
  */
 export function spawn(path: string, name: string, descriptors: ReadonlyMap<number, number>): number {

@@ -103,6 +103,7 @@ test("a child is started with the descriptors it was given, and waited for witho
     "cat",
     new Map([
       [0, input],
+      [1, input],
       [7, fd],
     ]),
   );

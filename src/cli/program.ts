@@ -6,6 +6,7 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "@commander-js/extra-typings";
 import { MinorfaultError } from "../base/errors.ts";
+import { registerDemo } from "./demo.ts";
 import { registerDoctor } from "./doctor.ts";
 import { paint } from "./terminal.ts";
 
@@ -19,6 +20,7 @@ export function createProgram(): Command {
     .option("--debug", "print stack traces with errors")
     .showHelpAfterError("(minorfault --help lists the commands)")
     .exitOverride();
+  registerDemo(program as unknown as Command);
   registerDoctor(program as unknown as Command);
   return program as unknown as Command;
 }

@@ -13,7 +13,7 @@ import { closeSync, openSync, readSync, writeSync } from "node:fs";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { MAP, PAGE_SIZE } from "../../abi/memory.ts";
 import { assert, MinorfaultError } from "../../base/errors.ts";
-import { KvmMachine } from "../../guest/kvm/index.ts";
+import { KvmMachine, RAM_BYTES_MAX } from "../../guest/kvm/index.ts";
 import { type GuestProcess, KernelSystem } from "../../guest/process/index.ts";
 import { close, local, memfd, mmap, munmap } from "../../linux/index.ts";
 import { type Pager, startPager } from "../../pager/index.ts";
@@ -50,9 +50,14 @@ export class KernelHost implements GuestHost {
   /**
    * Tries everything that a guest will need on a small one first.
    *
-   * @throws what stands in the way: ERR_UNSUPPORTED_HOST, ERR_UFFD_DENIED, ERR_NATIVE_MISSING ...
+   * @throws what stands in the way: ERR_UNSUPPORTED_HOST, ERR_UFFD_DENIED, ERR_NATIVE_MISSING, ERR_OUT_OF_RANGE ...
    */
   constructor(kind: KernelKind, byteLength: number) {
+    if (kind === "kvm" && byteLength > RAM_BYTES_MAX) {
+      throw new MinorfaultError("ERR_OUT_OF_RANGE", "The small KVM machine has less than 3 GiB of RAM", {
+        byteLength,
+      });
+    }
     this.kind = kind;
     this.guestText = TEXT[kind];
     this.#byteLength = byteLength;

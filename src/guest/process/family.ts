@@ -19,12 +19,15 @@ export interface Birth {
 
 export class Family {
   readonly program: Program;
+  /** Of a system call of a control thread, of a birth, of an end, and of `settle`. */
+  readonly deadlineMs: number;
   readonly control = new ControlMemory();
   readonly members = new Set<GuestProcess>();
   readonly births = new Set<Birth>();
 
-  constructor(program: Program) {
+  constructor(program: Program, deadlineMs: number) {
     this.program = program;
+    this.deadlineMs = deadlineMs;
     living.add(this);
     if (!hooked) {
       hooked = true;

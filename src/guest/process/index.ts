@@ -1,3 +1,3 @@
 export { GuestProcess } from "./process.ts";
-export { KernelSystem } from "./system.ts";
+export { KernelSystem, type KernelSystemOptions } from "./system.ts";
 export { GuestThread, type Walk } from "./thread.ts";

@@ -21,17 +21,16 @@ import {
 } from "../../linux/index.ts";
 import type { Birth, Family } from "./family.ts";
 import { STACK_TOP } from "./layout.ts";
-import { SA } from "./program.ts";
+import { PR_SET_PDEATHSIG, SA } from "./program.ts";
 import { settle } from "./settle.ts";
 import { Slot } from "./slot.ts";
 import { GuestThread } from "./thread.ts";
 import { measureTickRate } from "./ticks.ts";
 
 const NR = syscallNumbers("x64");
-/** Deadline of a system call of the control thread, and of `settle`. */
-const DEADLINE_MS = 5000;
-/** How often a wait looks whether the process still lives. */
-const LIFE_MS = 20;
+/** How often a wait looks whether the process still lives: soon at first, since who exits does it at once. */
+const LIFE_MS_FIRST = 1;
+const LIFE_MS_MAX = 50;
 
 /** CLONE_VM | FS | FILES | SIGHAND | THREAD | SYSVSEM. */
 const CLONE_THREAD = 0x50f00;
@@ -73,6 +72,8 @@ export class GuestProcess implements Process {
 
   call(name: SyscallName, ...args: readonly Word[]): number {
     const result = this.#run({ entry: this.#family.program.at("call"), number: NR[name], args }, name);
+    // The kernel forgets the wish to die with the parent when a thread becomes another user.
+    if (name === "setresuid" && result === 0) this.call("prctl", PR_SET_PDEATHSIG, SIGNAL.SIGKILL);
     // Whoever asks a process to exit cannot be answered by it.
     return result ?? (name === "exit_group" ? 0 : this.#throwEnded(name));
   }
@@ -93,20 +94,25 @@ export class GuestProcess implements Process {
   #run(what: Parameters<Slot["submit"]>[0], name: string): number | undefined {
     if (this.exited !== undefined) this.#throwEnded(name);
     this.#control.submit(what);
-    const until = performance.now() + DEADLINE_MS;
-    while (!this.#slot.wait(LIFE_MS)) {
-      if (this.exited !== undefined) return undefined;
-      if (performance.now() > until) {
-        throw new MinorfaultError(
-          "ERR_DEADLINE",
-          `${name} of process ${this.pid} had not returned after ${DEADLINE_MS} ms`,
-          { operation: name, hint: "Calls that may wait belong on a thread of the process, not on `call`" },
-        );
-      }
+    if (!this.#awaitCommand(name, "Calls that may wait belong on a thread of the process, not on `call`")) {
+      return undefined;
     }
     const ending = this.#slot.ending;
     assert(ending.kind === "value", `${name} of process ${this.pid} ended in a signal`);
     return ending.value;
+  }
+
+  /** Waits for the control thread; false if the process ended instead. */
+  #awaitCommand(name: string, hint: string): boolean {
+    const { deadlineMs } = this.#family;
+    const until = performance.now() + deadlineMs;
+    for (let slice = LIFE_MS_FIRST; !this.#slot.wait(slice); slice = Math.min(2 * slice, LIFE_MS_MAX)) {
+      if (this.exited !== undefined) return false;
+      if (performance.now() <= until) continue;
+      const message = `${name} of process ${this.pid} had not returned after ${deadlineMs} ms`;
+      throw new MinorfaultError("ERR_DEADLINE", message, { operation: name, hint });
+    }
+    return true;
   }
 
   #throwEnded(name: string): never {
@@ -164,22 +170,13 @@ export class GuestProcess implements Process {
 
   /** @internal Waits until the first command, given before the process was started, has ended. */
   awaitBirth(): void {
-    const until = performance.now() + DEADLINE_MS;
-    while (!this.#slot.wait(LIFE_MS)) {
-      if (this.exited !== undefined) {
-        throw new MinorfaultError("ERR_UNSUPPORTED_HOST", `Process ${this.pid} ended before it began`);
-      }
-      if (performance.now() > until) {
-        throw new MinorfaultError(
-          "ERR_DEADLINE",
-          `Process ${this.pid} had not begun after ${DEADLINE_MS} ms`,
-        );
-      }
+    if (!this.#awaitCommand("The first command", "The machine may be overloaded")) {
+      throw new MinorfaultError("ERR_UNSUPPORTED_HOST", `Process ${this.pid} ended before it began`);
     }
   }
 
   settle(): void {
-    settle(() => this.#family.threads(), DEADLINE_MS);
+    settle(() => this.#family.threads(), this.#family.deadlineMs);
   }
 
   /** Confines the control thread and all threads to one CPU. */
@@ -231,8 +228,11 @@ export class GuestProcess implements Process {
   kill(): void {
     if (this.exited !== undefined) return;
     signal(this.pid, SIGNAL.SIGKILL);
-    if (!waitForEnd(this.#pidfd, DEADLINE_MS)) {
-      throw new MinorfaultError("ERR_DEADLINE", `Process ${this.pid} survived SIGKILL for ${DEADLINE_MS} ms`);
+    if (!waitForEnd(this.#pidfd, this.#family.deadlineMs)) {
+      throw new MinorfaultError(
+        "ERR_DEADLINE",
+        `Process ${this.pid} survived SIGKILL for ${this.#family.deadlineMs} ms`,
+      );
     }
     assert(this.exited !== undefined, `Process ${this.pid} has ended but cannot be waited for`);
   }

@@ -18,18 +18,21 @@ import { CONTROL_ADDRESS, CONTROL_BYTES, FIELD, STACK_TOP } from "./layout.ts";
 export type Entry = "call" | "load1" | "load8" | "store" | "add" | "execute" | "stamp" | "clone" | "walk";
 
 const NR = syscallNumbers("x64");
-const NR_PRCTL = NR.prctl;
 const NR_GETPPID = 110;
 const NR_CLOSE_RANGE = 436;
 const NR_SIGRETURN = 15;
 
-const PR_SET_PDEATHSIG = 1;
+export const PR_SET_PDEATHSIG = 1;
+const PR_SET_NAME = 15;
 const SIG_SETMASK = 2;
-/** SA_SIGINFO | SA_NODEFER | SA_RESTORER. */
+/** Flags of a signal's action. */
 export const SA = { SIGINFO: 4, RESTORER: 0x04000000, RESTART: 0x10000000, NODEFER: 0x40000000 } as const;
 
 /** The file descriptor under which the program finds its control file. */
 export const CONTROL_FD = 3;
+
+/** What tools like ps call it, as far as they have room. */
+export const PROCESS_NAME = "minorfault-guest";
 
 export interface Program {
   readonly code: Uint8Array;
@@ -50,6 +53,7 @@ export function assembleProgram(address: number): Program {
   asm.label("action").op("handler, flags, restorer, mask", ...new Array<number>(32).fill(0));
   asm.label("nothing").op("eight zeros", ...new Array<number>(8).fill(0));
   asm.label("null").op('"/dev/null"', ...Buffer.from("/dev/null\0"));
+  asm.label("name").op(`"${PROCESS_NAME}"`, ...Buffer.from(`${PROCESS_NAME}\0`));
   const code = asm.assemble();
   // struct sigaction holds absolute addresses.
   const view = new DataView(code.buffer);
@@ -101,12 +105,15 @@ function start(asm: MachineCode): void {
     syscall(asm, NR.rt_sigaction);
   }
 
+  asm.op32("mov edi, PR_SET_NAME", [0xbf], PR_SET_NAME).jump("lea rsi, [rip]", [0x48, 0x8d, 0x35], "name");
+  syscall(asm, NR.prctl);
+
   // Every new thread and process passes here: it dies with us, and ends if we are gone already.
   asm.label("born");
   asm
     .op32("mov edi, PR_SET_PDEATHSIG", [0xbf], PR_SET_PDEATHSIG)
     .op32("mov esi, SIGKILL", [0xbe], SIGNAL.SIGKILL);
-  syscall(asm, NR_PRCTL);
+  syscall(asm, NR.prctl);
   syscall(asm, NR_GETPPID);
   asm.op("cmp eax, [r15 + OWNER]", 0x41, 0x3b, 0x47, FIELD.OWNER);
   asm.jump("je", [0x74], "loop", 1);

@@ -7,19 +7,26 @@ import { CODE_OFFSET, elfImage } from "./elf.ts";
 import { Family } from "./family.ts";
 import { TEXT_ADDRESS } from "./layout.ts";
 import { GuestProcess } from "./process.ts";
-import { assembleProgram, CONTROL_FD, type Program } from "./program.ts";
+import { assembleProgram, CONTROL_FD, PROCESS_NAME, type Program } from "./program.ts";
 import { Slot } from "./slot.ts";
 
-const PROCESS_NAME = "minorfault-guest";
+const DEADLINE_MS = 5000;
+
+export interface KernelSystemOptions {
+  /** How long a process may take for a call of its control thread, and its threads to come to rest. Default 5 s. */
+  readonly deadlineMs?: number;
+}
 
 export class KernelSystem implements System {
   readonly name = "kernel";
   readonly #program: Program;
   readonly #executable: number;
+  readonly #deadlineMs: number;
   readonly #families = new Set<Family>();
   #closed = false;
 
-  constructor() {
+  constructor(options: KernelSystemOptions = {}) {
+    this.#deadlineMs = options.deadlineMs ?? DEADLINE_MS;
     if (process.platform !== "linux" || process.arch !== "x64") {
       throw new MinorfaultError(
         "ERR_UNSUPPORTED_HOST",
@@ -35,7 +42,7 @@ export class KernelSystem implements System {
   spawnProcess(): GuestProcess {
     if (this.#closed) throw new MinorfaultError("ERR_CLOSED", "The system has been closed");
     for (const family of this.#families) if (family.closed) this.#families.delete(family);
-    const family = new Family(this.#program);
+    const family = new Family(this.#program, this.#deadlineMs);
     this.#families.add(family);
     try {
       const slot = new Slot(family.control);

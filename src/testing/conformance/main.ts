@@ -1,0 +1,149 @@
+// `npm run conformance`: the cases, built in or from files, on the kernel, the software implementation, or both.
+
+import { readFileSync } from "node:fs";
+import { Command, Option } from "@commander-js/extra-typings";
+import { MinorfaultError } from "../../base/errors.ts";
+import { CASES } from "./cases/index.ts";
+import { type Case, parseCases, type SystemName } from "./parse.ts";
+import { type Pool, raisePool } from "./pool.ts";
+import { countLine, countResults, resultLines } from "./report.ts";
+import { type CaseResult, type Profile, runCases } from "./run.ts";
+import type { Need } from "./scope.ts";
+import { hostLacks, openSystem } from "./systems.ts";
+
+interface Options {
+  readonly cases: readonly string[];
+  readonly on: SystemName | "both";
+  readonly only: readonly string[];
+  readonly profile: Profile;
+  readonly json?: true | undefined;
+  readonly list?: true | undefined;
+}
+
+interface SystemReport {
+  readonly system: SystemName;
+  readonly ok: number;
+  readonly failed: number;
+  readonly skipped: number;
+  readonly milliseconds: number;
+  /** Why the whole system was left out. */
+  readonly missing?: string;
+  readonly results: readonly CaseResult[];
+}
+
+const EXAMPLES = `
+Examples:
+  $ npm run conformance -- --only C09
+  $ npm run conformance -- --on kernel --only 'E*,F*'
+  $ npm run conformance -- --cases my-cases.txt --on software
+
+docs/cases.md describes the language. Exit code: 0 nothing failed, 1 something did, 2 bad usage or a bad case.`;
+
+const program = new Command()
+  .name("conformance")
+  .description("holds the kernel and the software implementation to the cases of userfaultfd's behaviour")
+  .option(
+    "--cases <file>",
+    "run the cases of this file instead of the built-in ones (repeatable)",
+    collect,
+    [],
+  )
+  .addOption(
+    new Option("--on <system>", "where to run them")
+      .choices(["kernel", "software", "both"] as const)
+      .default("both" as const),
+  )
+  .option("--only <ids>", "ids separated by commas; * stands for anything", commas, [])
+  .addOption(
+    new Option("--profile <release>", "the kernel whose answers are expected")
+      .choices(["linux-6.18", "linux-4.3"] as const)
+      .default("linux-6.18" as const),
+  )
+  .option("--json", "print one object with counts and results")
+  .option("--list", "print the cases and run nothing")
+  .addHelpText("after", EXAMPLES)
+  .action((options) => main(options));
+
+function collect(file: string, before: readonly string[]): string[] {
+  return [...before, file];
+}
+
+function commas(ids: string, before: readonly string[]): string[] {
+  return [...before, ...ids.split(",").filter((id) => id !== "")];
+}
+
+async function main(options: Options): Promise<void> {
+  const cases = chosen(options);
+  if (options.list) {
+    console.log(options.json ? JSON.stringify(cases.map(({ id, text }) => ({ id, text }))) : listing(cases));
+    return;
+  }
+  const names: SystemName[] = options.on === "both" ? ["kernel", "software"] : [options.on];
+  const reports: SystemReport[] = [];
+  for (const name of names) reports.push(await report(name, cases, options));
+  const failed = reports.some((one) => one.failed > 0);
+  // Asked for one system by name, not having it is a failure; of both, the one that is there decides.
+  const absent = reports.every((one) => one.missing !== undefined);
+  if (options.json) console.log(JSON.stringify({ profile: options.profile, systems: reports }));
+  process.exitCode = failed || absent ? 1 : 0;
+}
+
+function listing(cases: readonly Case[]): string {
+  return cases.map((one) => one.text).join("\n");
+}
+
+function chosen({ cases, only }: Options): Case[] {
+  const all =
+    cases.length === 0 ? CASES : cases.flatMap((file) => parseCases(readFileSync(file, "utf8"), file));
+  if (only.length === 0) return [...all];
+  const patterns = only.map((id) => new RegExp(`^${id.split("*").map(escaped).join(".*")}$`));
+  const found = all.filter((one) => patterns.some((pattern) => pattern.test(one.id)));
+  if (found.length === 0)
+    throw new MinorfaultError("ERR_BAD_ARGUMENT", `No case is called ${only.join(",")}`);
+  return found;
+}
+
+function escaped(text: string): string {
+  return text.replace(/[.+?^${}()|[\]\\]/g, "\\$&");
+}
+
+async function report(name: SystemName, cases: readonly Case[], options: Options): Promise<SystemReport> {
+  const start = performance.now();
+  const opened = await openSystem(name, options.profile);
+  if ("missing" in opened) {
+    if (!options.json) console.log(`skip everything on ${name}: ${opened.missing}`);
+    const none = { ok: 0, failed: 0, skipped: cases.length, milliseconds: 0, results: [] };
+    return { system: name, ...none, missing: opened.missing };
+  }
+  const { pool, lacks } = host(name, cases);
+  try {
+    const each = options.json ? () => {} : (result: CaseResult) => console.log(resultLines(result));
+    const results = runCases(opened.system, cases, { profile: options.profile, lacks, each });
+    const counts = countResults(name, results);
+    const milliseconds = performance.now() - start;
+    if (!options.json) console.log(countLine(counts, milliseconds / 1000));
+    return { ...counts, system: name, milliseconds, results };
+  } finally {
+    opened.system.close();
+    pool?.restore();
+  }
+}
+
+/** The real kernel's cases need its pool of huge pages; the software one has its own. */
+function host(name: SystemName, cases: readonly Case[]): { pool?: Pool; lacks: Map<Need, string> } {
+  if (name === "software") return { lacks: new Map() };
+  const lacks = hostLacks();
+  if (!cases.some((one) => one.needs.has("hugetlb"))) return { lacks };
+  const pool = raisePool();
+  if (pool.missing !== undefined) lacks.set("hugetlb", pool.missing);
+  return { pool, lacks };
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (!(error instanceof Error)) throw error;
+  console.error(`error: ${error.message}`);
+  if (error instanceof MinorfaultError) console.error(`hint: ${error.hint} (${error.code})`);
+  process.exitCode = error instanceof MinorfaultError ? error.exitCode : 2;
+}

@@ -114,6 +114,14 @@ export interface InstallProgress {
   readonly bytesTotal: number;
 }
 
+export interface InstallOptions {
+  /** Stops the work; the promise rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: InstallProgress) => void;
+  /** Bytes installed at once, at most and by default 2 MiB: less makes faults in between wait less. */
+  readonly pieceBytes?: number;
+}
+
 /** Why a pager ended. */
 export type PagerEnd =
   | { readonly reason: "closed" }
@@ -128,11 +136,8 @@ export interface Pager {
   statistics(): PagerStatistics;
   /** One entry a region, in the order given. */
   residency(): readonly Residency[];
-  /** Installs everything that is not there yet, in pieces of 2 MiB, faults first. */
-  installAll(options?: {
-    readonly signal?: AbortSignal;
-    readonly onProgress?: (progress: InstallProgress) => void;
-  }): Promise<void>;
+  /** Installs everything that is not there yet, piece by piece, faults first. One at a time. */
+  installAll(options?: InstallOptions): Promise<void>;
   /**
    * Serves what has arrived, wakes every thread that waits, gives the descriptor back, and stops the thread.
    * Where this was the last descriptor, pages that were not installed read as zeros from now on.

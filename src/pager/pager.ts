@@ -1,9 +1,221 @@
 // The pager as its users see it: started with a userfaultfd and an image, it serves faults until it is closed.
+//
+// The serving is done by a thread of its own (pager-worker.ts), which waits in system calls and never comes back to
+// an event loop; here is the handle to it. Whoever may wait for a page must not be the one who brings it, so neither
+// this thread nor the pool of libuv has a part in it.
 
+import { fstatSync } from "node:fs";
+import { Worker } from "node:worker_threads";
+import { PAGE_SIZE, POLL } from "../abi/memory.ts";
+import { hasBit, setBits, wordsFor } from "../base/bitmap.ts";
 import { MinorfaultError } from "../base/errors.ts";
-import type { Pager, PagerOptions } from "./options.ts";
+import { close, duplicate, local, open, pidfdOpen, poll } from "../linux/index.ts";
+import { checkImage, checkPagerOptions } from "./check-options.ts";
+import { CONTROL, CONTROL_WORDS, type RegionOrder, type WorkOrder } from "./control.ts";
+import { COUNTER, makeCounters, readStatistics } from "./counters.ts";
+import { FILL_BYTES_MAX } from "./installer.ts";
+import type {
+  InstallOptions,
+  Pager,
+  PagerEnd,
+  PagerImage,
+  PagerOptions,
+  PagerRegion,
+  PagerStatistics,
+  PlacementReport,
+  Residency,
+} from "./options.ts";
+import { TOUCHER_WORDS } from "./self-test.ts";
+import { WorkerLink } from "./worker-link.ts";
 
-/** Starts serving the faults of a userfaultfd; resolves when the pager's thread waits for the first one. */
+const FAULT_AROUND_PAGES = 16;
+/** How often to look whether the guest still lives. */
+const GUEST_MS = 250;
+const PROGRESS_MS = 50;
+
+/** What the first self-test of this process has found: it holds for the next pagers too. */
+let tested: PlacementReport | undefined;
+
+/** Starts serving the faults of a userfaultfd; resolves when the pager's thread is about to wait for the first one. */
 export async function startPager(options: PagerOptions): Promise<Pager> {
-  throw new MinorfaultError("ERR_BUG", `Pager for descriptor ${options.descriptor} is not there yet`);
+  checkPagerOptions(options);
+  const image = openImage(options.image);
+  try {
+    checkImage(options.regions, image.place.byteLength);
+    const pager = new WorkerPager(options, image.place);
+    await pager.ready;
+    return pager;
+  } finally {
+    // The thread has mapped it, and a mapping does not need its descriptor.
+    if (image.opened !== undefined) close(local, image.opened);
+  }
+}
+
+class WorkerPager implements Pager {
+  readonly ready: Promise<void>;
+  readonly ended: Promise<PagerEnd>;
+  readonly #link: WorkerLink;
+  readonly #counters = makeCounters();
+  readonly #regions: readonly RegionOrder[];
+  readonly #installs = new Map<number, () => void>();
+  #placement: PlacementReport | undefined;
+  #installId = 0;
+  #isEnded = false;
+  #isGuestGone = false;
+
+  constructor(options: PagerOptions, image: WorkOrder["image"]) {
+    const { placement: asked = "auto", guest, plan, onError } = options;
+    this.#regions = options.regions.map((region) => regionOrder(region, options.zeroPages));
+    const watch = guest === undefined ? undefined : this.#watch(guest.pid);
+    const known = asked === "auto" ? tested : { asked, mode: asked, why: "asked for" };
+    const order: WorkOrder = {
+      fd: duplicate(local, options.descriptor),
+      regions: this.#regions,
+      windowPages: plan?.faultAroundPages ?? FAULT_AROUND_PAGES,
+      image,
+      control: new Int32Array(new SharedArrayBuffer(CONTROL_WORDS * 4)),
+      counters: this.#counters,
+      placement: known,
+      tid: guest?.tid ?? guest?.pid ?? 0,
+      toucher: known === undefined ? startToucher() : undefined,
+    };
+    this.#link = new WorkerLink(order, {
+      onError: (error) => onError?.(error),
+      onInstalled: (id) => this.#installs.get(id)?.(),
+    });
+    this.ready = this.#link.ready.then((placement) => {
+      this.#placement = placement;
+      if (placement.selfTest !== undefined) tested = placement;
+    });
+    this.ended = this.#link.ended.then((end) => {
+      this.#isEnded = true;
+      watch?.stop();
+      for (const settle of this.#installs.values()) settle();
+      return end.reason === "closed" && this.#isGuestGone ? { reason: "guest-gone" } : end;
+    });
+  }
+
+  get placement(): PlacementReport {
+    if (this.#placement === undefined) throw new MinorfaultError("ERR_BUG", "The pager does not serve yet");
+    return this.#placement;
+  }
+
+  statistics(): PagerStatistics {
+    return readStatistics(this.#counters);
+  }
+
+  residency(): readonly Residency[] {
+    return this.#regions.map(({ start, pageSize, pageCount, resident }) => ({
+      start,
+      pageSize,
+      pageCount,
+      resident,
+    }));
+  }
+
+  async installAll(options: InstallOptions = {}): Promise<void> {
+    const { signal, onProgress, pieceBytes = FILL_BYTES_MAX } = options;
+    signal?.throwIfAborted();
+    if (this.#isEnded) throw new MinorfaultError("ERR_CLOSED", "This pager has ended");
+    if (this.#installs.size > 0) {
+      throw new MinorfaultError("ERR_BUSY", "This pager is installing everything already");
+    }
+    if (!Number.isSafeInteger(pieceBytes) || pieceBytes < PAGE_SIZE || pieceBytes > FILL_BYTES_MAX) {
+      throw new MinorfaultError(
+        "ERR_OUT_OF_RANGE",
+        `pieceBytes must lie between ${PAGE_SIZE} and ${FILL_BYTES_MAX}`,
+      );
+    }
+    const id = ++this.#installId;
+    const report = (): void =>
+      onProgress?.({
+        bytesDone: this.#counters[COUNTER.BULK_DONE]!,
+        bytesTotal: this.#counters[COUNTER.BULK_TOTAL]!,
+      });
+    const progress = onProgress === undefined ? undefined : setInterval(report, PROGRESS_MS);
+    const abort = (): void => this.#installs.get(id)?.();
+    signal?.addEventListener("abort", abort);
+    try {
+      await new Promise<void>((resolve) => {
+        this.#installs.set(id, resolve);
+        this.#link.order(CONTROL.BULK_PIECE, pieceBytes);
+        this.#link.request(CONTROL.BULK, id);
+      });
+    } finally {
+      this.#installs.delete(id);
+      clearInterval(progress);
+      signal?.removeEventListener("abort", abort);
+    }
+    if (signal?.aborted) {
+      if (!this.#isEnded) this.#link.request(CONTROL.BULK, 0);
+      signal.throwIfAborted();
+    }
+    if (this.#isEnded) throw new MinorfaultError("ERR_CLOSED", "This pager ended before all was installed");
+    report();
+  }
+
+  async close(): Promise<void> {
+    if (!this.#isEnded) this.#link.request(CONTROL.STOP, 1);
+    await this.ended;
+  }
+
+  /** Looks now and then whether the guest has ended: a blocked read of its userfaultfd would never tell. */
+  #watch(pid: number): { stop(): void } {
+    const pidfd = pidfdOpen(pid);
+    const timer = setInterval(() => {
+      const [bits = 0] = poll(local, [{ fd: pidfd }], 0);
+      if ((bits & POLL.IN) === 0) return;
+      clearInterval(timer);
+      this.#isGuestGone = true;
+      this.#link.request(CONTROL.STOP, 1);
+    }, GUEST_MS);
+    timer.unref();
+    return {
+      stop() {
+        clearInterval(timer);
+        close(local, pidfd);
+      },
+    };
+  }
+}
+
+interface OpenImage {
+  readonly place: WorkOrder["image"];
+  /** A descriptor that was opened here. */
+  readonly opened?: number;
+}
+
+function openImage(image: PagerImage): OpenImage {
+  if (!("path" in image)) return { place: image };
+  const descriptor = open(local, image.path);
+  return { place: { descriptor, byteLength: fstatSync(descriptor).size }, opened: descriptor };
+}
+
+/** A region with its bitmaps, in memory that both threads see. */
+function regionOrder(region: PagerRegion, zeroPages: Uint32Array | undefined): RegionOrder {
+  const { start, byteLength, imageOffset, pageSize = PAGE_SIZE } = region;
+  const pageCount = byteLength / pageSize;
+  const bitmap = (): Uint32Array => new Uint32Array(new SharedArrayBuffer(wordsFor(pageCount) * 4));
+  const zero = bitmap();
+  let hasZeros = false;
+  // A bit of the image stands for 4 KiB: it tells nothing of a huge page, or of content that is not aligned to it.
+  if (zeroPages !== undefined && pageSize === PAGE_SIZE && imageOffset % PAGE_SIZE === 0) {
+    const first = imageOffset / PAGE_SIZE;
+    for (let page = 0; page < pageCount && first + page < zeroPages.length * 32; page++) {
+      if (!hasBit(zeroPages, first + page)) continue;
+      setBits(zero, page, page + 1);
+      hasZeros = true;
+    }
+  }
+  return { start, pageSize, pageCount, imageOffset, resident: bitmap(), zero, hasZeros };
+}
+
+/** The second thread of the self-test; it ends when it is dismissed. */
+function startToucher(): Int32Array {
+  const words = new Int32Array(new SharedArrayBuffer(TOUCHER_WORDS * 4));
+  const worker = new Worker(new URL("./toucher-worker.js", import.meta.url), { workerData: words });
+  worker.unref();
+  // Its failure shows as a self-test that does not end, which has a deadline.
+  worker.on("error", () => undefined);
+  return words;
 }

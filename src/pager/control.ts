@@ -1,0 +1,80 @@
+// How the owner's thread and the pager's thread speak with each other while the latter never comes back to its event loop:
+// a few words of shared memory, an interrupt so that they are looked at, and ordinary messages on the way back.
+//
+//   owner                                       pager's thread
+//   writes what it wants, adds 1 to REQUEST ─▶  finds SEEN ≠ REQUEST after each wait, does it, sets SEEN
+//   interrupts it every millisecond             (an interrupt that comes just before a wait is lost)
+//   until SEEN = REQUEST
+
+import type { MinorfaultError } from "../base/errors.ts";
+import type { PagerEnd, PlacementMode, PlacementReport } from "./options.ts";
+
+/** Index of each 32-bit word. */
+export const CONTROL = {
+  REQUEST: 0,
+  SEEN: 1,
+  /** 1: serve what is there, wake everybody, and end. */
+  STOP: 2,
+  /** The number of the installAll that is wanted, 0 for none. */
+  BULK: 3,
+  /** Bytes a piece. */
+  BULK_PIECE: 4,
+  /** Thread id of the pager, once it runs. */
+  TID: 5,
+} as const;
+
+export const CONTROL_WORDS = 8;
+
+export interface RegionOrder {
+  readonly start: number;
+  readonly pageSize: number;
+  readonly pageCount: number;
+  readonly imageOffset: number;
+  /** Shared: the owner looks at it. */
+  readonly resident: Uint32Array;
+  readonly zero: Uint32Array;
+  readonly hasZeros: boolean;
+}
+
+/** Everything that the pager's thread is told at its start. */
+export interface WorkOrder {
+  /** A duplicate made for this pager; the thread closes it. */
+  readonly fd: number;
+  readonly regions: readonly RegionOrder[];
+  readonly windowPages: number;
+  readonly image:
+    | { readonly descriptor: number; readonly byteLength: number }
+    | { readonly address: number; readonly byteLength: number };
+  readonly control: Int32Array;
+  readonly counters: Float64Array;
+  /** What is known already: a hand setting, or the self-test of an earlier pager. */
+  readonly placement: PlacementReport | undefined;
+  /** The thread to follow, 0: none known. */
+  readonly tid: number;
+  /** For the self-test: shared words of the thread that touches pages, where one has been started. */
+  readonly toucher: Int32Array | undefined;
+}
+
+/** An error on its way between threads. */
+export interface ErrorNote {
+  readonly code: MinorfaultError["code"];
+  readonly message: string;
+  readonly hint: string;
+  readonly errno?: number;
+  readonly operation?: string;
+  readonly address?: number;
+  readonly byteLength?: number;
+  readonly cause?: unknown;
+}
+
+export type PagerMessage =
+  | { readonly kind: "ready"; readonly placement: PlacementReport }
+  | { readonly kind: "error"; readonly error: ErrorNote }
+  | { readonly kind: "installed"; readonly id: number }
+  | { readonly kind: "ended"; readonly end: EndNote };
+
+export type EndNote =
+  | Exclude<PagerEnd, { readonly reason: "failed" }>
+  | { readonly reason: "failed"; readonly error: ErrorNote };
+
+export type MedianUs = Readonly<Partial<Record<PlacementMode, number>>>;

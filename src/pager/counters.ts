@@ -1,0 +1,66 @@
+// The counters of a pager, in memory that its thread writes and everybody else may look at.
+//
+// One writer, plain stores of 8 aligned bytes: nobody waits for anybody, and a reader sees each counter whole, though
+// not all of them at the same moment.
+
+import { BUCKETS, bucketOf, quantile } from "../base/histogram.ts";
+import type { PagerStatistics } from "./options.ts";
+
+/** Index of each counter. */
+export const COUNTER = {
+  FAULTS: 0,
+  EVENTS: 1,
+  COPIED: 2,
+  ZEROED: 3,
+  CONTINUED: 4,
+  POISONED: 5,
+  WOKEN: 6,
+  BYTES_INSTALLED: 7,
+  BYTES_ZEROED: 8,
+  RETRIES: 9,
+  /** Nanoseconds. */
+  LATENCY_MAX: 10,
+  /** Of the present or last installAll. */
+  BULK_DONE: 11,
+  BULK_TOTAL: 12,
+} as const;
+
+const HISTOGRAM_AT = 16;
+const COUNTERS = HISTOGRAM_AT + BUCKETS;
+/** The histogram's largest value, nanoseconds: about two seconds. */
+const LATENCY_LIMIT = 2 ** 31 - 1;
+
+export type Counters = Float64Array;
+
+export function makeCounters(): Counters {
+  return new Float64Array(new SharedArrayBuffer(COUNTERS * Float64Array.BYTES_PER_ELEMENT));
+}
+
+/** Records how long a fault took, in nanoseconds. */
+export function recordLatency(counters: Counters, nanoseconds: number): void {
+  if (nanoseconds > counters[COUNTER.LATENCY_MAX]!) counters[COUNTER.LATENCY_MAX] = nanoseconds;
+  const limited = nanoseconds < LATENCY_LIMIT ? nanoseconds : LATENCY_LIMIT;
+  counters[HISTOGRAM_AT + bucketOf(limited | 0)]! += 1;
+}
+
+export function readStatistics(counters: Counters): PagerStatistics {
+  const get = (index: number): number => counters[index] ?? 0;
+  const histogram = counters.slice(HISTOGRAM_AT, COUNTERS);
+  const max = get(COUNTER.LATENCY_MAX);
+  const us = (share: number): number => Math.min(quantile(histogram, share), max) / 1000;
+  return {
+    faults: get(COUNTER.FAULTS),
+    outcomes: {
+      copied: get(COUNTER.COPIED),
+      zeroed: get(COUNTER.ZEROED),
+      continued: get(COUNTER.CONTINUED),
+      poisoned: get(COUNTER.POISONED),
+      woken: get(COUNTER.WOKEN),
+    },
+    bytesInstalled: get(COUNTER.BYTES_INSTALLED),
+    bytesZeroed: get(COUNTER.BYTES_ZEROED),
+    events: get(COUNTER.EVENTS),
+    retries: get(COUNTER.RETRIES),
+    latencyUs: { p50: us(0.5), p99: us(0.99), max: max / 1000 },
+  };
+}

@@ -1,0 +1,228 @@
+// The loop: reads what a userfaultfd has to say, and brings the pages.
+//
+//   pump ── read ──▶ message ── fault, the usual case ──▶ prepare ──▶ turn: fill, and read the next message
+//    ▲                  │                                               │ the fill failed
+//    │                  ├── event ──▶ the regions follow                ▼
+//    │                  └── fault, any other ────────────────────▶ resolve: whatever it takes
+//    └──────────────────────────────────────────────────────────────────┘
+//
+// The usual case allocates nothing and computes in doubles. It books the fault before the fill, because `turn` may
+// wait for a long time after it, and takes it back if the fill fails.
+//
+// What runs here never touches memory that it pages and waits for nothing but the userfaultfd. Every fault ends in
+// exactly one of copied, zeroed, continued, poisoned, woken (src/pager/resolver.ts).
+
+import { UFFD_MSG_SIZE } from "../abi/message.ts";
+import { UFFD_EVENT, UFFDIO } from "../abi/userfaultfd.ts";
+import { clearBits, hasBit, setBits } from "../base/bitmap.ts";
+import { COUNTER, type Counters, recordLatency } from "./counters.ts";
+import { Filler } from "./filler.ts";
+import { Installer, type InstallerOptions } from "./installer.ts";
+import { clipToKind, planRun } from "./plan.ts";
+import { type FaultPort, WORD } from "./port.ts";
+import { addressOfPage, type Part, pageAt, type RegionMap, untilPage } from "./regions.ts";
+import { Resolver, type ResolverOptions } from "./resolver.ts";
+
+const TWO_32 = 2 ** 32;
+
+export interface FaultLoopOptions
+  extends Omit<ResolverOptions, "filler" | "installer">,
+    Omit<InstallerOptions, "filler"> {
+  readonly port: FaultPort;
+  /** A child was forked: its userfaultfd, ours to close, and its memory as it was then. */
+  readonly onFork: (fd: number, regions: RegionMap) => void;
+  /** A pause before a fault after which `pump` returns when it has served it. Default 1 ms. */
+  readonly pauseMs?: number;
+}
+
+export class FaultLoop {
+  readonly port: FaultPort;
+  readonly regions: RegionMap;
+  readonly resolver: Resolver;
+  readonly installer: Installer;
+  readonly counters: Counters;
+  readonly #words: Int32Array;
+  readonly #filler: Filler;
+  readonly #options: FaultLoopOptions;
+  readonly #nanosecondsPerTick: number;
+  readonly #pauseTicks: number;
+
+  // What `prepare` has decided for the fault in the port.
+  readonly #run = { first: 0, until: 0 };
+  #part: Part;
+  #bytes = 0;
+  #isZero = false;
+  /** The run ends before the window does, because what follows is of the other kind (zeros or bytes). */
+  #isClipped = false;
+
+  constructor(options: FaultLoopOptions) {
+    this.#options = options;
+    this.port = options.port;
+    this.regions = options.regions;
+    this.#words = options.port.words;
+    this.counters = options.counters;
+    this.#filler = new Filler(options.port);
+    this.installer = new Installer({ ...options, filler: this.#filler });
+    this.resolver = new Resolver({ ...options, filler: this.#filler, installer: this.installer });
+    this.#nanosecondsPerTick = options.port.nanosecondsPerTick;
+    this.#pauseTicks = ((options.pauseMs ?? 1) * 1e6) / this.#nanosecondsPerTick;
+    this.#part = options.regions.parts[0]!;
+  }
+
+  /** The thread that raised the last fault, 0 when the messages do not tell. */
+  get lastThreadId(): number {
+    return this.#words[WORD.MESSAGE + 6]!;
+  }
+
+  /**
+   * Reads and serves messages until there is none, a read is interrupted, a fault is put off, a pause has
+   * ended, or `messagesMax` have been served. Answers what ended it: a negative errno of read(2), or 0. Waits inside if
+   * the descriptor is blocking.
+   */
+  pump(messagesMax: number): number {
+    const { port } = this;
+    const words = this.#words;
+    let left = messagesMax;
+    port.read();
+    while (words[WORD.READ_RESULT] === UFFD_MSG_SIZE) {
+      left--;
+      const readAt = words[WORD.READ_STAMP + 1]! * TWO_32 + (words[WORD.READ_STAMP]! >>> 0);
+      if (this.#prepare()) {
+        const goesOn = left > 0 && !this.#isClipped;
+        if (goesOn) port.turn();
+        else port.fill();
+        if (words[WORD.FILL_RESULT] === 0) {
+          const filledAt = words[WORD.FILL_STAMP + 1]! * TWO_32 + (words[WORD.FILL_STAMP]! >>> 0);
+          recordLatency(this.counters, (filledAt - readAt) * this.#nanosecondsPerTick);
+          if (goesOn) {
+            const nextAt = words[WORD.READ_STAMP + 1]! * TWO_32 + (words[WORD.READ_STAMP]! >>> 0);
+            if (nextAt - filledAt > this.#pauseTicks) left = 1;
+            continue;
+          }
+          if (this.#isClipped) this.#fillRest();
+        } else {
+          this.#takeBack();
+          this.#resolve();
+        }
+      } else {
+        this.#other();
+      }
+      if (left <= 0 || this.resolver.isWaiting) return 0;
+      port.read();
+    }
+    return words[WORD.READ_RESULT]!;
+  }
+
+  /** Serves the usual fault up to its fill, which then stands in the port; false when the message is anything else. */
+  #prepare(): boolean {
+    const words = this.#words;
+    // A missing page: an event PAGEFAULT without the flags MINOR and WP.
+    if ((words[WORD.MESSAGE]! & 0xff) !== UFFD_EVENT.PAGEFAULT || words[WORD.MESSAGE + 2]! > 1) return false;
+    const address = words[WORD.MESSAGE + 5]! * TWO_32 + (words[WORD.MESSAGE + 4]! >>> 0);
+    const part = this.regions.find(address);
+    if (part === undefined) return false;
+    const { region } = part;
+    const page = pageAt(part, address);
+    if (hasBit(region.resident, page)) return false;
+
+    const run = this.#run;
+    planRun(page, part.firstPage, untilPage(part), region.windowPages, region.resident, run);
+    this.#isZero = false;
+    this.#isClipped = false;
+    if (region.hasZeros) {
+      const pages = run.until - run.first;
+      this.#isZero = hasBit(region.zero, page);
+      clipToKind(page, this.#isZero, region.zero, run);
+      this.#isClipped = run.until - run.first < pages;
+      if (this.#isZero && !region.takesZeropage) return false;
+    }
+    const target = addressOfPage(part, run.first);
+    this.#bytes = (run.until - run.first) * region.pageSize;
+    this.#part = part;
+    if (this.#isZero) {
+      this.#filler.stageRange(UFFDIO.ZEROPAGE, target, this.#bytes);
+    } else {
+      const source = this.#addressOf(region.imageOffset + run.first * region.pageSize);
+      if (source < 0) return false;
+      this.#filler.stageCopy(target, source, this.#bytes);
+    }
+    this.#book(1);
+    setBits(region.resident, run.first, run.until);
+    return true;
+  }
+
+  /** Where the bytes are, or -1 when the source throws: `resolve` will meet the same error and deal with it. */
+  #addressOf(offset: number): number {
+    try {
+      return this.#options.source.addressOf(offset, this.#bytes);
+    } catch {
+      return -1;
+    }
+  }
+
+  /** Counts the fault in the port as served (1), or takes that back (-1). */
+  #book(sign: number): void {
+    const counters = this.counters;
+    counters[COUNTER.FAULTS]! += sign;
+    counters[COUNTER.BYTES_INSTALLED]! += sign * this.#bytes;
+    if (this.#isZero) {
+      counters[COUNTER.ZEROED]! += sign;
+      counters[COUNTER.BYTES_ZEROED]! += sign * this.#bytes;
+    } else {
+      counters[COUNTER.COPIED]! += sign;
+    }
+  }
+
+  #takeBack(): void {
+    clearBits(this.#part.region.resident, this.#run.first, this.#run.until);
+    this.#book(-1);
+  }
+
+  /** The window's pages of the other kind, now that the guest runs again. */
+  #fillRest(): void {
+    const part = this.#part;
+    const { windowPages } = part.region;
+    const windowFirst = this.#run.first & -windowPages;
+    const first = Math.max(windowFirst, part.firstPage);
+    this.installer.install(part, first, Math.min(windowFirst + windowPages, untilPage(part)));
+  }
+
+  #resolve(): void {
+    const words = this.#words;
+    const address = words[WORD.MESSAGE + 5]! * TWO_32 + (words[WORD.MESSAGE + 4]! >>> 0);
+    this.counters[COUNTER.FAULTS]! += 1;
+    this.resolver.resolve(address, words[WORD.MESSAGE + 2]!);
+  }
+
+  /** A message that is not the usual fault. */
+  #other(): void {
+    const words = this.#words;
+    const event = words[WORD.MESSAGE]! & 0xff;
+    if (event === UFFD_EVENT.PAGEFAULT) {
+      this.#resolve();
+      return;
+    }
+    this.counters[COUNTER.EVENTS]! += 1;
+    const word = (index: number): number => words[index + 1]! * TWO_32 + (words[index]! >>> 0);
+    const first = word(WORD.MESSAGE + 2);
+    const second = word(WORD.MESSAGE + 4);
+    if (event === UFFD_EVENT.REMOVE) {
+      this.regions.remove(first, second);
+    } else if (event === UFFD_EVENT.UNMAP) {
+      this.regions.unmap(first, second);
+      // Who waits there is not woken by the unmapping itself, and must see that nothing is there any more.
+      this.#filler.wake(first, second - first);
+    } else if (event === UFFD_EVENT.REMAP) {
+      const byteLength = word(WORD.MESSAGE + 6);
+      this.regions.remap(first, second, byteLength);
+      this.#filler.wake(first, byteLength);
+    } else if (event === UFFD_EVENT.FORK) {
+      this.#options.onFork(words[WORD.MESSAGE + 2]!, this.regions.fork());
+    }
+  }
+
+  /** Makes every thread that waits in any of the regions look again. */
+  wakeAll(): void {
+    for (const { start, until } of this.regions.parts) this.#filler.wake(start, until - start);
+  }
+}

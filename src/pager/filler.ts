@@ -1,0 +1,110 @@
+// The fills of one userfaultfd, through its port: writes the struct, makes the call, and tells how far it came.
+//
+// A count and an errno are two properties (LAW 1 of the contract): `errno` is 0 or positive, `bytesDone` says how much
+// was installed, whether or not the rest failed.
+
+import { ERRNO } from "../abi/errno.ts";
+import { UFFDIO } from "../abi/userfaultfd.ts";
+import { type FaultPort, PORT, WORD } from "./port.ts";
+
+const TWO_32 = 2 ** 32;
+
+export class Filler {
+  /** Of the last fill: 0 or a positive errno. */
+  errno = 0;
+  /** Of the last fill. */
+  bytesDone = 0;
+  readonly #port: FaultPort;
+  readonly #words: Int32Array;
+  readonly #copyStruct: number;
+  readonly #rangeStruct: number;
+
+  constructor(port: FaultPort) {
+    this.#port = port;
+    this.#words = port.words;
+    this.#copyStruct = port.memory.address + PORT.COPY;
+    this.#rangeStruct = port.memory.address + PORT.RANGE;
+  }
+
+  /** Puts a COPY into the port, for `port.fill` or `port.turn`. */
+  stageCopy(target: number, source: number, byteLength: number): void {
+    const words = this.#words;
+    // Storing into an Int32Array takes a number modulo 2^32: the low word, without a bigint.
+    words[WORD.REQUEST] = UFFDIO.COPY;
+    words[WORD.STRUCT] = this.#copyStruct;
+    words[WORD.STRUCT + 1] = this.#copyStruct / TWO_32;
+    words[WORD.COPY] = target;
+    words[WORD.COPY + 1] = target / TWO_32;
+    words[WORD.COPY + 2] = source;
+    words[WORD.COPY + 3] = source / TWO_32;
+    words[WORD.COPY + 4] = byteLength;
+  }
+
+  /** Puts a call that takes a range (ZEROPAGE, POISON, CONTINUE, WAKE ...) into the port. */
+  stageRange(request: number, target: number, byteLength: number): void {
+    const words = this.#words;
+    words[WORD.REQUEST] = request;
+    words[WORD.STRUCT] = this.#rangeStruct;
+    words[WORD.STRUCT + 1] = this.#rangeStruct / TWO_32;
+    words[WORD.RANGE] = target;
+    words[WORD.RANGE + 1] = target / TWO_32;
+    words[WORD.RANGE + 2] = byteLength;
+    words[WORD.RANGE + 3] = byteLength / TWO_32;
+  }
+
+  /** Makes the fill that was staged; `doneWord` is where the system writes how much it did. */
+  run(byteLength: number, doneWord: number): number {
+    const words = this.#words;
+    // Left as it is when an argument is refused, else written: so nothing done until the system says so.
+    words[doneWord] = 0;
+    words[doneWord + 1] = 0;
+    this.#port.fill();
+    const result = words[WORD.FILL_RESULT]!;
+    if (result >= 0) {
+      this.errno = 0;
+      this.bytesDone = byteLength;
+      return 0;
+    }
+    const done = words[doneWord + 1]! * TWO_32 + (words[doneWord]! >>> 0);
+    this.errno = -result;
+    this.bytesDone = done > 0 ? done : 0;
+    return this.errno;
+  }
+
+  copy(target: number, source: number, byteLength: number): number {
+    this.stageCopy(target, source, byteLength);
+    return this.run(byteLength, WORD.COPY_DONE);
+  }
+
+  zero(target: number, byteLength: number): number {
+    this.stageRange(UFFDIO.ZEROPAGE, target, byteLength);
+    return this.run(byteLength, WORD.RANGE_DONE);
+  }
+
+  poison(target: number, byteLength: number): number {
+    this.stageRange(UFFDIO.POISON, target, byteLength);
+    return this.run(byteLength, WORD.RANGE_DONE);
+  }
+
+  continue(target: number, byteLength: number): number {
+    this.stageRange(UFFDIO.CONTINUE, target, byteLength);
+    return this.run(byteLength, WORD.RANGE_DONE);
+  }
+
+  /** Takes the write protection away and wakes who waits for it. */
+  unprotect(target: number, byteLength: number): number {
+    this.stageRange(UFFDIO.WRITEPROTECT, target, byteLength);
+    return this.run(byteLength, WORD.RANGE_DONE);
+  }
+
+  /** Makes every thread that waits in the range look again. Fails only when the range itself is impossible. */
+  wake(target: number, byteLength: number): void {
+    this.stageRange(UFFDIO.WAKE, target, byteLength);
+    this.run(byteLength, WORD.RANGE_DONE);
+  }
+
+  /** Whether the last fill was put off: an event waits to be read, or memory is short for a moment. */
+  get isPutOff(): boolean {
+    return (this.errno === ERRNO.EAGAIN && this.bytesDone === 0) || this.errno === ERRNO.ENOMEM;
+  }
+}

@@ -1,0 +1,144 @@
+// Installs pages of a region from the source or as zeros, and books what was done.
+//
+// The two who fill go through here: the resolver for the page of a fault, and whoever installs pages that
+// nobody waits for yet (neighbours, everything).
+
+import { ERRNO, errnoName } from "../abi/errno.ts";
+import { hasBit, nextClear, nextSet, setBits } from "../base/bitmap.ts";
+import { hex, MinorfaultError } from "../base/errors.ts";
+import { COUNTER, type Counters } from "./counters.ts";
+import type { Filler } from "./filler.ts";
+import { addressOfPage, type Part } from "./regions.ts";
+import type { AddressableSource } from "./source.ts";
+
+/** LIMIT: bytes of one fill. A longer one would keep others out of the guest's mapping for too long. */
+export const FILL_BYTES_MAX: number = 2 * 1024 * 1024;
+
+/** What `fill` answers in the place of an errno when the source threw. */
+export const THREW = -1;
+
+export interface InstallerOptions {
+  readonly filler: Filler;
+  readonly source: AddressableSource;
+  readonly counters: Counters;
+  /** Address of as many zeros as the largest page has bytes, for memory that does not take ZEROPAGE. */
+  readonly zeros?: number;
+  readonly onError: (error: MinorfaultError) => void;
+}
+
+export class Installer {
+  /** The last `install` was put off by the system: read what it has to say, and go on. */
+  isPutOff = false;
+  /** The guest has ended: a fill has answered ESRCH. */
+  isGuestGone = false;
+  readonly #options: InstallerOptions;
+  #thrown: unknown;
+
+  constructor(options: InstallerOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Fills pages of one kind in one call, and books what was done (the filler knows how far it came). Answers 0, the
+   * errno, or THREW.
+   */
+  fill(part: Part, first: number, until: number, isZero: boolean): number {
+    const { region } = part;
+    const { counters, filler, zeros } = this.#options;
+    const target = addressOfPage(part, first);
+    const byteLength = (until - first) * region.pageSize;
+    let errno: number;
+    if (!isZero) {
+      const source = this.#addressOf(region.imageOffset + first * region.pageSize, byteLength);
+      if (source < 0) return THREW;
+      errno = filler.copy(target, source, byteLength);
+    } else if (region.takesZeropage || zeros === undefined) {
+      errno = filler.zero(target, byteLength);
+    } else {
+      errno = filler.copy(target, zeros, byteLength);
+    }
+    if (filler.bytesDone > 0) {
+      setBits(region.resident, first, first + filler.bytesDone / region.pageSize);
+      counters[COUNTER.BYTES_INSTALLED]! += filler.bytesDone;
+      if (isZero) counters[COUNTER.BYTES_ZEROED]! += filler.bytesDone;
+    }
+    if (errno !== 0 && filler.isPutOff) counters[COUNTER.RETRIES]! += 1;
+    return errno;
+  }
+
+  /**
+   * Installs the missing pages of [first, until), at most `bytesMax` at once. Answers the page up to which all
+   * is done: `until`, or less when the system puts it off. Pages that can't be brought are reported and left missing.
+   */
+  install(part: Part, first: number, until: number, bytesMax: number = FILL_BYTES_MAX): number {
+    const { region } = part;
+    const { filler } = this.#options;
+    const pagesMax = Math.max(1, Math.floor(Math.min(bytesMax, FILL_BYTES_MAX) / region.pageSize));
+    let longest = pagesMax;
+    this.isPutOff = false;
+    for (let page = first; ; ) {
+      page = nextClear(region.resident, page, until);
+      if (page >= until) return until;
+      const isZero = region.hasZeros && hasBit(region.zero, page);
+      const runUntil = this.#runUntil(part, page, Math.min(until, page + longest), isZero);
+      const errno = this.fill(part, page, runUntil, isZero);
+      if (errno === 0) {
+        page = runUntil;
+        longest = pagesMax;
+      } else if (errno !== THREW && filler.bytesDone > 0) {
+        page += filler.bytesDone / region.pageSize;
+      } else if (errno !== THREW && filler.isPutOff) {
+        this.isPutOff = true;
+        return page;
+      } else if (errno === ERRNO.ESRCH) {
+        this.isGuestGone = true;
+        return until;
+      } else if (errno === ERRNO.EEXIST) {
+        setBits(region.resident, page, page + 1);
+      } else if (runUntil - page > 1) {
+        longest = Math.max(1, (runUntil - page) >> 1);
+      } else {
+        if (errno !== ERRNO.ENOENT) this.reportFailure(errno, part, page);
+        page += 1;
+        longest = pagesMax;
+      }
+    }
+  }
+
+  /** Tells the owner that a page could not be filled: `errno` is what `fill` answered. */
+  reportFailure(errno: number, part: Part, page: number): void {
+    const address = addressOfPage(part, page);
+    const cause =
+      errno === THREW
+        ? this.#thrown
+        : new MinorfaultError("ERR_SYSCALL", `The fill at ${hex(address)} failed with ${errnoName(errno)}`, {
+            errno,
+            operation: "UFFDIO_COPY",
+            address,
+          });
+    this.#options.onError(
+      new MinorfaultError("ERR_HANDLER_FAILED", `The page at ${hex(address)} could not be brought`, {
+        cause,
+        address,
+        byteLength: part.region.pageSize,
+      }),
+    );
+  }
+
+  /** The end of the missing pages of one kind that begin at `page`. */
+  #runUntil(part: Part, page: number, until: number, isZero: boolean): number {
+    const { region } = part;
+    const missingUntil = nextSet(region.resident, page, until);
+    if (!region.hasZeros) return missingUntil;
+    return isZero ? nextClear(region.zero, page, missingUntil) : nextSet(region.zero, page, missingUntil);
+  }
+
+  #addressOf(offset: number, byteLength: number): number {
+    try {
+      return this.#options.source.addressOf(offset, byteLength);
+    } catch (cause) {
+      this.#thrown = cause;
+      return -1;
+    }
+  }
+}

@@ -1,0 +1,154 @@
+// The thread of a pager: prepares (image, rehearsal, placement), says "ready", and serves until it is told to stop.
+
+import { parentPort, workerData } from "node:worker_threads";
+import { HUGE_PAGE_SIZE, MAP, PAGE_SIZE, PROT } from "../abi/memory.ts";
+import { MinorfaultError } from "../base/errors.ts";
+import { acceptInterrupts, affinity, close, local, mmap, munmap, threadId } from "../linux/index.ts";
+import { Bulk } from "./bulk.ts";
+import { openPort } from "./chain-port.ts";
+import { CONTROL, type EndNote, type ErrorNote, type PagerMessage, type WorkOrder } from "./control.ts";
+import { FaultLoop } from "./fault-loop.ts";
+import { Follower } from "./follower.ts";
+import type { PlacementReport } from "./options.ts";
+import { Region, RegionMap, wholePart } from "./regions.ts";
+import { rehearse } from "./rehearsal.ts";
+import { dismiss, fastest, selfTest } from "./self-test.ts";
+import { Server } from "./server.ts";
+import { type AddressableSource, MemorySource } from "./source.ts";
+
+/** How long a pager that is closed goes on with what has arrived already. */
+const DRAIN_MS = 200;
+
+const order = workerData as WorkOrder;
+const { control, counters } = order;
+const now = (): number => performance.now();
+const tell = (message: PagerMessage): void => parentPort?.postMessage(message);
+const onError = (error: unknown): void => tell({ kind: "error", error: noteOf(error) });
+
+tell({ kind: "ended", end: run() });
+parentPort?.close();
+
+function run(): EndNote {
+  let server: Server | undefined;
+  try {
+    acceptInterrupts();
+    Atomics.store(control, CONTROL.TID, threadId(local));
+    const placement = prepare();
+    const follower = new Follower(placement.mode, now);
+    server = new Server({ mode: placement.mode, counters, follower, tid: order.tid, now });
+    const source = mapImage();
+    const zeros = zeroPage();
+    addLoop(server, source, zeros, order.fd, guestRegions());
+    follower.follow(order.tid);
+    tell({ kind: "ready", placement });
+    return serve(server);
+  } catch (error) {
+    return { reason: "failed", error: noteOf(error) };
+  } finally {
+    if (server === undefined) close(local, order.fd);
+    server?.close();
+  }
+}
+
+/** Compiles the loop by using it, and finds out where to run it. */
+function prepare(): PlacementReport {
+  try {
+    rehearse();
+  } catch {
+    // This process may not open a userfaultfd itself: the guest's first faults are the rehearsal.
+  }
+  if (order.placement !== undefined) return order.placement;
+  const { toucher } = order;
+  try {
+    if (toucher === undefined) throw new MinorfaultError("ERR_BUG", "There is nobody for the self-test");
+    return fastest(selfTest(toucher, affinity(local)));
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    return { asked: "auto", mode: "same-cpu", why: `no self-test was possible: ${reason}` };
+  } finally {
+    if (toucher !== undefined) dismiss(toucher);
+  }
+}
+
+function serve(server: Server): EndNote {
+  const shouldStop = (): boolean => Atomics.load(control, CONTROL.REQUEST) !== control[CONTROL.SEEN];
+  for (;;) {
+    const goesOn = server.serve(shouldStop, (bulk) => tell({ kind: "installed", id: bulk.id }));
+    Atomics.store(control, CONTROL.SEEN, Atomics.load(control, CONTROL.REQUEST));
+    if (!goesOn) return { reason: "guest-gone" };
+    if (Atomics.load(control, CONTROL.STOP) !== 0) {
+      server.drain(DRAIN_MS);
+      return { reason: "closed" };
+    }
+    takeUpBulk(server);
+  }
+}
+
+/** Begins, goes on with, or drops installing everything, as the control words say now. */
+function takeUpBulk(server: Server): void {
+  const wanted = control[CONTROL.BULK]!;
+  const [loop] = server.loops;
+  if (wanted === (server.bulk?.id ?? 0) || loop === undefined) return;
+  const piece = control[CONTROL.BULK_PIECE]!;
+  server.bulk = wanted === 0 ? undefined : new Bulk(wanted, loop, counters, piece);
+}
+
+function addLoop(
+  server: Server,
+  source: AddressableSource,
+  zeros: number,
+  fd: number,
+  regions: RegionMap,
+): void {
+  const port = openPort(fd);
+  const onFork = (child: number, memory: RegionMap): void => addLoop(server, source, zeros, child, memory);
+  server.add(new FaultLoop({ port, regions, source, counters, now, zeros, onError, onFork }));
+}
+
+function guestRegions(): RegionMap {
+  const { regions, windowPages } = order;
+  return new RegionMap(
+    regions.map(({ start, ...pages }) => {
+      const region = new Region({ ...pages, windowPages: pages.pageSize === PAGE_SIZE ? windowPages : 1 });
+      return wholePart(start, region);
+    }),
+  );
+}
+
+/** The image's memory. */
+function mapImage(): AddressableSource {
+  const { image } = order;
+  if ("address" in image) return new MemorySource(image.address, image.byteLength);
+  return new MemorySource(mapUntilExit(image.byteLength, MAP.SHARED, image.descriptor), image.byteLength);
+}
+
+/** As many zeros as a huge page has, for memory that does not take ZEROPAGE; 0 where there is none such. */
+function zeroPage(): number {
+  if (order.regions.every(({ pageSize }) => pageSize === PAGE_SIZE)) return 0;
+  return mapUntilExit(HUGE_PAGE_SIZE, MAP.PRIVATE | MAP.ANONYMOUS, -1);
+}
+
+/** A read-only mapping that ends with this thread. */
+function mapUntilExit(byteLength: number, flags: number, fd: number): number {
+  const address = mmap(local, byteLength, { protection: PROT.READ, flags, fd });
+  process.on("exit", () => munmap(local, address, byteLength));
+  return address;
+}
+
+function noteOf(error: unknown): ErrorNote {
+  if (error instanceof MinorfaultError) {
+    const { code, message, hint, errno, operation, address, byteLength, cause } = error;
+    return {
+      code,
+      message,
+      hint,
+      ...(errno === undefined ? {} : { errno }),
+      ...(operation === undefined ? {} : { operation }),
+      ...(address === undefined ? {} : { address }),
+      ...(byteLength === undefined ? {} : { byteLength }),
+      ...(cause === undefined ? {} : { cause: cause instanceof MinorfaultError ? noteOf(cause) : cause }),
+    };
+  }
+  const message = error instanceof Error ? `${error.message}\n${error.stack}` : String(error);
+  return { code: "ERR_BUG", message, hint: "Please report it" };
+}

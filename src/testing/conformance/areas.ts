@@ -54,6 +54,7 @@ export class AreaTable {
   }
 
   define(name: string, area: Area): Area {
+    if (this.#areas.has(name)) throw new CaseProblem(`Area ${name} has been set up or used before`);
     this.#areas.set(name, area);
     return area;
   }

@@ -1,13 +1,15 @@
 // `npm run conformance`: the cases, built in or from files, on the kernel, the software implementation, or both.
 
 import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { Command, Option } from "@commander-js/extra-typings";
 import { MinorfaultError } from "../../base/errors.ts";
 import { CASES } from "./cases/index.ts";
 import { type Case, parseCases, type SystemName } from "./parse.ts";
 import { type Pool, raisePool } from "./pool.ts";
 import { countLine, countResults, resultLines } from "./report.ts";
-import { type CaseResult, type Profile, runCases } from "./run.ts";
+import { type CaseResult, type Profile, runCase } from "./run.ts";
 import type { Need } from "./scope.ts";
 import { hostLacks, openSystem } from "./systems.ts";
 
@@ -93,14 +95,18 @@ function listing(cases: readonly Case[]): string {
 }
 
 function chosen({ cases, only }: Options): Case[] {
-  const all =
-    cases.length === 0 ? CASES : cases.flatMap((file) => parseCases(readFileSync(file, "utf8"), file));
+  const all = cases.length === 0 ? CASES : cases.flatMap(readCases);
   if (only.length === 0) return [...all];
   const patterns = only.map((id) => new RegExp(`^${id.split("*").map(escaped).join(".*")}$`));
   const found = all.filter((one) => patterns.some((pattern) => pattern.test(one.id)));
   if (found.length === 0)
     throw new MinorfaultError("ERR_BAD_ARGUMENT", `No case is called ${only.join(",")}`);
   return found;
+}
+
+/** npm runs scripts in the package's folder; INIT_CWD is where the user is. */
+function readCases(file: string): Case[] {
+  return parseCases(readFileSync(resolve(process.env.INIT_CWD ?? ".", file), "utf8"), file);
 }
 
 function escaped(text: string): string {
@@ -117,8 +123,14 @@ async function report(name: SystemName, cases: readonly Case[], options: Options
   }
   const { pool, lacks } = host(name, cases);
   try {
-    const each = options.json ? () => {} : (result: CaseResult) => console.log(resultLines(result));
-    const results = runCases(opened.system, cases, { profile: options.profile, lacks, each });
+    const results: CaseResult[] = [];
+    for (const one of cases) {
+      const result = runCase(opened.system, one, { profile: options.profile, lacks });
+      results.push(result);
+      if (!options.json) console.log(resultLines(result));
+      // Cases run to their end in one go; an interrupt is heard in between.
+      await setImmediate();
+    }
     const counts = countResults(name, results);
     const milliseconds = performance.now() - start;
     if (!options.json) console.log(countLine(counts, milliseconds / 1000));

@@ -1,11 +1,13 @@
-// The kernel's pool of huge pages: raised while the suite runs, and put back as it was, also when it is interrupted.
+// The kernel's pool of huge pages: raised while the suite runs, and put back afterwards, also when interrupted.
+//
+// Raised by what the suite needs and lowered by what it got, whatever others do with the pool meanwhile: two runs at
+// a time leave it as it was before both.
 
 import { readFileSync, writeFileSync } from "node:fs";
 
 const POOL = "/proc/sys/vm/nr_hugepages";
-const FREE = /^HugePages_Free:\s+(\d+)$/m;
-/** Pages that cases need free at once: each releases its own, a killed process a moment later. */
-export const HUGE_PAGES_NEEDED = 16;
+/** Pages that the cases have at a time, with some to spare for processes that are still ending. */
+const PAGES_NEEDED = 16;
 
 export interface Pool {
   /** Why there are too few huge pages; undefined when there are enough. */
@@ -14,45 +16,40 @@ export interface Pool {
   restore(): void;
 }
 
-function freePages(): number {
-  return Number(FREE.exec(readFileSync("/proc/meminfo", "utf8"))?.[1] ?? 0);
+function pages(): number {
+  return Number(readFileSync(POOL, "utf8"));
 }
 
-/** Raises the pool if it has too few free pages. Interrupts restore it before the process ends. */
+/** Adds pages to the pool. Interrupts take them away again before the process ends. */
 export function raisePool(): Pool {
-  let before: string;
+  let added = 0;
   try {
-    before = readFileSync(POOL, "utf8").trim();
-    const free = freePages();
-    if (free >= HUGE_PAGES_NEEDED) return { missing: undefined, restore() {} };
-    writeFileSync(POOL, String(Number(before) + HUGE_PAGES_NEEDED - free));
+    const before = pages();
+    writeFileSync(POOL, String(before + PAGES_NEEDED));
+    added = pages() - before;
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     return { missing: `The huge page pool cannot be raised: ${reason}`, restore() {} };
   }
-  const restore = guardedRestore(before);
-  const free = freePages();
-  if (free >= HUGE_PAGES_NEEDED) return { missing: undefined, restore };
+  const restore = guardedRestore(added);
+  if (added >= PAGES_NEEDED) return { missing: undefined, restore };
   restore();
-  return {
-    missing: `The kernel found only ${free} of ${HUGE_PAGES_NEEDED} huge pages`,
-    restore() {},
-  };
+  return { missing: `The kernel found only ${added} of ${PAGES_NEEDED} huge pages`, restore() {} };
 }
 
-function guardedRestore(before: string): () => void {
+function guardedRestore(added: number): () => void {
   let restored = false;
+  const handlers = new Map<"SIGINT" | "SIGTERM", () => void>([
+    ["SIGINT", () => process.exit(130)],
+    ["SIGTERM", () => process.exit(143)],
+  ]);
   const restore = () => {
     if (restored) return;
     restored = true;
     process.off("exit", restore);
     for (const [signal, handler] of handlers) process.off(signal, handler);
-    writeFileSync(POOL, before);
+    writeFileSync(POOL, String(Math.max(0, pages() - added)));
   };
-  const handlers = new Map<"SIGINT" | "SIGTERM", () => void>([
-    ["SIGINT", () => process.exit(130)],
-    ["SIGTERM", () => process.exit(143)],
-  ]);
   for (const [signal, handler] of handlers) process.on(signal, handler);
   process.on("exit", restore);
   return restore;

@@ -37,10 +37,10 @@ export class Source {
   }
 }
 
-/** Words of text[from, until), separated by white space (line ends of continued cases included). */
+/** Words of text[from, until), separated by white space (line ends of continued cases included), quotes kept whole. */
 export function words(source: Source, from: number, until: number): Word[] {
   const found: Word[] = [];
-  for (const match of source.text.slice(from, until).matchAll(/\S+/g)) {
+  for (const match of source.text.slice(from, until).matchAll(/"[^"\n]*"|\S+/g)) {
     found.push({ text: match[0], at: from + match.index });
   }
   return found;

@@ -48,6 +48,9 @@ export function parseStep(source: Source, scope: Scope, from: number, until: num
   if (thread !== undefined && action.kind !== "task") {
     throw source.error(first.at, "something that a thread can be told to do", text);
   }
+  if (thread !== undefined && label !== undefined) {
+    throw source.error(first.at, `no as= where nothing is said (ask ?${thread} as=${label})`, text);
+  }
   if (thread !== undefined) scope.threads.add(process === MAIN ? thread : `${process}.${thread}`);
   return { text, silent: setUp || parenthesized, process, thread, label, action };
 }

@@ -29,11 +29,10 @@ function bits(words: Arguments, label: string, bit: bigint): Action {
 }
 
 function entry(actor: Actor, address: number): bigint {
-  const at = actor.allocate(ENTRY_BYTES);
   const { scratch } = actor.process;
   const offset = Math.floor(address / PAGE_SIZE) * ENTRY_BYTES;
-  actor.must("pread64", actor.file(PAGEMAP), scratch.address + at, ENTRY_BYTES, offset);
-  return scratch.view.getBigUint64(at, true);
+  actor.must("pread64", actor.file(PAGEMAP), scratch.address, ENTRY_BYTES, offset);
+  return scratch.view.getBigUint64(0, true);
 }
 
 /** VmFlags of /proc/PID/smaps that tell a registration, and how cases write them. */

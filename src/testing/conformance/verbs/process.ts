@@ -12,12 +12,13 @@ import type { Verbs } from "../verb.ts";
 /** A thread by its name, "t1" or "c.t1", and the actor it belongs to. */
 export function threadArgument(words: Arguments): Value<{ actor: Actor; name: string; thread: Thread }> {
   const word = words.require("a thread");
-  if (!words.scope.threads.has(word.text) && !words.scope.processes.has(word.text)) {
+  const dot = word.text.indexOf(".");
+  const name = word.text.slice(dot + 1);
+  // A fork is asked about by the child's name.
+  if (!words.scope.threads.has(word.text) && !words.scope.processes.has(name)) {
     const known = [...words.scope.threads].join(", ");
     words.fail(word, `a thread that the case has started (${known || "none so far"})`);
   }
-  const dot = word.text.indexOf(".");
-  const name = word.text.slice(dot + 1);
   return (actor) => {
     const owner = dot < 0 ? actor : actor.machine.actor(word.text.slice(0, dot));
     return { actor: owner, name, thread: owner.thread(name) };
@@ -80,10 +81,8 @@ function exit(words: Arguments): Action {
   return {
     kind: "look",
     look(actor): Token[] {
-      actor.perform({
-        operation: { kind: "call", name: "exit_group", args: [code(actor)] },
-        render: (value) => [returned(value)],
-      });
+      // The thread behind `call` does it, since the others' ends are no sign that the process is gone.
+      actor.process.call("exit_group", code(actor));
       const status = actor.process.exited;
       if (status === undefined) return [BLOCKED];
       if ((status & 0x7f) !== 0) return [{ value: `killed(${status & 0x7f})`, failed: true }];

@@ -13,6 +13,8 @@ export type Value<T> = (actor: Actor) => T;
 export interface Place {
   readonly address: bigint;
   readonly byteLength: number;
+  /** Bytes of a page there. */
+  readonly pageBytes: number;
 }
 
 /** Literal addresses that cases speak of by name. */
@@ -65,7 +67,11 @@ export interface PlaceSyntax {
 export function placeValue(text: string): PlaceSyntax | undefined {
   const named = NAMED[text] ?? literal(text);
   if (named !== undefined) {
-    return { area: undefined, value: (actor) => ({ address: named, byteLength: actor.pageBytes("a") }) };
+    const value = (actor: Actor) => {
+      const pageBytes = actor.pageBytes("a");
+      return { address: named, byteLength: pageBytes, pageBytes };
+    };
+    return { area: undefined, value };
   }
   const match = PLACE.exec(text);
   if (match === null) return undefined;
@@ -82,7 +88,11 @@ export function placeValue(text: string): PlaceSyntax | undefined {
       const index = Number(start ?? 0);
       const whole = start === undefined && plus === undefined;
       const count = end === undefined ? (whole ? pages : 1) : Number(end) - index;
-      return { address: BigInt(base + index * unit + Number(plus ?? 0)), byteLength: count * unit };
+      return {
+        address: BigInt(base + index * unit + Number(plus ?? 0)),
+        byteLength: count * unit,
+        pageBytes: unit,
+      };
     },
   };
 }
@@ -92,8 +102,8 @@ function literal(text: string): bigint | undefined {
 }
 
 /** A place page by page: the address it begins at, and those of the pages after it. */
-export function pageAddresses(place: Place, pageBytes: number): number[] {
-  const start = Number(place.address);
-  const count = Math.max(1, Math.ceil(place.byteLength / pageBytes));
+export function pageAddresses({ address, byteLength, pageBytes }: Place): number[] {
+  const start = Number(address);
+  const count = Math.max(1, Math.ceil(byteLength / pageBytes));
   return Array.from({ length: count }, (_, index) => start + index * pageBytes);
 }

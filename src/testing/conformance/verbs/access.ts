@@ -7,7 +7,6 @@ import { type Action, called, type Token } from "../task.ts";
 import { type Place, pageAddresses, type Value } from "../values.ts";
 import type { Verbs } from "../verb.ts";
 
-const PAGE = 4096;
 /** What write(2) and read(2) move when a case says nothing else. */
 const KERNEL_BYTES = 16n;
 
@@ -60,7 +59,7 @@ function peek(words: Arguments): Action {
   return {
     kind: "look",
     look: (actor) =>
-      pageAddresses(place(actor), PAGE).flatMap((address) =>
+      pageAddresses(place(actor)).flatMap((address) =>
         actor.perform({
           operation: { kind: "load", address, size: 1 },
           render: (value) => [{ value: String(value) }],
@@ -76,7 +75,7 @@ function fill(words: Arguments): Action {
   return {
     kind: "look",
     look(actor) {
-      for (const address of pageAddresses(place(actor), PAGE)) {
+      for (const address of pageAddresses(place(actor))) {
         actor.mustPerform({ kind: "store", address, value: Number(value(actor)) });
       }
       return [];

@@ -101,7 +101,11 @@ function sourceArgument(words: Arguments, otherwise: string | undefined): Value<
   const given = words.optionPlace("from");
   if (given !== undefined) return given;
   const name = otherwise ?? words.missing("from=PLACE");
-  return (actor) => ({ address: BigInt(actor.area(name).base), byteLength: 0 });
+  return (actor) => ({
+    address: BigInt(actor.area(name).base),
+    byteLength: 0,
+    pageBytes: actor.pageBytes(name),
+  });
 }
 
 function copy(words: Arguments): Action {

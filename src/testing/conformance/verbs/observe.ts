@@ -22,7 +22,7 @@ function bits(words: Arguments, label: string, bit: bigint): Action {
   return {
     kind: "look",
     look(actor) {
-      const values = pageAddresses(place(actor), PAGE_SIZE).map((address) => entry(actor, address));
+      const values = pageAddresses(place(actor)).map((address) => entry(actor, address));
       return [{ label, value: values.map((value) => Number((value & bit) !== 0n)).join("") }];
     },
   };

@@ -4,7 +4,7 @@ import { constants } from "node:os";
 import { type Command, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { MinorfaultError } from "../base/errors.ts";
 import { GUEST_KINDS } from "./demo/guest.ts";
-import { ProgressLines, SILENT } from "./demo/progress.ts";
+import { Progress, SILENT } from "./demo/progress.ts";
 import { reportOf } from "./demo/report.ts";
 import { type DemoOptions, runDemo } from "./demo/run.ts";
 import { renderResult } from "./demo/screen.ts";
@@ -72,7 +72,7 @@ export function registerDemo(program: Command): void {
 async function run(options: DemoOptions, manner: "json" | "quiet" | "talkative"): Promise<void> {
   const ending = endOnSignals();
   const style = styleOf(process.stderr);
-  const progress = manner === "talkative" ? new ProgressLines(process.stderr, style) : undefined;
+  const progress = manner === "talkative" ? new Progress(process.stderr, style) : undefined;
   try {
     if (progress !== undefined) {
       process.stderr.write(

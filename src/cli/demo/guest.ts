@@ -39,6 +39,8 @@ export interface PagedGuest {
   /** What `Walk.sum` is if the guest reads the right words. */
   expectedSum(pages: Uint32Array, image: Image): number;
   counters(): PagingCounters;
+  /** One bit a page, lowest bit first: set where the pager has brought it. Cheap, and changes while it works. */
+  pagesBrought(): Uint32Array;
   /** One byte a page: 1 where the page is there, as the system that keeps the memory says. */
   residentPages(): Uint8Array;
   /** Reads the guest's memory from outside. */

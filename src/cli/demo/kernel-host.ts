@@ -15,7 +15,7 @@ import { MAP, PAGE_SIZE } from "../../abi/memory.ts";
 import { assert, MinorfaultError } from "../../base/errors.ts";
 import { KvmMachine, RAM_BYTES_MAX } from "../../guest/kvm/index.ts";
 import { type GuestProcess, KernelSystem } from "../../guest/process/index.ts";
-import { close, local, memfd, mmap, munmap } from "../../linux/index.ts";
+import { affinity, close, local, memfd, mmap, munmap, setAffinity } from "../../linux/index.ts";
 import { type Pager, startPager } from "../../pager/index.ts";
 import { type OpenWay, openUserfaultfd } from "../../uffd/index.ts";
 import type { GuestHost, GuestKind, OnProgress, PagedGuest, PagingCounters, Walk } from "./guest.ts";
@@ -124,18 +124,32 @@ export class KernelHost implements GuestHost {
   #spawn(byteLength: number): { process: GuestProcess; toucher: Toucher; descriptor: number } {
     const process = this.#system.spawnProcess();
     try {
-      const toucher =
-        this.kind === "kvm"
-          ? new MachineToucher(new KvmMachine(process, { ramBytes: byteLength }))
-          : new ThreadToucher(process, mmap(process, byteLength, { flags: EMPTY_MEMORY }), byteLength);
+      const toucher = this.#toucher(process, byteLength);
       const userfaultfd = openUserfaultfd("kernel", process, { ways: WAYS[this.kind] });
       userfaultfd.register(toucher.address, byteLength, { missing: true });
+      setAffinity(local, [guestCpu()], toucher.tid);
       return { process, toucher, descriptor: process.descriptor(userfaultfd.fd) };
     } catch (error) {
       process.kill();
       throw error;
     }
   }
+
+  #toucher(process: GuestProcess, byteLength: number): Toucher {
+    const thread = process.spawnThread();
+    if (this.kind === "kvm") {
+      return new MachineToucher(new KvmMachine(process, { ramBytes: byteLength, thread }), thread);
+    }
+    return new ThreadToucher(process, thread, mmap(process, byteLength, { flags: EMPTY_MEMORY }), byteLength);
+  }
+}
+
+/**
+ * The CPU that every guest is pinned to, as virtual CPUs usually are: otherwise the scheduler moves the guest away
+ * from its pager whenever it wakes up, and each restore would measure another distance between them.
+ */
+function guestCpu(): number {
+  return affinity(local).at(-1) ?? 0;
 }
 
 class KernelGuest implements PagedGuest {
@@ -187,6 +201,10 @@ class KernelGuest implements PagedGuest {
   counters(): PagingCounters {
     const { faults, bytesInstalled, bytesZeroed } = this.#pager.statistics();
     return { faults, bytesCopied: bytesInstalled - bytesZeroed, bytesZeroed };
+  }
+
+  pagesBrought(): Uint32Array {
+    return this.#pager.residency()[0]?.resident ?? new Uint32Array(0);
   }
 
   /** /proc/PID/pagemap has 64 bits a page; the highest tells whether it is there. */

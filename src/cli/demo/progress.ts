@@ -1,9 +1,9 @@
-// Progress on stderr while the demo works: one bar on a terminal, plain lines elsewhere, nothing when not wanted.
+// Progress on stderr while the demo works: a bar and the memory itself on a terminal, plain lines elsewhere.
 // A finished stage leaves one line behind.
 
-import { SingleBar } from "cli-progress";
-import type { GuestHost, Refusal } from "./guest.ts";
+import type { GuestHost, PagedGuest, Refusal } from "./guest.ts";
 import type { Image } from "./image.ts";
+import { LiveView } from "./live-view.ts";
 import type { RestoreResult } from "./restore.ts";
 import type { DemoObserver, DemoStep, Stage } from "./run.ts";
 import { formatMs } from "./screen.ts";
@@ -20,12 +20,12 @@ const STEP_TEXT: Readonly<Record<DemoStep, string>> = {
   all: "touching everything",
   check: "checking SHA-256",
 };
-const LABEL_WIDTH = 14;
-const BAR_WIDTH = 24;
-/** Stages shorter than a blink are not worth a bar. */
-const BAR_PAGES_MIN = 64;
+export const LABEL_WIDTH = 14;
+/** Steps shorter than a blink are not told of. */
+const PAGES_MIN = 64;
 
 export const SILENT: DemoObserver = {
+  onHost() {},
   onGuest() {},
   onStep() {},
   onProgress() {},
@@ -33,77 +33,68 @@ export const SILENT: DemoObserver = {
   onRestore() {},
 };
 
-/** Progress for a stream of text. */
-export class ProgressLines implements DemoObserver {
+export class Progress implements DemoObserver {
   readonly #stream: NodeJS.WriteStream;
   readonly #style: Style;
-  readonly #bar: SingleBar | undefined;
+  /** On a terminal only. */
+  readonly #view: LiveView | undefined;
   #stageBegan = performance.now();
   #stage: Stage | undefined;
 
   constructor(stream: NodeJS.WriteStream, style: Style) {
     this.#stream = stream;
     this.#style = style;
-    if (!stream.isTTY) return;
-    this.#bar = new SingleBar({
-      stream,
-      format: `  {stage} {bar} {step}`,
-      barsize: BAR_WIDTH,
-      barCompleteChar: plain("█", style),
-      barIncompleteChar: plain("░", style),
-      hideCursor: true,
-      clearOnComplete: true,
-      fps: 20,
-      // We end by ourselves on signals, and put the cursor back.
-      gracefulExit: false,
-    });
+    if (stream.isTTY) this.#view = new LiveView(stream, style);
   }
 
-  onGuest(host: GuestHost, refusals: readonly Refusal[]): void {
+  onHost(host: GuestHost, refusals: readonly Refusal[]): void {
     for (const { kind, reason } of refusals) this.#line(`guest is not ${kind}: ${reason}`);
-    if (this.#bar === undefined) this.#line(`guest: ${host.guestText}`);
+    if (this.#view === undefined) this.#line(`guest: ${host.guestText}`);
+  }
+
+  onGuest(guest: PagedGuest, pageCount: number): void {
+    this.#view?.showMemory(() => guest.pagesBrought(), pageCount);
   }
 
   onStep(stage: Stage, step: DemoStep, pageCount: number): void {
-    if (stage !== this.#stage) {
+    const isNew = stage !== this.#stage;
+    if (isNew) {
       this.#stage = stage;
       this.#stageBegan = performance.now();
+      this.#view?.open(label(stage));
     }
-    if (this.#bar !== undefined) {
-      this.#bar.stop();
-      const payload = { stage: label(stage).padEnd(LABEL_WIDTH), step: STEP_TEXT[step] };
-      if (pageCount >= BAR_PAGES_MIN) this.#bar.start(pageCount, 0, payload);
-    } else if (pageCount >= BAR_PAGES_MIN) {
+    if (pageCount < PAGES_MIN) return;
+    if (this.#view === undefined)
       this.#line(`${label(stage)}: ${STEP_TEXT[step]}, ${formatCount(pageCount)} pages`);
-    }
+    else this.#view.step(STEP_TEXT[step], pageCount);
   }
 
   onProgress(pagesDone: number): void {
-    if (this.#bar?.isActive) this.#bar.update(pagesDone);
+    this.#view?.progress(pagesDone);
   }
 
   onImage(image: Image, ms: number): void {
     const { pageCount, byteLength } = image;
-    this.#finish(`${formatSize(byteLength)} built, ${formatCount(pageCount)} pages hashed`, ms);
+    this.#finish(`${formatSize(byteLength)} built, ${formatCount(pageCount)} pages hashed`, ms, true);
   }
 
   onRestore(result: RestoreResult): void {
     const { firstByteMs, allMs, wrongPages } = result;
     const verdict = wrongPages === 0 ? "all pages right" : `${formatCount(wrongPages)} pages WRONG`;
     const text = `first byte after ${formatMs(firstByteMs)}, everything after ${formatMs(allMs)}, ${verdict}`;
-    this.#finish(text, performance.now() - this.#stageBegan);
+    this.#finish(text, performance.now() - this.#stageBegan, wrongPages === 0);
   }
 
   /** Puts the terminal back as it was; at any moment. */
   close(): void {
-    this.#bar?.stop();
+    this.#view?.close();
   }
 
-  #finish(text: string, ms: number): void {
-    this.#bar?.stop();
-    const mark = this.#style.paint("green", "✔");
+  #finish(text: string, ms: number, isGood: boolean): void {
+    this.#view?.close();
+    const mark = isGood ? this.#style.paint("green", "✔") : this.#style.paint("red", "✘");
     const took = this.#style.paint("dim", `(${formatMs(ms)})`);
-    this.#line(`  ${mark} ${label(this.#stage ?? "image").padEnd(LABEL_WIDTH - 2)} ${text} ${took}`);
+    this.#line(`  ${mark} ${label(this.#stage ?? "image").padEnd(LABEL_WIDTH - 1)}${text} ${took}`);
   }
 
   #line(text: string): void {

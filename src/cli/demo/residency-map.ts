@@ -1,5 +1,6 @@
 // A memory drawn as a rectangle: each cell stands for so many pages, and is the darker the more of them are there.
 
+import { hasBit } from "../../base/bitmap.ts";
 import type { Style } from "./style.ts";
 
 /** Upper end of the share of pages for each shade. */
@@ -22,6 +23,17 @@ export function residencyShares(resident: Uint8Array, cellCount: number): number
     const until = Math.max(start + 1, Math.floor(((cell + 1) * resident.length) / cellCount));
     const pages = resident.subarray(start, until);
     return pages.reduce((sum, isThere) => sum + isThere, 0) / pages.length;
+  });
+}
+
+/** The same for a set of bits, one a page. */
+export function residencyOfBits(bits: Uint32Array, pageCount: number, cellCount: number): number[] {
+  return Array.from({ length: cellCount }, (_, cell) => {
+    const start = Math.floor((cell * pageCount) / cellCount);
+    const until = Math.max(start + 1, Math.floor(((cell + 1) * pageCount) / cellCount));
+    let count = 0;
+    for (let page = start; page < until; page++) count += hasBit(bits, page) ? 1 : 0;
+    return count / (until - start);
   });
 }
 

@@ -7,11 +7,14 @@
 // The clock starts when the guest's memory is empty and its pager waits. Until the first byte it is ours; after it,
 // the guest's own, so looking at the residency in between costs nothing.
 
-import { setImmediate as nextTurn } from "node:timers/promises";
+import { setTimeout as delay, setImmediate as nextTurn } from "node:timers/promises";
 import { PAGE_SIZE } from "../../abi/memory.ts";
 import type { PlacementReport } from "../../pager/index.ts";
 import type { GuestHost, PagedGuest, Walk } from "./guest.ts";
 import { CHUNK_PAGES, HASH_BYTES, hashPage, type Image } from "./image.ts";
+
+/** Long enough for background work to end, short enough for the processor not to fall asleep deeply. */
+const SETTLE_MS = 20;
 
 export interface RestorePlan {
   readonly name: "eager" | "page-by-page" | "fault-around";
@@ -73,6 +76,8 @@ export interface RestoreResult {
 export type RestoreStep = "start" | "copy" | "first byte" | "sample" | "all" | "check";
 
 export interface RestoreObserver {
+  /** The guest that is about to be filled; it may be looked at until the next one comes. */
+  onGuest(guest: PagedGuest): void;
   onStep(step: RestoreStep, pageCount: number): void;
   onProgress(pagesDone: number): void;
 }
@@ -90,8 +95,11 @@ export async function restore(
   const onProgress = (done: number) => observer.onProgress(done);
   try {
     signal.throwIfAborted();
+    observer.onGuest(guest);
     const accesses = new AccessLog(image.pageCount, plan.faultAroundPages);
     const first = Uint32Array.of(0);
+    // The runtime's own threads (compilers, collectors) still work on what came before.
+    await delay(SETTLE_MS, undefined, { signal });
 
     const began = performance.now();
     if (plan.eager) {

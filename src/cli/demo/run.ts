@@ -4,13 +4,15 @@ import { availableParallelism, cpus, release, totalmem, type } from "node:os";
 import { PAGE_SIZE } from "../../abi/memory.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { Random } from "../../base/random.ts";
-import { GUEST_KINDS, type GuestHost, type GuestKind, type Refusal } from "./guest.ts";
+import { GUEST_KINDS, type GuestHost, type GuestKind, type PagedGuest, type Refusal } from "./guest.ts";
 import { buildImage, type Image } from "./image.ts";
 import { KernelHost } from "./kernel-host.ts";
 import { type RestorePlan, type RestoreResult, type RestoreStep, restore, type Tour } from "./restore.ts";
 
 /** The part of all pages that is touched at random after the first byte. */
 const SAMPLE_SHARE = 0.02;
+
+const REHEARSED_PAGES = 32;
 
 export interface DemoOptions {
   readonly byteLength: number;
@@ -51,7 +53,8 @@ export type Stage = "image" | RestorePlan["name"];
 
 /** Told how far the demo is. */
 export interface DemoObserver {
-  onGuest(host: GuestHost, refusals: readonly Refusal[]): void;
+  onHost(host: GuestHost, refusals: readonly Refusal[]): void;
+  onGuest(guest: PagedGuest, pageCount: number): void;
   onStep(stage: Stage, step: DemoStep, pageCount: number): void;
   onProgress(pagesDone: number): void;
   onImage(image: Image, ms: number): void;
@@ -66,7 +69,7 @@ export async function runDemo(
   const began = performance.now();
   const { host, refusals } = chooseHost(options.guest, options.byteLength);
   try {
-    observer.onGuest(host, refusals);
+    observer.onHost(host, refusals);
     observer.onStep("image", "build", options.byteLength / PAGE_SIZE);
     const image = await buildImage({
       byteLength: options.byteLength,
@@ -77,13 +80,15 @@ export async function runDemo(
     });
     observer.onStep("image", "warm up", image.pageCount);
     await host.warmUp(signal, (done) => observer.onProgress(done));
+    const tour = planTour(image.pageCount, options.seed);
+    await rehearse(host, image, tour, options.faultAroundPages, signal);
     const imageMs = performance.now() - began;
     observer.onImage(image, imageMs);
 
-    const tour = planTour(image.pageCount, options.seed);
     const restores: RestoreResult[] = [];
     for (const plan of plans(options.faultAroundPages)) {
       const watcher = {
+        onGuest: (guest: PagedGuest) => observer.onGuest(guest, image.pageCount),
         onStep: (step: RestoreStep, pageCount: number) => observer.onStep(plan.name, step, pageCount),
         onProgress: (done: number) => observer.onProgress(done),
       };
@@ -105,6 +110,22 @@ export async function runDemo(
     };
   } finally {
     host.close();
+  }
+}
+
+/** Lets a guest touch a few pages, so that no restore is the one that has to compile the code and place the pager. */
+async function rehearse(
+  host: GuestHost,
+  image: Image,
+  { sample }: Tour,
+  faultAroundPages: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const guest = await host.open(image, faultAroundPages);
+  try {
+    for (const page of sample.subarray(0, REHEARSED_PAGES)) await guest.walk(Uint32Array.of(page), signal);
+  } finally {
+    await guest.close();
   }
 }
 

@@ -7,11 +7,10 @@ import type { Scratch } from "../../abi/system.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import type { KvmMachine } from "../../guest/kvm/index.ts";
 import type { GuestProcess, GuestThread } from "../../guest/process/index.ts";
-import { local } from "../../linux/index.ts";
 import type { Walk } from "./guest.ts";
 
-/** For so long a walk is watched without a break, so that the end of a short one is seen to the microsecond. */
-const WATCHED_MS = 2;
+/** For so long the end of a walk is waited for without a break, so that the end of a short one is seen at once. */
+const WATCHED_MS = 3;
 /** Then so often. */
 const GLANCE_MS = 4;
 
@@ -27,13 +26,14 @@ export interface Toucher {
   walk(pages: Uint32Array, onGlance: () => void): Promise<Walk>;
 }
 
-/** Waits for an end that has to be looked for, without keeping a CPU from those who bring it about. */
-async function watch<T>(poll: () => T | undefined, onGlance: () => void): Promise<T> {
+/** Waits for an end that a thread brings about; sleeping, so that no CPU is kept from those who work for it. */
+async function watch<T>(thread: GuestThread, poll: () => T | undefined, onGlance: () => void): Promise<T> {
   const watchedUntil = performance.now() + WATCHED_MS;
   for (;;) {
     const found = poll();
     if (found !== undefined) return found;
-    if (performance.now() < watchedUntil) local.call("sched_yield");
+    const left = watchedUntil - performance.now();
+    if (left > 0) thread.wait(Math.ceil(left));
     else {
       onGlance();
       await delay(GLANCE_MS);
@@ -44,10 +44,13 @@ async function watch<T>(poll: () => T | undefined, onGlance: () => void): Promis
 export class MachineToucher implements Toucher {
   readonly bytesRead = 4;
   readonly #machine: KvmMachine;
+  readonly #thread: GuestThread;
   readonly #unitsPerUs: number;
 
-  constructor(machine: KvmMachine) {
+  /** `thread`: the one that is the machine's CPU. */
+  constructor(machine: KvmMachine, thread: GuestThread) {
     this.#machine = machine;
+    this.#thread = thread;
     const { unitsPerUs } = machine;
     if (unitsPerUs === undefined) {
       throw new MinorfaultError(
@@ -59,7 +62,7 @@ export class MachineToucher implements Toucher {
   }
 
   get tid(): number {
-    return this.#machine.thread.tid;
+    return this.#thread.tid;
   }
 
   get address(): number {
@@ -72,7 +75,7 @@ export class MachineToucher implements Toucher {
 
   async walk(pages: Uint32Array, onGlance: () => void): Promise<Walk> {
     this.#machine.start(pages);
-    const { sum, times } = await watch(() => this.#machine.poll(), onGlance);
+    const { sum, times } = await watch(this.#thread, () => this.#machine.poll(), onGlance);
     const accessUs = Float64Array.from(times, (units) => units / this.#unitsPerUs);
     return { sum, accessUs, durationUs: total(accessUs) };
   }
@@ -87,9 +90,9 @@ export class ThreadToucher implements Toucher {
   readonly #ticksPerUs: number;
 
   /** `address`: the guest's memory in the process. */
-  constructor(process: GuestProcess, address: number, byteLength: number) {
+  constructor(process: GuestProcess, thread: GuestThread, address: number, byteLength: number) {
     this.address = address;
-    this.#thread = process.spawnThread();
+    this.#thread = thread;
     const listBytes = (byteLength / PAGE_SIZE) * 4;
     this.#list = process.share(listBytes);
     this.#record = process.share(listBytes);
@@ -108,7 +111,7 @@ export class ThreadToucher implements Toucher {
     words(this.#list, pages.length).set(pages);
     const order = { list: this.#list, count: pages.length };
     this.#thread.walk({ base: this.address, order, record: this.#record });
-    const ending = await watch(() => this.#thread.ending, onGlance);
+    const ending = await watch(this.#thread, () => this.#thread.ending, onGlance);
     if (ending.kind === "gone") throw new MinorfaultError("ERR_CLOSED", "The guest ended during a walk");
     if (ending.kind === "signal") {
       throw new MinorfaultError("ERR_MEMORY_FAULT", `Signal ${ending.signal} ended the guest's walk`, {

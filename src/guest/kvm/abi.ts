@@ -140,6 +140,6 @@ export function makeFlat(view: DataView): void {
     for (const [byte, value] of [type, 1, 0, 1, 1, 0, 1, 0, 0].entries())
       view.setUint8(at + 14 + byte, value);
   }
-  const cr0 = view.getUint32(CR0_OFFSET, true);
-  view.setUint32(CR0_OFFSET, cr0 | CR0_PE | CR0_ET, true);
+  // After a reset the bits that turn caches off are set too.
+  writeWord(view, CR0_OFFSET, CR0_PE | CR0_ET);
 }

@@ -130,6 +130,8 @@ export type PagerEnd =
 
 export interface Pager {
   readonly placement: PlacementReport;
+  /** The thread that serves, as the system numbers it. */
+  readonly threadId: number;
   /** Resolves when the pager has ended, for whatever reason; never rejects. */
   readonly ended: Promise<PagerEnd>;
   /** Live counters; reading them does not disturb the pager. */

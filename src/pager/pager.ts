@@ -100,6 +100,10 @@ class WorkerPager implements Pager {
     return this.#placement;
   }
 
+  get threadId(): number {
+    return this.#link.threadId;
+  }
+
   statistics(): PagerStatistics {
     return readStatistics(this.#counters);
   }

@@ -68,6 +68,10 @@ export class WorkerLink {
     failed.catch(() => undefined);
   }
 
+  get threadId(): number {
+    return Atomics.load(this.#control, CONTROL.TID);
+  }
+
   /** Writes a word of an order that `request` will complete. */
   order(word: number, value: number): void {
     Atomics.store(this.#control, word, value);
@@ -95,8 +99,7 @@ export class WorkerLink {
   }
 
   #interrupt(): void {
-    const tid = Atomics.load(this.#control, CONTROL.TID);
-    if (tid !== 0) interrupt(tid);
+    if (this.threadId !== 0) interrupt(this.threadId);
   }
 
   #stopAtExit(): void {

@@ -1,0 +1,79 @@
+// How quiet the machine was: processor time that others used (foreign) or that the hypervisor gave to others (stolen)
+// while something was measured. Both in CPUs: 0.5 is half of one CPU over the whole time.
+
+import { readFileSync } from "node:fs";
+
+/** /proc counts in hundredths of a second. */
+const TICKS_PER_SECOND = 100;
+/** More than this, and a round is measured again. */
+export const NOISE_MAX = 0.15;
+
+export interface Load {
+  readonly seconds: number;
+  readonly foreign: number;
+  readonly stolen: number;
+}
+
+interface Sample {
+  readonly atMs: number;
+  readonly busy: number;
+  readonly stolen: number;
+  readonly own: number;
+}
+
+export class LoadMeter {
+  /** Processes of the benchmark besides this one. */
+  readonly #pids = new Set<number>();
+  #from: Sample = this.#sample();
+
+  add(pid: number): void {
+    this.#pids.add(pid);
+  }
+
+  begin(): void {
+    this.#from = this.#sample();
+  }
+
+  /** Since `begin`. */
+  end(): Load {
+    const [from, to] = [this.#from, this.#sample()];
+    const seconds = Math.max((to.atMs - from.atMs) / 1000, 0.001);
+    const foreign = Math.max(0, to.busy - from.busy - (to.own - from.own)) / seconds;
+    return { seconds, foreign, stolen: (to.stolen - from.stolen) / seconds };
+  }
+
+  /** Waits until a second passes in which nobody else did much, at most so long; answers the last look. */
+  async quiet(secondsMax: number): Promise<Load> {
+    for (let waited = 0; ; waited++) {
+      this.begin();
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      const load = this.end();
+      if (load.foreign + load.stolen < NOISE_MAX || waited >= secondsMax * 2) return load;
+    }
+  }
+
+  #sample(): Sample {
+    const [, ...fields] = (readFileSync("/proc/stat", "utf8").split("\n")[0] ?? "").trim().split(/\s+/);
+    const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0, steal = 0] = fields.map(Number);
+    const { user: ownUser, system: ownSystem } = process.cpuUsage();
+    let own = (ownUser + ownSystem) / 1e6;
+    for (const pid of this.#pids) own += processSeconds(pid);
+    return {
+      atMs: performance.now(),
+      busy: (user + nice + system + irq + softirq) / TICKS_PER_SECOND,
+      stolen: steal / TICKS_PER_SECOND,
+      own,
+    };
+  }
+}
+
+/** Processor time of another process with its threads, 0 when it has ended. */
+function processSeconds(pid: number): number {
+  try {
+    const text = readFileSync(`/proc/${pid}/stat`, "utf8");
+    const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+    return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+  } catch {
+    return 0;
+  }
+}

@@ -24,6 +24,7 @@ function restored(name: RestoreResult["name"], changes: Partial<RestoreResult> =
     faults: name === "eager" ? 0 : PAGES,
     faultsUntilSample: 82,
     bytesMoved: 12 * 2 ** 20,
+    bytesMovedUntilSample: 2 ** 20,
     bytesZeroed: 4 * 2 ** 20,
     faultUs: name === "eager" ? undefined : { count: PAGES, p50: 7.1, p99: 12.34, max: 1234 },
     residentUs: { count: 10, p50: 0.05, p99: 0.1, max: 1 },
@@ -139,6 +140,7 @@ test("the JSON report has exactly the keys of docs/demo.md", () => {
   assert.deepEqual(keys((report.restores as unknown[])[0]), [
     "allTouchedMs",
     "bytesMoved",
+    "bytesMovedUntilSample",
     "bytesZeroed",
     "faultAroundPages",
     "faultUs",

@@ -56,6 +56,7 @@ function restoreReport(restore: RestoreResult): object {
     faults: restore.faults,
     faultsUntilSample: restore.faultsUntilSample,
     bytesMoved: restore.bytesMoved,
+    bytesMovedUntilSample: restore.bytesMovedUntilSample,
     bytesZeroed: restore.bytesZeroed,
     faultUs: latencyReport(restore.faultUs),
     residentUs: latencyReport(restore.residentUs),

@@ -53,6 +53,7 @@ export interface RestoreResult {
   readonly faultsUntilSample: number;
   /** Bytes moved: copied into the guest's memory. */
   readonly bytesMoved: number;
+  readonly bytesMovedUntilSample: number;
   /** Bytes known to be zero, for which nothing was moved. */
   readonly bytesZeroed: number;
   /** Accesses that faulted; undefined when none did. */
@@ -115,7 +116,7 @@ export async function restore(
     observer.onStep("sample", tour.sample.length);
     const sampleWalk = await guest.walk(tour.sample, signal, onProgress);
     accesses.note(tour.sample, sampleWalk);
-    const { faults: faultsUntilSample } = guest.counters();
+    const untilSample = guest.counters();
     const residentAfterSample = guest.residentPages();
 
     observer.onStep("all", tour.all.length);
@@ -133,8 +134,9 @@ export async function restore(
       sampleMs,
       allMs: sampleMs + allWalk.durationUs / 1000,
       faults,
-      faultsUntilSample,
+      faultsUntilSample: untilSample.faults,
       bytesMoved: bytesCopied,
+      bytesMovedUntilSample: untilSample.bytesCopied,
       bytesZeroed,
       ...accesses.summary(faults),
       residentAfterSample,

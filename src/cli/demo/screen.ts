@@ -92,7 +92,15 @@ function table(result: DemoResult, style: Style): string[] {
     ratio(({ allMs }) => allMs),
     rule,
     row("faults", ({ faults }) => formatCount(faults)),
+    style.paint(
+      "dim",
+      row("  until 2 % touched", ({ faultsUntilSample }) => formatCount(faultsUntilSample)),
+    ),
     row("bytes moved", ({ bytesMoved }) => formatSize(bytesMoved)),
+    style.paint(
+      "dim",
+      row("  until 2 % touched", ({ bytesMovedUntilSample }) => formatSize(bytesMovedUntilSample)),
+    ),
     row("fault latency p50", ({ faultUs }) => formatUs(faultUs?.p50)),
     row("fault latency p99", ({ faultUs }) => formatUs(faultUs?.p99)),
     row("resident access p50", ({ residentUs }) => formatUs(residentUs?.p50)),

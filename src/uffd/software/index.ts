@@ -1,0 +1,7 @@
+// The userfaultfd system itself, in TypeScript: the executable specification, and a memory that loads itself.
+// Imports nothing of Node: it runs in a browser.
+
+export type { SoftwareProcess } from "./process.ts";
+export type { ProfileName } from "./profile.ts";
+export { createSystem, SoftwareSystem, type SystemOptions } from "./system.ts";
+export type { SoftwareThread } from "./thread.ts";

@@ -1,0 +1,25 @@
+// Threads that wait for something to change. Waking one does not say that what it waits for has come:
+// it looks again, and comes back if it has not.
+
+/** What can be woken. */
+export interface Wakeable {
+  wake(): void;
+}
+
+export class WaitQueue {
+  readonly #waiting = new Set<Wakeable>();
+
+  add(waiter: Wakeable): void {
+    this.#waiting.add(waiter);
+  }
+
+  delete(waiter: Wakeable): void {
+    this.#waiting.delete(waiter);
+  }
+
+  /** In order of arrival; they leave the queue themselves. */
+  wakeAll(): void {
+    if (this.#waiting.size === 0) return;
+    for (const waiter of [...this.#waiting]) waiter.wake();
+  }
+}

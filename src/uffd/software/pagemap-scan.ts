@@ -9,12 +9,12 @@ import { pageRegion, pmScanArg } from "../../abi/structs.ts";
 import { PAGE_IS, PM_SCAN } from "../../abi/userfaultfd.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { FEATURE } from "./context.ts";
-import { FRAME_SHIFT, LEAF_ENTRIES, PTE, WP_MARKER } from "./page-table.ts";
+import { FRAME_SHIFT, LEAF_ENTRIES, PTE } from "./page-table.ts";
 import type { Blocking } from "./scheduler.ts";
 import type { SoftwareThread } from "./thread.ts";
 import { copyIn, copyOut } from "./user-access.ts";
 import { VMA, type Vma } from "./vma.ts";
-import { protectEntry, setMarks, usesMarkers } from "./write-protect.ts";
+import { setMarks, usesMarkers } from "./write-protect.ts";
 
 const CATEGORIES = Object.values(PAGE_IS).reduce((mask, bit) => mask | bit, 0n);
 const FLAGS = PM_SCAN.WP_MATCHING | PM_SCAN.CHECK_WPASYNC;
@@ -57,13 +57,6 @@ class Scan {
   /** Without a vector, protecting is all that is asked. */
   get protectsOnly(): boolean {
     return this.protect && this.#regionsMax === 0;
-  }
-
-  /** The question that nearly everybody asks has a way of its own in the kernel: there an empty page is written. */
-  get writtenOnly(): boolean {
-    return (
-      this.#anyOf === 0 && this.#inverted === 0 && this.mask === IS.WRITTEN && this.#answer === IS.WRITTEN
-    );
   }
 
   isInterestingVma(categories: number): boolean {
@@ -161,45 +154,29 @@ function scanPages(scan: Scan, vma: Vma, start: number, end: number, base: numbe
   const leafBytes = LEAF_ENTRIES * PAGE_SIZE;
   for (let address = start; address < end; ) {
     const page = address / PAGE_SIZE;
-    if (!table.hasLeaf(page)) {
-      const until = Math.min(end, address - (address % leafBytes) + leafBytes);
-      if (scanHole(scan, vma, address, until, base)) return true;
-      address = until;
-      continue;
-    }
+    // 2 MiB that were never touched are alike.
+    const step = table.hasLeaf(page) ? PAGE_SIZE : leafBytes - (address % leafBytes);
+    const until = Math.min(end, address + step);
     const entry = table.get(page);
     const categories = base | categoriesOf(entry, table.isHuge(page));
-    address += PAGE_SIZE;
-    if (!isWanted(scan, entry, categories)) continue;
-    const answered = scan.writtenOnly ? base | IS.WRITTEN : categories;
-    if (scan.output(answered, address - PAGE_SIZE, address) < address) return true;
-    if (scan.protect && (scan.protectsOnly || scan.writtenOnly || (categories & IS.WRITTEN) !== 0)) {
-      table.split(page);
-      table.set(page, entry === 0 ? WP_MARKER : protectEntry(entry));
-      scan.space.invalidate(page);
+    if (scan.protectsOnly ? (entry & PTE.WP) === 0 : scan.isInteresting(categories)) {
+      const done = scan.output(categories, address, until);
+      if (scan.protect && (categories & IS.WRITTEN) !== 0) protectPages(scan, vma, address, done);
+      if (done < until || scan.stoppedAt !== 0) return true;
     }
-    if (scan.stoppedAt !== 0) return true;
+    address = until;
   }
   return false;
 }
 
-function isWanted(scan: Scan, entry: number, categories: number): boolean {
-  const marked = (entry & PTE.WP) !== 0;
-  if (scan.protectsOnly || scan.writtenOnly) return !marked;
-  return scan.isInteresting(categories);
-}
-
-/** 2 MiB of which no page was ever touched: nothing is known of them but their VMA. */
-function scanHole(scan: Scan, vma: Vma, start: number, end: number, base: number): boolean {
-  if (!scan.isInteresting(base)) return false;
-  const until = scan.output(base, start, end);
-  if (until > start && scan.protect) setMarks(scan.space, vma, start, until);
-  return until < end;
+function protectPages({ space }: Scan, vma: Vma, start: number, end: number): void {
+  if (start < end) space.table.split(start / PAGE_SIZE);
+  setMarks(space, vma, start, end);
 }
 
 function categoriesOf(entry: number, huge: boolean): number {
-  if (entry === 0) return 0;
   const written = (entry & PTE.WP) === 0 ? IS.WRITTEN : 0;
+  if (entry === 0) return written;
   if ((entry & PTE.MARKER) !== 0) {
     return IS.SWAPPED | written | ((entry & PTE.GUARD) !== 0 ? IS.GUARD : 0);
   }

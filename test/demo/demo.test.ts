@@ -184,21 +184,22 @@ test("a page that is changed behind the demo's back is found: one wrong page, ex
   assert.match(stdout, /1 of 49 152 pages are wrong/);
 });
 
-const MOMENTS: readonly (readonly [signal: "SIGINT" | "SIGTERM", moment: RegExp])[] = [
-  ["SIGINT", /image: reading and hashing/],
-  ["SIGINT", /image: warming up/],
-  ["SIGINT", /eager: copying everything/],
-  ["SIGINT", /page by page: touching everything/],
-  ["SIGTERM", /fault around: touching everything/],
-  ["SIGINT", /fault around: checking/],
+const MOMENTS: readonly (readonly [signal: "SIGINT" | "SIGTERM", moment: RegExp, guest: string])[] = [
+  ["SIGINT", /image: reading and hashing/, "auto"],
+  ["SIGINT", /image: warming up/, "auto"],
+  ["SIGINT", /eager: copying everything/, "auto"],
+  ["SIGINT", /page by page: touching everything/, "auto"],
+  ["SIGTERM", /fault around: touching everything/, "auto"],
+  ["SIGINT", /fault around: checking/, "auto"],
+  ["SIGINT", /page by page: touching everything/, "software"],
 ];
 
-for (const [signal, moment] of MOMENTS) {
-  test(`${signal} at "${moment.source}" ends the demo and leaves no process and no file behind`, async (t) => {
+for (const [signal, moment, guest] of MOMENTS) {
+  test(`${signal} at "${moment.source}" (guest ${guest}) leaves no process and no file behind`, async (t) => {
     if (process.platform !== "linux") return t.skip("needs /proc");
     const folder = mkdtempSync(join(tmpdir(), "minorfault-demo-"));
     try {
-      const demo = start(["--size", "128MiB", "--guest", "auto"], { TMPDIR: folder });
+      const demo = start(["--size", "128MiB", "--guest", guest], { TMPDIR: folder });
       await demo.says(moment);
       const guests = childrenOf(demo.child.pid ?? 0);
       demo.child.kill(signal);
@@ -216,6 +217,21 @@ for (const [signal, moment] of MOMENTS) {
     }
   });
 }
+
+test("where the kernel can't be used, the software implementation is, and both outputs say why", async () => {
+  // The simplest way to be on another system: every check of the platform sees it.
+  const elsewhere = 'Object.defineProperty(process,"platform",{value:"sunos"})';
+  const environment = { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(elsewhere)}` };
+  const { code, stdout, stderr } = await start(["--size", "1MiB"], environment).ended;
+  assert.equal(code, 0, stderr);
+  assert.match(stdout, /guest +the software implementation/);
+  assert.match(stdout, /not a KVM machine: .*Linux on x64/);
+  assert.match(stdout, /not a process: .*Linux on x64/);
+  assert.match(stderr, /guest is not kvm: /);
+  const asked = await start(["--size", "1MiB", "--guest", "kvm", "--json"], environment).ended;
+  assert.equal(asked.code, ENVIRONMENT_EXIT);
+  assert.equal((JSON.parse(asked.stdout) as { error: { code: string } }).error.code, "ERR_UNSUPPORTED_HOST");
+});
 
 test("a demo that is killed takes its guest along", async (t) => {
   if (process.platform !== "linux") return t.skip("needs /proc");

@@ -8,6 +8,7 @@ import { GUEST_KINDS, type GuestHost, type GuestKind, type PagedGuest, type Refu
 import { buildImage, type Image } from "./image.ts";
 import { KernelHost } from "./kernel-host.ts";
 import { type RestorePlan, type RestoreResult, type RestoreStep, restore, type Tour } from "./restore.ts";
+import { SoftwareHost } from "./software-host.ts";
 
 /** The part of all pages that is touched at random after the first byte. */
 const SAMPLE_SHARE = 0.02;
@@ -170,7 +171,7 @@ function chooseHost(
 }
 
 function openHost(kind: GuestKind, byteLength: number): GuestHost {
-  return new KernelHost(kind as "kvm", byteLength);
+  return kind === "software" ? new SoftwareHost(byteLength) : new KernelHost(kind, byteLength);
 }
 
 function machineFacts(): MachineFacts {

@@ -165,7 +165,7 @@ function compare(value: number, reference: number): string {
   if (value <= 0 || reference <= 0) return "";
   const factor = value < reference ? reference / value : value / reference;
   if (factor < 1.05) return "the same";
-  const text = factor >= 100 ? String(Math.round(factor)) : factor.toPrecision(2);
+  const text = factor >= 100 ? formatCount(Math.round(factor)) : factor.toPrecision(2);
   return `${text}× ${value < reference ? "sooner" : "later"}`;
 }
 

@@ -146,7 +146,7 @@ export class Actor {
     for (;;) {
       const length = this.must("read", fd, address, BULK_BYTES);
       if (length === 0) break;
-      pieces.push(Buffer.from(bytes.subarray(0, length)).toString("latin1"));
+      pieces.push(new TextDecoder().decode(bytes.slice(0, length)));
     }
     this.must("close", fd);
     return pieces.join("");

@@ -8,12 +8,14 @@ import { MESSAGE_VERBS } from "./message.ts";
 import { OBSERVE_VERBS } from "./observe.ts";
 import { OPEN_VERBS } from "./open.ts";
 import { PROCESS_VERBS } from "./process.ts";
+import { READINESS_VERBS } from "./readiness.ts";
 
 export const VERBS: Verbs = {
   ...OPEN_VERBS,
   ...FILL_VERBS,
   ...ACCESS_VERBS,
   ...MESSAGE_VERBS,
+  ...READINESS_VERBS,
   ...OBSERVE_VERBS,
   ...MEMORY_VERBS,
   ...PROCESS_VERBS,

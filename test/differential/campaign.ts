@@ -1,0 +1,84 @@
+// Many random programs until so many operations have been compared; every divergence is cut down to a small program
+// that still shows it.
+
+import fc from "fast-check";
+import type { System } from "../../src/abi/system.ts";
+import { compare, type Divergence } from "./compare.ts";
+import { type Program, programs } from "./steps.ts";
+
+export interface CampaignOptions {
+  readonly operations: number;
+  readonly seed: number;
+  /** Steps of a program; default 60. */
+  readonly stepsMax?: number;
+  /** Divergences after which it stops; default 10. */
+  readonly divergencesMax?: number;
+  readonly onProgress?: (done: number) => void;
+}
+
+export interface Found extends Divergence {
+  readonly seed: number;
+  readonly program: Program;
+  /** It did not happen again with the same program: something of it is chance. */
+  readonly chance: boolean;
+}
+
+export interface Campaign {
+  readonly operations: number;
+  readonly programs: number;
+  readonly counts: ReadonlyMap<string, number>;
+  readonly found: readonly Found[];
+}
+
+/** How long a failing program may be cut down. */
+const SHRINK_MS = 20_000;
+const STEPS_MAX = 60;
+
+export function campaign(systems: readonly [System, System], options: CampaignOptions): Campaign {
+  const counts = new Map<string, number>();
+  const found: Found[] = [];
+  let operations = 0;
+  let runs = 0;
+  const arbitrary = programs(options.stepsMax ?? STEPS_MAX);
+  for (let round = 0; operations < options.operations; round++) {
+    const seed = options.seed + round;
+    let shrinkUntil = Number.POSITIVE_INFINITY;
+    let last: Divergence | undefined;
+    // Each round is one seed of fast-check's: many programs, until one fails and has been cut down.
+    const outcome = fc.check(
+      fc.property(arbitrary, (program) => {
+        if (operations >= options.operations && shrinkUntil === Number.POSITIVE_INFINITY) return;
+        if (performance.now() > shrinkUntil) return;
+        const run = compare(program, systems);
+        runs++;
+        for (const [name, count] of run.counts) {
+          operations += count;
+          counts.set(name, (counts.get(name) ?? 0) + count);
+        }
+        options.onProgress?.(operations);
+        if (run.divergence === undefined) return;
+        last = run.divergence;
+        shrinkUntil = Math.min(shrinkUntil, performance.now() + SHRINK_MS);
+        throw new Error("diverged");
+      }),
+      { seed, numRuns: 50 },
+    );
+    if (!outcome.failed || outcome.counterexample === null) continue;
+    const [program] = outcome.counterexample;
+    const { divergence } = compare(program, systems);
+    const parted = divergence ?? last;
+    if (parted !== undefined) found.push({ seed, program, chance: divergence === undefined, ...parted });
+    if (found.length >= (options.divergencesMax ?? 10)) break;
+  }
+  return { operations, programs: runs, counts, found };
+}
+
+/** A divergence for people. */
+export function report({ seed, chance, acts, first, second }: Found, names: readonly [string, string]): string {
+  return [
+    `seed ${seed}${chance ? " (the same program did it once and then not again)" : ""}:`,
+    ...acts.map((act) => `    ${act}`),
+    ...first.map((line) => `  ${names[0]}: ${line}`),
+    ...second.map((line) => `  ${names[1]}: ${line}`),
+  ].join("\n");
+}

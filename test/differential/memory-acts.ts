@@ -1,0 +1,219 @@
+// Steps that touch memory or change address spaces: accesses, mmap and its family, fork, page map scans.
+
+import { MADV, MAP, MREMAP, PROT } from "../../src/abi/memory.ts";
+import { pageRegion, pmScanArg } from "../../src/abi/structs.ts";
+import type { Operation, SyscallName } from "../../src/abi/system.ts";
+import { PAGEMAP_SCAN } from "../../src/abi/userfaultfd.ts";
+import { HUGE_AREA, isOfObject, mapFlags, placeName } from "./arena.ts";
+import { type Actor, resultText, THREADS } from "./host.ts";
+import { areaOf, byteAt, span } from "./places.ts";
+import { refuseChange, refuseRelease } from "./rules.ts";
+import { actorOf, flagsText, type Resolved, type Scene, Skip } from "./scene.ts";
+import type { Place, Step } from "./steps.ts";
+
+type Of<Kind extends Step["kind"]> = Extract<Step, { kind: Kind }>;
+
+const ACTORS_MAX = 3;
+const PROTECTION = { READ: PROT.READ, WRITE: PROT.WRITE, EXEC: PROT.EXEC };
+
+/** Each thread of each process has its own bytes in every page, so that the order of two accesses does not show. */
+const OWN_BYTES = 64;
+
+export function access(scene: Scene, step: Of<"access">): Resolved {
+  const actor = actorOf(scene, step);
+  const thread = actor.idle(step.thread);
+  if (thread === undefined) return new Skip("no thread is idle");
+  const area = areaOf(step.area);
+  const own = (actor.index * THREADS + thread) * OWN_BYTES + step.offset * 8;
+  // The last choice of an 8-byte load straddles the end of the page.
+  const offset = step.access === "load8" && step.offset === 3 ? area.pageBytes - 4 : own;
+  const address = byteAt(area, step.page, offset);
+  return {
+    name: step.access,
+    text: `${step.access} ${placeName(address)} by thread ${thread}`,
+    actor: actor.index,
+    run: (host, actor) => {
+      const finish = (value: number) => `${step.access} ${value < 0 ? resultText(value) : value}`;
+      host.begin(actor, operation(actor, step.access, address, thread), { thread, family: "access", finish });
+    },
+  };
+}
+
+function operation(actor: Actor, kind: Of<"access">["access"], address: number, thread: number): Operation {
+  const value = actor.index * THREADS + thread + 101;
+  switch (kind) {
+    case "load":
+      return { kind: "load", address, size: 1 };
+    case "load8":
+      return { kind: "load", address, size: 8 };
+    case "store":
+    case "add":
+      return { kind, address, value };
+    case "execute":
+      return { kind, address };
+    case "read(2)":
+      return { kind: "call", name: "read", args: [actor.files.zero, address, 16] };
+    case "write(2)":
+      return { kind: "call", name: "write", args: [actor.files.sink, address, 16] };
+    default:
+      return kind satisfies never;
+  }
+}
+
+/** A call that changes an address space, by a thread, since it may have to wait for its event to be read. */
+function change(
+  scene: Scene,
+  step: Step,
+  text: string,
+  name: SyscallName,
+  args: (actor: Actor) => Operation & { kind: "call" },
+  family: "space" | "access" = "space",
+): Resolved {
+  const actor = actorOf(scene, step);
+  const refusal = family === "space" ? refuseChange(scene.host) : undefined;
+  if (refusal !== undefined) return new Skip(refusal);
+  const thread = actor.idle(step.thread);
+  if (thread === undefined) return new Skip("no thread is idle");
+  return {
+    name: text.startsWith("madvise") ? (text.split(" ").slice(0, 2).join(" ") ?? text) : name,
+    text: `${text} by thread ${thread}`,
+    actor: actor.index,
+    run: (host, actor) => {
+      const finish = (value: number) => `${name} ${value > 0 ? placeName(value) : resultText(value)}`;
+      host.begin(actor, args(actor), { thread, family, finish });
+    },
+  };
+}
+
+const call = (name: SyscallName, ...args: readonly (number | bigint)[]) => ({ kind: "call", name, args }) as const;
+
+function hugeIsMissing(scene: Scene, place: Place): boolean {
+  return place.area === HUGE_AREA && !scene.huge;
+}
+
+export function mmap(scene: Scene, step: Of<"mmap">): Resolved {
+  if (hugeIsMissing(scene, step.place)) return new Skip("the program has no huge pages");
+  const { area, page, start, length, text } = span(step.place);
+  const fixed = step.over ? MAP.FIXED : MAP.FIXED_NOREPLACE;
+  const protection = flagsText(step.protection, PROTECTION);
+  return change(scene, step, `mmap ${text} ${area.kind} ${protection}${step.over ? " over" : ""}`, "mmap", (actor) => {
+    const fd = isOfObject(area) ? actor.files.object : -1;
+    const offset = isOfObject(area) ? page * area.pageBytes : 0;
+    return call("mmap", start, length, step.protection, mapFlags(area) | fixed, fd, offset);
+  });
+}
+
+export function munmap(scene: Scene, step: Of<"munmap">): Resolved {
+  const { start, length, text } = span(step.place);
+  return change(scene, step, `munmap ${text}`, "munmap", () => call("munmap", start, length));
+}
+
+export function mprotect(scene: Scene, step: Of<"mprotect">): Resolved {
+  const { start, length, text } = span(step.place);
+  const what = `mprotect ${text} ${flagsText(step.protection, PROTECTION)}`;
+  return change(scene, step, what, "mprotect", () => call("mprotect", start, length, step.protection));
+}
+
+export function madvise(scene: Scene, step: Of<"madvise">): Resolved {
+  const { start, length, text } = span(step.place);
+  const advice = MADV[step.advice as keyof typeof MADV];
+  const family = step.advice.startsWith("POPULATE") ? "access" : "space";
+  return change(
+    scene,
+    step,
+    `madvise ${step.advice} ${text}`,
+    "madvise",
+    () => call("madvise", start, length, advice),
+    family,
+  );
+}
+
+export function mremap(scene: Scene, step: Of<"mremap">): Resolved {
+  const { area, page, start, length, text } = span(step.place);
+  if (area.index === HUGE_AREA) return new Skip("huge pages stay where they are");
+  const target = step.to === undefined ? undefined : areaOf(step.to.area);
+  const room = target === undefined ? area.pages - page : target.pages - (step.to?.page ?? 0);
+  const newCount = Math.min(step.newCount, room);
+  const newLength = step.dontUnmap && target !== undefined ? length : newCount * area.pageBytes;
+  const to = target === undefined ? 0 : byteAt(target, step.to?.page ?? 0, 0);
+  const flags =
+    target === undefined
+      ? 0
+      : MREMAP.MAYMOVE | MREMAP.FIXED | (step.dontUnmap ? MREMAP.DONTUNMAP : 0);
+  const what = `mremap ${text} to ${target === undefined ? "" : `${placeName(to)}, `}${newCount} pages${
+    step.dontUnmap && target !== undefined ? " DONTUNMAP" : ""
+  }`;
+  return change(scene, step, what, "mremap", () => call("mremap", start, length, newLength, flags, to));
+}
+
+export function fork(scene: Scene, step: Of<"fork" | "kill">): Resolved {
+  const { host } = scene;
+  const actor = actorOf(scene, step);
+  const refusal = refuseChange(host);
+  if (refusal !== undefined) return new Skip(refusal);
+  if (host.living.length >= ACTORS_MAX) return new Skip("there are enough processes");
+  return { name: "fork", text: "fork", actor: actor.index, run: (host, actor) => host.fork(actor) };
+}
+
+export function kill(scene: Scene, step: Of<"fork" | "kill">): Resolved {
+  const actor = actorOf(scene, step);
+  if (actor.index === 0) return new Skip("the first process stays");
+  const refusal = refuseRelease(scene.host);
+  if (refusal !== undefined) return new Skip(refusal);
+  scene.order.wake(scene.host);
+  return { name: "kill", text: "kill", actor: actor.index, run: (host, actor) => host.kill(actor) };
+}
+
+export function mincore(scene: Scene, step: Of<"mincore">): Resolved {
+  const actor = actorOf(scene, step);
+  const { start, length, text, count, area } = span(step.place);
+  if (area.index === HUGE_AREA) return new Skip("small pages are enough");
+  return {
+    name: "mincore",
+    text: `mincore ${text}`,
+    actor: actor.index,
+    run: (host, actor) => {
+      const { at, address } = actor.scratch(THREADS);
+      const bytes = actor.process.scratch.bytes.subarray(at, at + count + 1).fill(0);
+      const result = actor.process.call("mincore", start, length, address);
+      host.say(`mincore ${resultText(result)} ${result === 0 ? bytes.join("") : ""}`);
+    },
+  };
+}
+
+export function scan(scene: Scene, step: Of<"scan">): Resolved {
+  const actor = actorOf(scene, step);
+  const { start, length, text } = span(step.place);
+  if (typeof start !== "number" || typeof length !== "number") return new Skip("a scan walks what is there");
+  const { flags, categories, vector, pagesMax } = step;
+  return {
+    name: "PAGEMAP_SCAN",
+    text: `PAGEMAP_SCAN ${text} flags ${flags} categories ${categories} vector ${vector} at most ${pagesMax}`,
+    actor: actor.index,
+    run: (host, actor) => {
+      const { at, address } = actor.scratch(THREADS);
+      pmScanArg.write(actor.view, at, {
+        size: pmScanArg.size,
+        flags,
+        start,
+        end: start + length,
+        walk_end: 0,
+        vec: vector === 0 ? 0 : address + 0x100,
+        vec_len: vector,
+        max_pages: pagesMax,
+        category_inverted: 0,
+        category_mask: categories,
+        category_anyof_mask: 0,
+        return_mask: vector === 0 ? 0 : 0x7f,
+      });
+      const result = actor.process.ioctl(actor.files.pagemap, PAGEMAP_SCAN, address);
+      const regions = Array.from({ length: Math.max(0, vector === 0 ? 0 : result) }, (_, index) => {
+        const region = pageRegion.read(actor.view, at + 0x100 + index * pageRegion.size);
+        return `[${placeName(region.start)}, ${placeName(region.end)})=${region.categories.toString(16)}`;
+      });
+      const { walk_end } = pmScanArg.read(actor.view, at);
+      const walked = walk_end === 0n ? "nowhere" : placeName(walk_end);
+      host.say(`scan ${resultText(result)} to ${walked} ${regions.join(" ")}`);
+    },
+  };
+}

@@ -2,6 +2,7 @@
 
 import { O } from "../../abi/memory.ts";
 import type { System } from "../../abi/system.ts";
+import { MinorfaultError } from "../../base/errors.ts";
 import { Ioctls } from "../../uffd/ioctls.ts";
 import { Machine } from "./machine.ts";
 import { expandMasks, MASKS, type Masks, masksFor } from "./masks.ts";
@@ -127,6 +128,7 @@ function play(system: System, one: Case, profile: Profile, deadlineMs: number): 
 
 function describe(error: unknown): string {
   if (error instanceof CaseProblem) return error.message;
+  if (error instanceof MinorfaultError) return `${error.message} (${error.code}: ${error.hint})`;
   return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
 }
 

@@ -233,6 +233,19 @@ test("where the kernel can't be used, the software implementation is, and both o
   assert.equal((JSON.parse(asked.stdout) as { error: { code: string } }).error.code, "ERR_UNSUPPORTED_HOST");
 });
 
+test("a guest that is killed ends the demo with an error that says so, not with a hang", async (t) => {
+  if (process.platform !== "linux") return t.skip("needs /proc");
+  const demo = start(["--size", "128MiB"]);
+  await demo.says(/page by page: touching everything/);
+  const guests = childrenOf(demo.child.pid ?? 0);
+  if (guests.length === 0) return t.skip("the software guest is no process");
+  for (const pid of guests) process.kill(pid, "SIGKILL");
+  const { code, stdout, stderr } = await demo.ended;
+  assert.equal(code, 1);
+  assert.equal(stdout, "");
+  assert.match(stderr, /ended during a walk.*code: ERR_CLOSED/s);
+});
+
 test("a demo that is killed takes its guest along", async (t) => {
   if (process.platform !== "linux") return t.skip("needs /proc");
   const demo = start(["--size", "128MiB"]);

@@ -110,6 +110,7 @@ machineTest(
       assert.equal(await nextFault(userfaultfd), machine.ramAddress + page * PAGE_SIZE);
       assert.equal(machine.poll(), undefined);
       assert.equal(machine.thread.state, "blocked");
+      assert.throws(() => machine.start(ALL), { code: "ERR_BUSY" });
       assert.equal(machine.pagesDone, index);
       new DataView(staging.bytes.buffer, staging.bytes.byteOffset).setUint32(0, 1000 + page, true);
       const target = machine.ramAddress + page * PAGE_SIZE;

@@ -50,7 +50,7 @@ export interface PagedGuest {
 }
 
 /** Keeps the image's bytes and makes guests. */
-export interface GuestHost {
+export interface DemoHost {
   readonly kind: GuestKind;
   /** One line: what the guest is. */
   readonly guestText: string;

@@ -18,7 +18,7 @@ import { type GuestProcess, KernelSystem } from "../../guest/process/index.ts";
 import { affinity, close, local, memfd, mmap, munmap, setAffinity } from "../../linux/index.ts";
 import { type Pager, startPager } from "../../pager/index.ts";
 import { type OpenWay, openUserfaultfd } from "../../uffd/index.ts";
-import type { GuestHost, GuestKind, OnProgress, PagedGuest, PagingCounters, Walk } from "./guest.ts";
+import type { DemoHost, GuestKind, OnProgress, PagedGuest, PagingCounters, Walk } from "./guest.ts";
 import type { Image } from "./image.ts";
 import { MachineToucher, ThreadToucher, type Toucher } from "./toucher.ts";
 
@@ -39,7 +39,7 @@ const EMPTY_MEMORY = MAP.PRIVATE | MAP.ANONYMOUS | MAP.NORESERVE;
 /** Pieces of the warm-up, between which signals are heard. */
 const WARM_UP_BYTES = 8 * 2 ** 20;
 
-export class KernelHost implements GuestHost {
+export class KernelHost implements DemoHost {
   readonly kind: KernelKind;
   readonly guestText: string;
   readonly pagerText = "TypeScript in a worker thread of this process, over the kernel's userfaultfd";

@@ -1,7 +1,7 @@
 // Progress on stderr while the demo works: a bar and the memory itself on a terminal, plain lines elsewhere.
 // A finished stage leaves one line behind.
 
-import type { GuestHost, PagedGuest, Refusal } from "./guest.ts";
+import type { DemoHost, PagedGuest, Refusal } from "./guest.ts";
 import type { Image } from "./image.ts";
 import { LiveView } from "./live-view.ts";
 import type { RestoreResult } from "./restore.ts";
@@ -20,7 +20,7 @@ const STEP_TEXT: Readonly<Record<DemoStep, string>> = {
   all: "touching everything",
   check: "checking SHA-256",
 };
-export const LABEL_WIDTH = 14;
+const LABEL_WIDTH = 14;
 /** Steps shorter than a blink are not told of. */
 const PAGES_MIN = 64;
 
@@ -47,7 +47,7 @@ export class Progress implements DemoObserver {
     if (stream.isTTY) this.#view = new LiveView(stream, style);
   }
 
-  onHost(host: GuestHost, refusals: readonly Refusal[]): void {
+  onHost(host: DemoHost, refusals: readonly Refusal[]): void {
     for (const { kind, reason } of refusals) this.#line(`guest is not ${kind}: ${reason}`);
     if (this.#view === undefined) this.#line(`guest: ${host.guestText}`);
   }

@@ -10,7 +10,7 @@
 import { setTimeout as delay, setImmediate as nextTurn } from "node:timers/promises";
 import { PAGE_SIZE } from "../../abi/memory.ts";
 import type { PlacementReport } from "../../pager/index.ts";
-import type { GuestHost, PagedGuest, Walk } from "./guest.ts";
+import type { DemoHost, PagedGuest, Walk } from "./guest.ts";
 import { CHUNK_PAGES, HASH_BYTES, hashPage, type Image } from "./image.ts";
 
 /** Long enough for background work to end, short enough for the processor not to fall asleep deeply. */
@@ -87,7 +87,7 @@ export async function restore(
   plan: RestorePlan,
   tour: Tour,
   image: Image,
-  host: GuestHost,
+  host: DemoHost,
   observer: RestoreObserver,
   signal: AbortSignal,
 ): Promise<RestoreResult> {

@@ -4,7 +4,7 @@ import { availableParallelism, cpus, release, totalmem, type } from "node:os";
 import { PAGE_SIZE } from "../../abi/memory.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { Random } from "../../base/random.ts";
-import { GUEST_KINDS, type GuestHost, type GuestKind, type PagedGuest, type Refusal } from "./guest.ts";
+import { type DemoHost, GUEST_KINDS, type GuestKind, type PagedGuest, type Refusal } from "./guest.ts";
 import { buildImage, type Image } from "./image.ts";
 import { KernelHost } from "./kernel-host.ts";
 import { type RestorePlan, type RestoreResult, type RestoreStep, restore, type Tour } from "./restore.ts";
@@ -54,7 +54,7 @@ export type Stage = "image" | RestorePlan["name"];
 
 /** Told how far the demo is. */
 export interface DemoObserver {
-  onHost(host: GuestHost, refusals: readonly Refusal[]): void;
+  onHost(host: DemoHost, refusals: readonly Refusal[]): void;
   onGuest(guest: PagedGuest, pageCount: number): void;
   onStep(stage: Stage, step: DemoStep, pageCount: number): void;
   onProgress(pagesDone: number): void;
@@ -116,7 +116,7 @@ export async function runDemo(
 
 /** Lets a guest touch a few pages, so that no restore is the one that has to compile the code and place the pager. */
 async function rehearse(
-  host: GuestHost,
+  host: DemoHost,
   image: Image,
   { sample }: Tour,
   faultAroundPages: number,
@@ -152,7 +152,7 @@ function planTour(pageCount: number, seed: number): Tour {
 function chooseHost(
   asked: DemoOptions["guest"],
   byteLength: number,
-): { host: GuestHost; refusals: Refusal[] } {
+): { host: DemoHost; refusals: Refusal[] } {
   if (asked !== "auto") return { host: openHost(asked, byteLength), refusals: [] };
   const refusals: Refusal[] = [];
   for (const kind of GUEST_KINDS) {
@@ -170,7 +170,7 @@ function chooseHost(
   );
 }
 
-function openHost(kind: GuestKind, byteLength: number): GuestHost {
+function openHost(kind: GuestKind, byteLength: number): DemoHost {
   return kind === "software" ? new SoftwareHost(byteLength) : new KernelHost(kind, byteLength);
 }
 

@@ -11,7 +11,7 @@ import { hasBit, nextSet, setBits, wordsFor } from "../../base/bitmap.ts";
 import { assert, MinorfaultError } from "../../base/errors.ts";
 import { openUserfaultfd, type Staging, SystemAddressSpace, type Userfaultfd } from "../../uffd/index.ts";
 import { createSystem } from "../../uffd/software/index.ts";
-import type { GuestHost, OnProgress, PagedGuest, PagingCounters, Walk } from "./guest.ts";
+import type { DemoHost, OnProgress, PagedGuest, PagingCounters, Walk } from "./guest.ts";
 import type { Image } from "./image.ts";
 
 /** Pages between which signals are heard and progress is told. */
@@ -21,7 +21,7 @@ const PIECE_PAGES = 512;
 /** LIMIT: Node 20's largest buffer, and the software implementation's physical memory, are 4 GiB. */
 const BYTES_MAX = 3 * 2 ** 30;
 
-export class SoftwareHost implements GuestHost {
+export class SoftwareHost implements DemoHost {
   readonly kind = "software";
   readonly guestText = "the software implementation: memory, faults and userfaultfd written in TypeScript";
   readonly pagerText = "TypeScript in the guest's thread, over the software implementation's userfaultfd";

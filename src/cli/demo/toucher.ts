@@ -112,7 +112,11 @@ export class ThreadToucher implements Toucher {
     const order = { list: this.#list, count: pages.length };
     this.#thread.walk({ base: this.address, order, record: this.#record });
     const ending = await watch(this.#thread, () => this.#thread.ending, onGlance);
-    if (ending.kind === "gone") throw new MinorfaultError("ERR_CLOSED", "The guest ended during a walk");
+    if (ending.kind === "gone") {
+      throw new MinorfaultError("ERR_CLOSED", "The guest ended during a walk", {
+        hint: "Look for what killed it: somebody, or the kernel for want of memory",
+      });
+    }
     if (ending.kind === "signal") {
       throw new MinorfaultError("ERR_MEMORY_FAULT", `Signal ${ending.signal} ended the guest's walk`, {
         address: ending.address,

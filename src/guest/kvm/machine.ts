@@ -110,7 +110,7 @@ export class KvmMachine {
   start(pages: Uint32Array, access: Access = "load"): void {
     if (this.#state !== "idle") {
       const ended = this.#state === "failed" || this.#state === "closed";
-      throw new MinorfaultError(ended ? "ERR_CLOSED" : "ERR_BAD_ARGUMENT", `The machine is ${this.#state}`);
+      throw new MinorfaultError(ended ? "ERR_CLOSED" : "ERR_BUSY", `The machine is ${this.#state}`);
     }
     this.#checkPages(pages);
     this.#control.prepare(pages);
@@ -199,7 +199,13 @@ export class KvmMachine {
     errno?: number,
   ): MinorfaultError {
     this.#state = "failed";
-    const details = { operation: "KVM_RUN", ...(errno === undefined ? {} : { errno }) };
+    const details = {
+      operation: "KVM_RUN",
+      ...(errno === undefined ? {} : { errno }),
+      ...(code === "ERR_CLOSED"
+        ? { hint: "Look for what killed it: somebody, or the kernel for want of memory" }
+        : {}),
+    };
     return new MinorfaultError(code, message, details);
   }
 

@@ -120,6 +120,86 @@ export const ERRORS = {
     meaning: "Bytes do not have the hash that they should have",
     hint: "The source or the memory that carried them is damaged; nothing was installed from it",
   },
+  ERR_SOURCE_MISSING: {
+    kind: "source",
+    meaning: "The object, file or bucket is not there",
+    hint: "Compare the name in the message with what the store lists",
+  },
+  ERR_SOURCE_CHANGED: {
+    kind: "source",
+    meaning: "The object was replaced or changed while it was being read",
+    hint: "Open it again to read the new content; nothing of the two was mixed",
+  },
+  ERR_SOURCE_SHORT: {
+    kind: "source",
+    meaning: "The source ended, or answered, before all the bytes that were asked for had come",
+    hint: "The object is truncated or the connection broke; reading again may help",
+  },
+  ERR_SOURCE_TOO_LONG: {
+    kind: "source",
+    meaning: "The source has, or sends, more bytes than were asked for or allowed; the rest was not read",
+    hint: "Compare the limit in the message with the object",
+  },
+  ERR_SOURCE_RANGE_IGNORED: {
+    kind: "source",
+    meaning: "The server answered a range request with something other than that range",
+    hint: "Use a server that honours ranges, or copy the object first",
+  },
+  ERR_SOURCE_DENIED: {
+    kind: "source",
+    meaning: "The file or server refused to let this process read or write",
+    hint: "Check permissions and credentials; credentials are never part of a message",
+  },
+  ERR_SOURCE_TIMEOUT: {
+    kind: "source",
+    meaning: "The source did not answer in time",
+    hint: "Raise the time limit in the message, or look at the network and the server",
+  },
+  ERR_SOURCE_CORRUPT: {
+    kind: "source",
+    meaning: "Stored bytes cannot be decoded, or decode to something other than was declared",
+    hint: "The object is damaged or forged; nothing of it was used. Restore it from another copy",
+  },
+  ERR_SOURCE_UNREACHABLE: {
+    kind: "source",
+    meaning: "The source's host cannot be found or does not accept connections",
+    hint: "Check the host and port in the message",
+  },
+  ERR_SOURCE_FAILED: {
+    kind: "source",
+    meaning: "The source answered with a failure of its own (a server's 5xx, a disk's EIO)",
+    hint: "Look at the server's or the kernel's log; the status or errno is in the message",
+  },
+  ERR_STORE_URL: {
+    kind: "usage",
+    meaning: "A store's URL cannot be understood",
+    hint: "Use a folder's path, file:///folder, https://host/folder or s3://bucket/prefix",
+  },
+  ERR_STORE_PATH: {
+    kind: "usage",
+    meaning: "A key leaves its store or is not one that every store can hold",
+    hint: "Keys are relative, of plain names joined by /, none beginning with a dot",
+  },
+  ERR_STORE_EXISTS: {
+    kind: "state",
+    meaning: "The key is taken, and replacing it was not asked for",
+    hint: "Somebody else wrote it first; use theirs or choose another key",
+  },
+  ERR_STORE_READ_ONLY: {
+    kind: "usage",
+    meaning: "This store can only be read",
+    hint: "Write to a folder or a bucket, then serve that",
+  },
+  ERR_STORE_UNLISTED: {
+    kind: "usage",
+    meaning: "This store cannot list its objects",
+    hint: "Plain HTTP has no listing: name the object, or list it where it is stored",
+  },
+  ERR_PACKAGE_MISSING: {
+    kind: "environment",
+    meaning: "An optional package that this needs is not installed",
+    hint: "Install the package that the message names beside minorfault",
+  },
   ERR_BUG: {
     kind: "bug",
     meaning: "An assertion of minorfault itself failed",
@@ -141,6 +221,8 @@ export interface ErrorDetails {
   readonly address?: number;
   /** Bytes. */
   readonly byteLength?: number;
+  /** Whether the same request may go better another time: known where the error is born. */
+  readonly retryable?: boolean;
 }
 
 /** An error of the catalogue. `code` is stable; the message is for people. */
@@ -152,6 +234,7 @@ export class MinorfaultError extends Error {
   readonly operation: string | undefined;
   readonly address: number | undefined;
   readonly byteLength: number | undefined;
+  readonly retryable: boolean;
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
@@ -163,6 +246,7 @@ export class MinorfaultError extends Error {
     this.operation = details.operation;
     this.address = details.address;
     this.byteLength = details.byteLength;
+    this.retryable = details.retryable ?? false;
   }
 
   /** Exit code of the command line for this error. */

@@ -1,0 +1,43 @@
+// Where bytes come from: the one seam between a pager or an image and the world.
+//
+// LAW 1  `read` fills the target wholly or throws; what a target holds after a failure means nothing.
+// LAW 2  All reads of one source are of one version of the content: a replaced object is ERR_SOURCE_CHANGED,
+//        never a mixture.
+// LAW 3  A read beyond the end is the caller's mistake (ERR_OUT_OF_RANGE), known before anything is asked.
+// LAW 4  After the signal is aborted `read` rejects soon with the signal's reason, and leaves the target alone.
+// LAW 5  Closing is allowed twice; a read afterwards is ERR_CLOSED.
+//
+// Errors are of kind source and say with `retryable` whether the same read may go better another time.
+// The suite in minorfault/testing holds every implementation to these laws.
+
+import { MinorfaultError } from "../base/errors.ts";
+
+export interface PageSource {
+  /** For errors and tables: a path, a URL without credentials and query. Never a secret. */
+  readonly name: string;
+  readonly byteLength: number;
+
+  /** Fills the target wholly with the bytes from `offset`. */
+  read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void>;
+
+  /** The same without waiting for a loop or a pool, where the bytes are at hand; absent where they are not. */
+  readSync?(offset: number, target: Uint8Array): void;
+
+  close(): Promise<void>;
+}
+
+/** LAW 3, the same for every source. */
+export function checkRead(source: PageSource, offset: number, byteLength: number): void {
+  if (!Number.isSafeInteger(offset) || offset < 0 || offset + byteLength > source.byteLength) {
+    throw new MinorfaultError(
+      "ERR_OUT_OF_RANGE",
+      `${byteLength} bytes at ${offset} are not within the ${source.byteLength} bytes of ${source.name}`,
+      { byteLength },
+    );
+  }
+}
+
+/** The error of LAW 5. */
+export function closedSource(name: string): MinorfaultError {
+  return new MinorfaultError("ERR_CLOSED", `${name} has been closed`);
+}

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { SIGNAL } from "../../src/abi/memory.ts";
+import { POLL, SIGNAL } from "../../src/abi/memory.ts";
 import {
   affinity,
   CAPABILITY,
@@ -19,8 +19,11 @@ import {
   memfd,
   pidfdGetfd,
   pidfdOpen,
+  poll,
   readText,
   reap,
+  receive,
+  send,
   setAffinity,
   signal,
   socketPair,
@@ -107,6 +110,10 @@ test("a child is started with the descriptors it was given, and waited for witho
       [7, fd],
     ]),
   );
+  // It echoes, so it runs: before that the kernel may still be starting it.
+  send(local, ours, Uint8Array.of(33));
+  assert.deepEqual(poll(local, [{ fd: ours }], 5000), [POLL.IN]);
+  assert.deepEqual(receive(local, ours)?.bytes, Uint8Array.of(33));
   assert.equal(reap(pid), undefined, "cat waits for its input");
   const pidfd = pidfdOpen(pid);
   const copy = pidfdGetfd(pidfd, 7);

@@ -50,6 +50,7 @@ export class FaultLoop {
   // What `prepare` has decided for the fault in the port.
   readonly #run = { first: 0, until: 0 };
   #part: Part;
+  #page = 0;
   #bytes = 0;
   #isZero = false;
   /** The run ends before the window does, because what follows is of the other kind (zeros or bytes). */
@@ -101,8 +102,7 @@ export class FaultLoop {
           }
           if (this.#isClipped) this.#fillRest();
         } else {
-          this.#takeBack();
-          this.#resolve();
+          this.#afterFailure();
         }
       } else {
         this.#other();
@@ -139,6 +139,7 @@ export class FaultLoop {
     const target = addressOfPage(part, run.first);
     this.#bytes = (run.until - run.first) * region.pageSize;
     this.#part = part;
+    this.#page = page;
     if (this.#isZero) {
       this.#filler.stageRange(UFFDIO.ZEROPAGE, target, this.#bytes);
     } else {
@@ -173,9 +174,21 @@ export class FaultLoop {
     }
   }
 
-  #takeBack(): void {
-    clearBits(this.#part.region.resident, this.#run.first, this.#run.until);
+  /** The fill in the port has failed: takes the fault off the books, keeps what was done, and resolves the rest. */
+  #afterFailure(): void {
+    const part = this.#part;
+    const { region } = part;
+    const { first, until } = this.#run;
+    clearBits(region.resident, first, until);
     this.#book(-1);
+    this.#filler.takeFailure();
+    this.installer.book(part, first, this.#isZero);
+    if (this.#page < first + this.#filler.bytesDone / region.pageSize) {
+      this.counters[COUNTER.FAULTS]! += 1;
+      this.counters[this.#isZero ? COUNTER.ZEROED : COUNTER.COPIED]! += 1;
+    } else {
+      this.#resolve();
+    }
   }
 
   /** The window's pages of the other kind, now that the guest runs again. */

@@ -38,6 +38,9 @@ export class Filler {
     words[WORD.COPY + 2] = source;
     words[WORD.COPY + 3] = source / TWO_32;
     words[WORD.COPY + 4] = byteLength;
+    // The system leaves it alone when it refuses an argument: so nothing is done until it says so.
+    words[WORD.COPY_DONE] = 0;
+    words[WORD.COPY_DONE + 1] = 0;
   }
 
   /** Puts a call that takes a range (ZEROPAGE, POISON, CONTINUE, WAKE ...) into the port. */
@@ -50,57 +53,61 @@ export class Filler {
     words[WORD.RANGE + 1] = target / TWO_32;
     words[WORD.RANGE + 2] = byteLength;
     words[WORD.RANGE + 3] = byteLength / TWO_32;
+    words[WORD.RANGE_DONE] = 0;
+    words[WORD.RANGE_DONE + 1] = 0;
   }
 
-  /** Makes the fill that was staged; `doneWord` is where the system writes how much it did. */
-  run(byteLength: number, doneWord: number): number {
-    const words = this.#words;
-    // Left as it is when an argument is refused, else written: so nothing done until the system says so.
-    words[doneWord] = 0;
-    words[doneWord + 1] = 0;
+  /** Makes the call that was staged: 0, or a positive errno. */
+  run(byteLength: number): number {
     this.#port.fill();
-    const result = words[WORD.FILL_RESULT]!;
-    if (result >= 0) {
+    if (this.#words[WORD.FILL_RESULT]! >= 0) {
       this.errno = 0;
       this.bytesDone = byteLength;
-      return 0;
+    } else {
+      this.takeFailure();
     }
-    const done = words[doneWord + 1]! * TWO_32 + (words[doneWord]! >>> 0);
-    this.errno = -result;
-    this.bytesDone = done > 0 ? done : 0;
     return this.errno;
+  }
+
+  /** Reads how far the call in the port came, which has failed. */
+  takeFailure(): void {
+    const words = this.#words;
+    const doneWord = words[WORD.REQUEST]! >>> 0 === UFFDIO.COPY ? WORD.COPY_DONE : WORD.RANGE_DONE;
+    const done = words[doneWord + 1]! * TWO_32 + (words[doneWord]! >>> 0);
+    this.errno = -words[WORD.FILL_RESULT]!;
+    this.bytesDone = done > 0 ? done : 0;
   }
 
   copy(target: number, source: number, byteLength: number): number {
     this.stageCopy(target, source, byteLength);
-    return this.run(byteLength, WORD.COPY_DONE);
+    return this.run(byteLength);
   }
 
   zero(target: number, byteLength: number): number {
     this.stageRange(UFFDIO.ZEROPAGE, target, byteLength);
-    return this.run(byteLength, WORD.RANGE_DONE);
+    return this.run(byteLength);
   }
 
   poison(target: number, byteLength: number): number {
     this.stageRange(UFFDIO.POISON, target, byteLength);
-    return this.run(byteLength, WORD.RANGE_DONE);
+    return this.run(byteLength);
   }
 
   continue(target: number, byteLength: number): number {
     this.stageRange(UFFDIO.CONTINUE, target, byteLength);
-    return this.run(byteLength, WORD.RANGE_DONE);
+    return this.run(byteLength);
   }
 
   /** Takes the write protection away and wakes who waits for it. */
   unprotect(target: number, byteLength: number): number {
     this.stageRange(UFFDIO.WRITEPROTECT, target, byteLength);
-    return this.run(byteLength, WORD.RANGE_DONE);
+    return this.run(byteLength);
   }
 
   /** Makes every thread that waits in the range look again. Fails only when the range itself is impossible. */
   wake(target: number, byteLength: number): void {
     this.stageRange(UFFDIO.WAKE, target, byteLength);
-    this.run(byteLength, WORD.RANGE_DONE);
+    this.run(byteLength);
   }
 
   /** Whether the last fill was put off: an event waits to be read, or memory is short for a moment. */

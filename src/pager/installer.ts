@@ -44,10 +44,13 @@ export class Installer {
    */
   fill(part: Part, first: number, until: number, isZero: boolean): number {
     const { region } = part;
-    const { counters, filler, zeros } = this.#options;
+    const { filler, zeros } = this.#options;
     const target = addressOfPage(part, first);
     const byteLength = (until - first) * region.pageSize;
     let errno: number;
+    // What the filler did last is not what this fill did, should the source throw.
+    filler.errno = 0;
+    filler.bytesDone = 0;
     if (!isZero) {
       const source = this.#addressOf(region.imageOffset + first * region.pageSize, byteLength);
       if (source < 0) return THREW;
@@ -57,13 +60,20 @@ export class Installer {
     } else {
       errno = filler.copy(target, zeros, byteLength);
     }
-    if (filler.bytesDone > 0) {
-      setBits(region.resident, first, first + filler.bytesDone / region.pageSize);
-      counters[COUNTER.BYTES_INSTALLED]! += filler.bytesDone;
-      if (isZero) counters[COUNTER.BYTES_ZEROED]! += filler.bytesDone;
-    }
-    if (errno !== 0 && filler.isPutOff) counters[COUNTER.RETRIES]! += 1;
+    this.book(part, first, isZero);
     return errno;
+  }
+
+  /** Books how far the last fill came, which began at page `first`. */
+  book(part: Part, first: number, isZero: boolean): void {
+    const { counters, filler } = this.#options;
+    const { bytesDone } = filler;
+    if (bytesDone > 0) {
+      setBits(part.region.resident, first, first + bytesDone / part.region.pageSize);
+      counters[COUNTER.BYTES_INSTALLED]! += bytesDone;
+      if (isZero) counters[COUNTER.BYTES_ZEROED]! += bytesDone;
+    }
+    if (filler.errno !== 0 && filler.isPutOff) counters[COUNTER.RETRIES]! += 1;
   }
 
   /**
@@ -85,9 +95,9 @@ export class Installer {
       if (errno === 0) {
         page = runUntil;
         longest = pagesMax;
-      } else if (errno !== THREW && filler.bytesDone > 0) {
+      } else if (filler.bytesDone > 0) {
         page += filler.bytesDone / region.pageSize;
-      } else if (errno !== THREW && filler.isPutOff) {
+      } else if (filler.isPutOff) {
         this.isPutOff = true;
         return page;
       } else if (errno === ERRNO.ESRCH) {

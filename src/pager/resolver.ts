@@ -18,7 +18,7 @@ import { hex, MinorfaultError } from "../base/errors.ts";
 import { roundDown } from "../base/range.ts";
 import { COUNTER, type Counters, recordLatency } from "./counters.ts";
 import type { Filler } from "./filler.ts";
-import { type Installer, THREW } from "./installer.ts";
+import type { Installer } from "./installer.ts";
 import { clipToKind, planRun } from "./plan.ts";
 import { addressOfPage, type Part, pageAt, type RegionMap, untilPage } from "./regions.ts";
 
@@ -111,7 +111,7 @@ export class Resolver {
       const errno = installer.fill(part, run.first, run.until, isZero);
       if (page < run.first + filler.bytesDone / region.pageSize) return isZero ? "ZEROED" : "COPIED";
       if (errno === ERRNO.ESRCH) return this.#gone();
-      if (errno !== THREW && filler.isPutOff) return fault;
+      if (filler.isPutOff) return fault;
       if (errno === ERRNO.EAGAIN) continue;
       if (errno === ERRNO.EEXIST) {
         setBits(region.resident, run.first, run.first + 1);

@@ -1,3 +1,6 @@
+export { FileSource } from "./file-source.ts";
+export { FolderStore } from "./folder-store.ts";
+export { MemorySource } from "./memory-source.ts";
 export {
   checkKey,
   checkPrefix,
@@ -7,4 +10,6 @@ export {
   type ObjectStore,
   type PutOptions,
 } from "./object-store.ts";
+export { openSource, openStore, splitImageUrl } from "./open-store.ts";
 export { checkRead, type PageSource } from "./page-source.ts";
+export { ZeroSource } from "./zero-source.ts";

@@ -1,0 +1,95 @@
+// From a URL to the store behind it, and from an image's URL to its store and name.
+//
+//   models, ./models, /srv/models, file:///srv/models     a folder
+//   http://host/models, https://host/models               a web server that honours ranges, read-only
+//   s3://bucket/prefix                                    a bucket, by the client's own chain of credentials
+//
+// HTTP and S3 are loaded when they are first asked for.
+
+import { fileURLToPath } from "node:url";
+import { MinorfaultError } from "../base/errors.ts";
+import { FolderStore } from "./folder-store.ts";
+import { checkKey, type ObjectStore } from "./object-store.ts";
+import type { PageSource } from "./page-source.ts";
+
+/** A scheme has at least two letters, so that C:\models is a path. */
+const SCHEME = /^([a-z][a-z0-9+.-]+):/i;
+
+export async function openStore(url: string): Promise<ObjectStore> {
+  switch (schemeOf(url)) {
+    case undefined:
+      return new FolderStore(checkPath(url));
+    case "file":
+      return new FolderStore(filePath(url));
+    default:
+      throw unknownStore(url);
+  }
+}
+
+/** One object by its URL, as it is: a raw file. Closing it closes the store behind it. */
+export async function openSource(url: string): Promise<PageSource> {
+  const { store: storeUrl, name } = splitImageUrl(url);
+  const store = await openStore(storeUrl);
+  try {
+    const source = await store.open(name);
+    const close = source.close.bind(source);
+    source.close = async () => {
+      await close();
+      await store.close();
+    };
+    return source;
+  } catch (error) {
+    await store.close();
+    throw error;
+  }
+}
+
+/** The last name of an image's URL is its name in the store that the rest is the URL of. */
+export function splitImageUrl(url: string): { store: string; name: string } {
+  const scheme = schemeOf(url);
+  if (scheme === "file") return splitImageUrl(filePath(url));
+  if (scheme !== undefined && /[?#]/.test(url)) {
+    throw new MinorfaultError("ERR_STORE_URL", `An image's URL has no query: ${plain(url)}`);
+  }
+  // What belongs to the store in any case: "https://host", or the "/" of an absolute path.
+  const least = scheme === undefined ? /^\/?/ : /^[^:]+:\/\/[^/]+/;
+  const base = least.exec(url)?.[0];
+  const end = url.lastIndexOf("/");
+  const name = url.slice(end + 1);
+  if (base === undefined || name === "" || (scheme !== undefined && end < base.length)) {
+    throw new MinorfaultError(
+      "ERR_STORE_URL",
+      `${plain(url)} names no image: a store, "/" and a name are needed`,
+    );
+  }
+  checkKey(name);
+  return { store: end === -1 ? "." : url.slice(0, Math.max(end, base.length)), name };
+}
+
+function schemeOf(url: string): string | undefined {
+  return SCHEME.exec(url)?.[1]?.toLowerCase();
+}
+
+function checkPath(path: string): string {
+  if (path === "" || path.includes("\0")) {
+    throw new MinorfaultError("ERR_STORE_URL", "A store's path is not empty and has no zero byte");
+  }
+  return path;
+}
+
+function filePath(url: string): string {
+  try {
+    return fileURLToPath(url);
+  } catch (cause) {
+    throw new MinorfaultError("ERR_STORE_URL", `${plain(url)} is not the URL of a local folder`, { cause });
+  }
+}
+
+function unknownStore(url: string): MinorfaultError {
+  return new MinorfaultError("ERR_STORE_URL", `${plain(url)} is not a path, file:, http:, https: or s3: URL`);
+}
+
+/** A URL as it may be printed: what could be a secret is cut off. */
+export function plain(url: string): string {
+  return url.replace(/^([a-z][a-z0-9+.-]*:\/\/)[^/@]*@/i, "$1").replace(/[?#].*$/s, "");
+}

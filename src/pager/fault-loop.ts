@@ -75,15 +75,19 @@ export class FaultLoop {
     return this.#words[WORD.MESSAGE + 6]!;
   }
 
+  /** The last message was no fault: who serves may have to look around (a child to serve) before it waits again. */
+  #hasNews = false;
+
   /**
-   * Reads and serves messages until there is none, a read is interrupted, a fault is put off, a pause has
-   * ended, or `messagesMax` have been served. Answers what ended it: a negative errno of read(2), or 0. Waits inside if
+   * Reads and serves messages until there is none, a read is interrupted, a fault is put off, an event has come, a
+   * pause has ended, or `messagesMax` have been served. Answers what ended it: a negative errno of read(2), or 0. Waits inside if
    * the descriptor is blocking.
    */
   pump(messagesMax: number): number {
     const { port } = this;
     const words = this.#words;
     let left = messagesMax;
+    this.#hasNews = false;
     port.read();
     while (words[WORD.READ_RESULT] === UFFD_MSG_SIZE) {
       left--;
@@ -107,7 +111,7 @@ export class FaultLoop {
       } else {
         this.#other();
       }
-      if (left <= 0 || this.resolver.isWaiting) return 0;
+      if (left <= 0 || this.#hasNews || this.resolver.isWaiting) return 0;
       port.read();
     }
     return words[WORD.READ_RESULT]!;
@@ -215,6 +219,7 @@ export class FaultLoop {
       this.#resolve();
       return;
     }
+    this.#hasNews = true;
     this.counters[COUNTER.EVENTS]! += 1;
     const word = (index: number): number => words[index + 1]! * TWO_32 + (words[index]! >>> 0);
     const first = word(WORD.MESSAGE + 2);

@@ -1,3 +1,14 @@
+export {
+  type Codec,
+  type CodecImplementation,
+  codec,
+  compress,
+  DECODED_BYTES_MAX,
+  decompress,
+  LEVEL_DEFAULT,
+  LEVEL_MAX,
+  LEVEL_MIN,
+} from "./codec.ts";
 export { FileSource } from "./file-source.ts";
 export { FolderStore } from "./folder-store.ts";
 export { MemorySource } from "./memory-source.ts";

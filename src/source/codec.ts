@@ -1,0 +1,149 @@
+// zstd, synchronous and bounded: what a chunk decodes to is known before anything is decoded or allocated.
+//
+// LAW 1  `decompress` answers exactly `byteLength` bytes or throws ERR_SOURCE_CORRUPT. Input is one frame that
+//        declares that size, nothing before or behind it: a bomb is refused by its header (zstd-frame.ts).
+// LAW 2  All calls run in the calling thread. libuv's threads, which zlib's asynchronous calls use, may be
+//        standing in the faults that a decompression would end.
+//
+// Two implementations, of which `codec()` picks the first that this Node has: node:zlib (from 22.15 on), else
+// zstd compiled to WebAssembly. What one writes the other reads.
+
+import * as zlib from "node:zlib";
+import { MinorfaultError } from "../base/errors.ts";
+import { checkFrame } from "./zstd-frame.ts";
+import { ZstdWasm } from "./zstd-wasm.ts";
+
+/** LIMIT: bytes that one frame may decode to. */
+export const DECODED_BYTES_MAX: number = 64 * 2 ** 20;
+export const LEVEL_MIN = 1;
+export const LEVEL_MAX = 19;
+export const LEVEL_DEFAULT = 3;
+
+export type CodecImplementation = "node:zlib" | "zstd-wasm";
+
+export interface Codec {
+  readonly implementation: CodecImplementation;
+  /** One frame with its content's size in the header. */
+  compress(bytes: Uint8Array, level?: number): Uint8Array;
+  /** The content of one frame; `byteLength` is what it must decode to. */
+  decompress(bytes: Uint8Array, byteLength: number): Uint8Array;
+}
+
+/** What an implementation provides, behind the checks. */
+export interface RawCodec {
+  compress(bytes: Uint8Array, level: number): Uint8Array;
+  /** Fails by throwing anything, or by answering another length. */
+  decompress(bytes: Uint8Array, byteLength: number): Uint8Array;
+}
+
+const opened = new Map<CodecImplementation, Codec>();
+
+/** The codec of this thread. `implementation` insists on one; built-in is ERR_FEATURE_MISSING before Node 22.15. */
+export function codec(implementation: CodecImplementation = hasBuiltIn() ? "node:zlib" : "zstd-wasm"): Codec {
+  let found = opened.get(implementation);
+  if (found === undefined) {
+    const raw = implementation === "node:zlib" ? builtIn() : new ZstdWasm();
+    found = new CheckedCodec(implementation, raw);
+    opened.set(implementation, found);
+  }
+  return found;
+}
+
+export function compress(bytes: Uint8Array, level?: number): Uint8Array {
+  return codec().compress(bytes, level);
+}
+
+export function decompress(bytes: Uint8Array, byteLength: number): Uint8Array {
+  return codec().decompress(bytes, byteLength);
+}
+
+class CheckedCodec implements Codec {
+  readonly implementation: CodecImplementation;
+  readonly #raw: RawCodec;
+
+  constructor(implementation: CodecImplementation, raw: RawCodec) {
+    this.implementation = implementation;
+    this.#raw = raw;
+  }
+
+  compress(bytes: Uint8Array, level: number = LEVEL_DEFAULT): Uint8Array {
+    checkLength(bytes.byteLength);
+    if (!Number.isInteger(level) || level < LEVEL_MIN || level > LEVEL_MAX) {
+      throw new MinorfaultError(
+        "ERR_BAD_ARGUMENT",
+        `A zstd level is an integer from ${LEVEL_MIN} to ${LEVEL_MAX}, not ${level}`,
+      );
+    }
+    return this.#raw.compress(bytes, level);
+  }
+
+  decompress(bytes: Uint8Array, byteLength: number): Uint8Array {
+    checkLength(byteLength);
+    checkFrame(bytes, byteLength);
+    let content: Uint8Array;
+    try {
+      content = this.#raw.decompress(bytes, byteLength);
+    } catch (cause) {
+      throw new MinorfaultError("ERR_SOURCE_CORRUPT", "A zstd frame cannot be decoded", { cause });
+    }
+    if (content.byteLength !== byteLength) {
+      throw new MinorfaultError(
+        "ERR_SOURCE_CORRUPT",
+        `A zstd frame decodes to ${content.byteLength} bytes and declares ${byteLength}`,
+      );
+    }
+    return content;
+  }
+}
+
+function checkLength(byteLength: number): void {
+  if (Number.isSafeInteger(byteLength) && byteLength >= 0 && byteLength <= DECODED_BYTES_MAX) return;
+  throw new MinorfaultError(
+    "ERR_OUT_OF_RANGE",
+    `A zstd frame holds from 0 to ${DECODED_BYTES_MAX} bytes, not ${byteLength}`,
+    { byteLength },
+  );
+}
+
+/** The part of node:zlib that Node 20 and its types don't know. */
+interface ZstdOptions {
+  readonly params?: Readonly<Record<number, number>>;
+  readonly chunkSize?: number;
+  readonly maxOutputLength?: number;
+  readonly pledgedSrcSize?: number;
+}
+interface BuiltIn {
+  readonly zstdCompressSync: (bytes: Uint8Array, options: ZstdOptions) => Uint8Array;
+  readonly zstdDecompressSync: (bytes: Uint8Array, options: ZstdOptions) => Uint8Array;
+  readonly constants: { readonly ZSTD_c_compressionLevel: number };
+}
+
+function hasBuiltIn(): boolean {
+  return "zstdDecompressSync" in zlib;
+}
+
+/** The smallest chunk that zlib takes. */
+const CHUNK_BYTES_MIN = 64;
+
+function builtIn(): RawCodec {
+  if (!hasBuiltIn()) {
+    throw new MinorfaultError(
+      "ERR_FEATURE_MISSING",
+      `Node ${process.versions.node} has no zstd of its own (22.15 is the first)`,
+    );
+  }
+  const { zstdCompressSync, zstdDecompressSync, constants } = zlib as unknown as BuiltIn;
+  return {
+    compress: (bytes, level) =>
+      zstdCompressSync(bytes, {
+        params: { [constants.ZSTD_c_compressionLevel]: level },
+        pledgedSrcSize: bytes.byteLength,
+      }),
+    // One piece of output of exactly the size, so that nothing is joined.
+    decompress: (bytes, byteLength) =>
+      zstdDecompressSync(bytes, {
+        chunkSize: Math.max(byteLength, CHUNK_BYTES_MIN),
+        maxOutputLength: Math.max(byteLength, 1),
+      }),
+  };
+}

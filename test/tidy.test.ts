@@ -10,7 +10,8 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 const LINES_MAX = 500;
 const BANNED_NAMES = /(^|\/)(utils?|helpers?|common|misc)(\.|\/)/;
 /** Files that are run, not imported. */
-const ENTRY_POINTS = /(^|\/)(main|index|test|setup|[a-z-]*worker)\.ts$|\.test\.ts$|^bench\/|^examples\/|fixtures\//;
+const ENTRY_POINTS =
+  /(^|\/)(main|index|test|setup|[a-z-]*worker)\.ts$|\.test\.ts$|^bench\/|^examples\/|fixtures\//;
 
 function sources(...folders: string[]): string[] {
   const walk = (folder: string): string[] =>
@@ -40,7 +41,9 @@ test("no file or folder is called utils, helpers, common or misc", () => {
 });
 
 test("every source file says at its top what it is", () => {
-  const silent = all.filter((path) => !path.endsWith("index.ts") && !/^(#!.*\n)?(\/\/|\/\*)/.test(read(path)));
+  const silent = all.filter(
+    (path) => !path.endsWith("index.ts") && !/^(#!.*\n)?(\/\/|\/\*)/.test(read(path)),
+  );
   assert.deepEqual(silent, []);
 });
 

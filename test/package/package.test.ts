@@ -42,7 +42,10 @@ test("the packed package installs without scripts, and every subpath can be impo
   assert.equal(packed.status, 0, packed.stderr);
   const tarball = readdirSync(folder).find((name) => name.endsWith(".tgz"));
   assert.ok(tarball !== undefined);
-  writeFileSync(join(folder, "package.json"), JSON.stringify({ name: "user", private: true, type: "module" }));
+  writeFileSync(
+    join(folder, "package.json"),
+    JSON.stringify({ name: "user", private: true, type: "module" }),
+  );
   const installed = npm("install", `./${tarball}`, "--ignore-scripts", "--no-audit", "--no-fund", "--silent");
   if (installed.status !== 0) return t.skip("the npm registry can't be reached");
   const home = join(folder, "node_modules", "minorfault");
@@ -57,7 +60,9 @@ test("the packed package installs without scripts, and every subpath can be impo
     assert.equal(run.status, 0, `${subpath}: ${run.stderr}`);
     assert.ok(Number(run.stdout) > 0, `${subpath} exports nothing`);
   }
-  const help = spawnSync(join(folder, "node_modules", ".bin", "minorfault"), ["--help"], { encoding: "utf8" });
+  const help = spawnSync(join(folder, "node_modules", ".bin", "minorfault"), ["--help"], {
+    encoding: "utf8",
+  });
   assert.equal(help.status, 0, help.stderr);
   assert.match(help.stdout, /doctor/);
 });

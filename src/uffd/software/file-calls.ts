@@ -9,7 +9,7 @@ import { O_ACCMODE, type OpenFile } from "./open-file.ts";
 import { PagemapFile } from "./pagemap-file.ts";
 import { makePipe } from "./pipe.ts";
 import { EpollFile, epollControl, epollWait, ppoll, pselect } from "./poll.ts";
-import { fdinfoFile, smapsFile } from "./proc-files.ts";
+import { fdinfoFile, mapsFile, smapsFile } from "./proc-files.ts";
 import type { Blocking } from "./scheduler.ts";
 import { argument, type Call, readString, readVector, vectorOf } from "./syscall.ts";
 import type { SoftwareThread } from "./thread.ts";
@@ -112,7 +112,8 @@ function openProc(
   status: number,
 ): OpenFile | number {
   if (what === "pagemap") return new PagemapFile(owner.space);
-  if (what === "smaps" || what === "maps") return smapsFile(owner.space);
+  if (what === "maps") return mapsFile(owner.space);
+  if (what === "smaps") return smapsFile(owner.space);
   const info = /^fdinfo\/([0-9]+)$/.exec(what);
   if (info !== null) return fdinfoFile(owner, Number(info[1])) ?? -ERRNO.ENOENT;
   const link = /^fd\/([0-9]+)$/.exec(what);

@@ -57,8 +57,8 @@ function copySpace(parent: AddressSpace, contexts: Map<Context, Context>): Addre
 
 /** Scratch memory is the same bytes in both: the child's own scratch is another area. */
 function shareWired(space: AddressSpace, vma: Vma): Vma {
-  const { start, end, prot, shared, pageOffset, flags, wired } = vma;
-  return new Vma({ space, start, end, prot, shared, pageOffset, flags, wired: wired! });
+  const { start, end, prot, shared, pageOffset, flags, wired, name } = vma;
+  return new Vma({ space, start, end, prot, shared, pageOffset, flags, wired: wired!, name });
 }
 
 function copyVma(space: AddressSpace, vma: Vma, contexts: Map<Context, Context>): Vma {

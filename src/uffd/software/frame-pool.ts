@@ -17,19 +17,24 @@ import { Arena } from "./arena.ts";
 
 /** The frame that every read of untouched memory maps: always zero, never counted, never freed. */
 export const ZERO_FRAME = 0;
+/** Always zero as well, and never mapped: for tables of offsets in which 0 says something else. */
+const ZERO_TWIN = 1;
 /** Base pages in a huge page. */
 export const HUGE_FRAMES = 512;
 
 export class FramePool {
   /** All frames, one after the other. Changes when the pool grows. */
   bytes: Uint8Array;
+  /** Told when `bytes` is another object. */
+  readonly onGrow = new Set<() => void>();
+  readonly zeroTwin = ZERO_TWIN;
   readonly #arena: Arena;
   /** LIMIT: frames that may be in use; beyond it allocation answers 0 (ENOMEM). */
   readonly #frames: number;
   /** Users of each frame; of a free one, the bitwise complement of the next free frame. */
   #refs: Int32Array;
   #free = 0;
-  #highWater = 1;
+  #highWater = 2;
   #capacity: number;
   #used = 0;
   readonly #freeHuge: number[] = [];
@@ -150,6 +155,7 @@ export class FramePool {
     const refs = new Int32Array(this.#capacity);
     refs.set(this.#refs);
     this.#refs = refs;
+    for (const tell of this.onGrow) tell();
     return true;
   }
 }

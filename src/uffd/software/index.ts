@@ -1,6 +1,8 @@
 // The userfaultfd system itself, in TypeScript: the executable specification, and a memory that loads itself.
 // Imports nothing of Node: it runs in a browser.
 
+export type { PageBytes, PageHandler } from "./page-service.ts";
+export { PagedMemory, type PagedMemoryOptions, type PageRange } from "./paged-memory.ts";
 export type { SoftwareProcess } from "./process.ts";
 export type { ProfileName } from "./profile.ts";
 export { createSystem, SoftwareSystem, type SystemOptions } from "./system.ts";

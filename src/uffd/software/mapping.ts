@@ -116,19 +116,25 @@ export function touchesSpecial(space: AddressSpace, start: number, end: number):
   return space.vmas.overlapping(start, end).some((vma) => vma.has(VMA.SPECIAL));
 }
 
-/** Maps bytes that never fault: scratch memory. Its address. */
-export function mapWired(space: AddressSpace, bytes: Uint8Array): number {
+/** Maps bytes that never fault: scratch memory, the vDSO. Its address. */
+export function mapWired(
+  space: AddressSpace,
+  bytes: Uint8Array,
+  prot: number = PROT.READ | PROT.WRITE,
+  name = "",
+): number {
   const byteLength = roundUp(bytes.length, PAGE_SIZE);
   const start = space.findFree(byteLength, PAGE_SIZE);
   const vma = new Vma({
     space,
     start,
     end: start + byteLength,
-    prot: PROT.READ | PROT.WRITE,
+    prot,
     shared: true,
     pageOffset: 0,
     flags: VMA.SPECIAL,
     wired: bytes,
+    name,
   });
   space.vmas.insert(vma);
   return start;

@@ -52,20 +52,29 @@ export function fdinfoFile(process: SoftwareProcess, fd: number): TextFile | und
   });
 }
 
+/** /proc/PID/maps: a line for each VMA. */
+export function mapsFile(space: AddressSpace): TextFile {
+  return new TextFile(() => [...space.vmas].map((vma) => `${describeRange(vma)}\n`).join(""));
+}
+
 /** /proc/PID/smaps: of each VMA its range, its page size and its flags. */
 export function smapsFile(space: AddressSpace): TextFile {
   return new TextFile(() => [...space.vmas].map(describeVma).join(""));
 }
 
-function describeVma(vma: Vma): string {
-  const kilobytes = (vma.end - vma.start) / 1024;
-  const pageSize = vma.huge ? 2048 : 4;
+function describeRange(vma: Vma): string {
   const offset = vma.anonymous ? 0 : vma.pageOffset * 4096;
   const range = `${vma.start.toString(16)}-${vma.end.toString(16)}`;
   const place = `${offset.toString(16).padStart(8, "0")} 00:00 ${vma.object === undefined ? 0 : 1}`;
-  const name = vma.object === undefined ? "" : `                  /${vma.object.name} (deleted)`;
+  const name = vma.object === undefined ? vma.name : `/${vma.object.name} (deleted)`;
+  return `${range} ${permissions(vma)} ${place} ${name === "" ? "" : `                  ${name}`}`;
+}
+
+function describeVma(vma: Vma): string {
+  const kilobytes = (vma.end - vma.start) / 1024;
+  const pageSize = vma.huge ? 2048 : 4;
   return [
-    `${range} ${permissions(vma)} ${place} ${name}`,
+    describeRange(vma),
     `Size:           ${String(kilobytes).padStart(8)} kB`,
     `KernelPageSize: ${String(pageSize).padStart(8)} kB`,
     `MMUPageSize:    ${String(pageSize).padStart(8)} kB`,

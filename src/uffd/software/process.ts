@@ -1,6 +1,6 @@
 // A process: memory, descriptors, credentials, threads, signal dispositions, and its end.
 
-import { PAGE_SIZE, SIGNAL } from "../../abi/memory.ts";
+import { PAGE_SIZE, PROT, SIGNAL } from "../../abi/memory.ts";
 import type { Word } from "../../abi/structs.ts";
 import type { Process, Scratch, SyscallName } from "../../abi/system.ts";
 import { MinorfaultError } from "../../base/errors.ts";
@@ -64,8 +64,12 @@ export class SoftwareProcess implements Process {
     this.descriptors = inherited?.descriptors ?? new Descriptors();
     this.privileged = inherited?.parent.privileged ?? system.privileged;
     this.uid = inherited?.parent.uid ?? (system.privileged ? 0 : 65534);
-    if (inherited === undefined) for (let fd = 0; fd < 3; fd++) this.descriptors.add(new NullFile(2), false);
-    else for (const [signal, how] of inherited.parent.#dispositions) this.#dispositions.set(signal, how);
+    if (inherited === undefined) {
+      mapWired(this.space, new Uint8Array(PAGE_SIZE), PROT.READ | PROT.EXEC, "[vdso]");
+      for (let fd = 0; fd < 3; fd++) this.descriptors.add(new NullFile(2), false);
+    } else {
+      for (const [signal, how] of inherited.parent.#dispositions) this.#dispositions.set(signal, how);
+    }
     this.scratch = this.#wire(SCRATCH_BYTES);
     this.#control = new SoftwareThread(this, this.pid);
   }

@@ -39,6 +39,8 @@ export interface VmaInit {
   readonly mayWrite?: boolean;
   readonly flags?: number;
   readonly wired?: Uint8Array;
+  /** What /proc/PID/maps calls memory without an object. */
+  readonly name?: string;
 }
 
 export class Vma {
@@ -59,6 +61,7 @@ export class Vma {
   anonGroup = 0;
   /** Bytes that always stand here, outside the page table: scratch memory. */
   readonly wired: Uint8Array | undefined;
+  readonly name: string;
 
   constructor(init: VmaInit) {
     this.space = init.space;
@@ -71,6 +74,7 @@ export class Vma {
     this.mayWrite = init.mayWrite ?? true;
     this.flags = init.flags ?? 0;
     this.wired = init.wired;
+    this.name = init.name ?? "";
   }
 
   /** Private memory without an object behind it. */

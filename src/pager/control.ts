@@ -7,7 +7,8 @@
 //   until SEEN = REQUEST
 
 import type { MinorfaultError } from "../base/errors.ts";
-import type { PagerEnd, PlacementMode, PlacementReport } from "./options.ts";
+import type { PagerEnd, PlacementMode, PlacementReport, WriteMode } from "./options.ts";
+import type { FlushStep, WriteBits } from "./writes.ts";
 
 /** Index of each 32-bit word. */
 export const CONTROL = {
@@ -21,9 +22,14 @@ export const CONTROL = {
   BULK_PIECE: 4,
   /** Thread id of the pager, once it runs. */
   TID: 5,
+  /** The number of the flush step that is wanted, and which step it is (index of FLUSH_STEPS). */
+  FLUSH: 8,
+  FLUSH_STEP: 9,
 } as const;
 
-export const CONTROL_WORDS = 8;
+export const CONTROL_WORDS = 16;
+
+export const FLUSH_STEPS = ["begin", "done", "failed"] as const satisfies readonly FlushStep[];
 
 export interface RegionOrder {
   readonly start: number;
@@ -34,6 +40,8 @@ export interface RegionOrder {
   readonly resident: Uint32Array;
   readonly zero: Uint32Array;
   readonly hasZeros: boolean;
+  /** Where writes are tracked. */
+  readonly writes: WriteBits | undefined;
 }
 
 /** Everything that the pager's thread is told at its start. */
@@ -53,6 +61,12 @@ export interface WorkOrder {
   readonly tid: number;
   /** For the self-test: shared words of the thread that touches pages, where one has been started. */
   readonly toucher: Int32Array | undefined;
+  /** 0: no budget. */
+  readonly budgetBytes: number;
+  readonly writes: WriteMode;
+  /** A duplicate made for this pager, -1: none. */
+  readonly swapFd: number;
+  readonly swapBytes: number;
 }
 
 /** An error on its way between threads. */
@@ -71,6 +85,7 @@ export type PagerMessage =
   | { readonly kind: "ready"; readonly placement: PlacementReport }
   | { readonly kind: "error"; readonly error: ErrorNote }
   | { readonly kind: "installed"; readonly id: number }
+  | { readonly kind: "flushed"; readonly id: number }
   | { readonly kind: "ended"; readonly end: EndNote };
 
 export type EndNote =

@@ -23,6 +23,8 @@ export const COUNTER = {
   /** Of the present or last installAll. */
   BULK_DONE: 11,
   BULK_TOTAL: 12,
+  BYTES_EVICTED: 13,
+  BYTES_SWAPPED: 14,
 } as const;
 
 const HISTOGRAM_AT = 16;
@@ -59,6 +61,8 @@ export function readStatistics(counters: Counters): PagerStatistics {
     },
     bytesInstalled: get(COUNTER.BYTES_INSTALLED),
     bytesZeroed: get(COUNTER.BYTES_ZEROED),
+    bytesEvicted: get(COUNTER.BYTES_EVICTED),
+    bytesSwapped: get(COUNTER.BYTES_SWAPPED),
     events: get(COUNTER.EVENTS),
     retries: get(COUNTER.RETRIES),
     latencyUs: { p50: us(0.5), p99: us(0.99), max: max / 1000 },

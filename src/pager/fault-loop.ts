@@ -16,21 +16,27 @@ import { UFFD_MSG_SIZE } from "../abi/message.ts";
 import { UFFD_EVENT, UFFDIO } from "../abi/userfaultfd.ts";
 import { clearBits, hasBit, setBits } from "../base/bitmap.ts";
 import { COUNTER, type Counters, recordLatency } from "./counters.ts";
+import { Evictor, type EvictorOptions } from "./evictor.ts";
 import { Filler } from "./filler.ts";
 import { Installer, type InstallerOptions } from "./installer.ts";
-import { clipToKind, planRun } from "./plan.ts";
+import { clipToKind, planRun, planSwap } from "./plan.ts";
 import { type FaultPort, WORD } from "./port.ts";
 import { addressOfPage, type Part, pageAt, type RegionMap, untilPage } from "./regions.ts";
 import { Resolver, type ResolverOptions } from "./resolver.ts";
+import type { FlushStep } from "./writes.ts";
 
 const TWO_32 = 2 ** 32;
 
 export interface FaultLoopOptions
   extends Omit<ResolverOptions, "filler" | "installer">,
-    Omit<InstallerOptions, "filler"> {
+    Omit<InstallerOptions, "filler" | "evictor"> {
   readonly port: FaultPort;
   /** A child was forked: its userfaultfd, ours to close, and its memory as it was then. */
   readonly onFork: (fd: number, regions: RegionMap) => void;
+  /** Installs pages write-protected. */
+  readonly protects?: boolean;
+  /** Keeps the resident pages below this. */
+  readonly budget?: Pick<EvictorOptions, "caller" | "budgetBytes" | "swapFd"> | undefined;
   /** A pause before a fault after which `pump` returns when it has served it. Default 1 ms. */
   readonly pauseMs?: number;
 }
@@ -43,6 +49,7 @@ export class FaultLoop {
   readonly counters: Counters;
   readonly #words: Int32Array;
   readonly #filler: Filler;
+  readonly #evictor: Evictor | undefined;
   readonly #options: FaultLoopOptions;
   readonly #nanosecondsPerTick: number;
   readonly #pauseTicks: number;
@@ -62,8 +69,11 @@ export class FaultLoop {
     this.regions = options.regions;
     this.#words = options.port.words;
     this.counters = options.counters;
-    this.#filler = new Filler(options.port);
-    this.installer = new Installer({ ...options, filler: this.#filler });
+    this.#filler = new Filler(options.port, options.protects);
+    const filler = this.#filler;
+    const { budget } = options;
+    this.#evictor = budget && new Evictor({ ...options, ...budget, filler });
+    this.installer = new Installer({ ...options, filler, evictor: this.#evictor });
     this.resolver = new Resolver({ ...options, filler: this.#filler, installer: this.installer });
     this.#nanosecondsPerTick = options.port.nanosecondsPerTick;
     this.#pauseTicks = ((options.pauseMs ?? 1) * 1e6) / this.#nanosecondsPerTick;
@@ -140,14 +150,17 @@ export class FaultLoop {
       this.#isClipped = run.until - run.first < pages;
       if (this.#isZero && !region.takesZeropage) return false;
     }
+    const isSwapped = region.writes !== undefined && planSwap(page, region.writes, run);
     const target = addressOfPage(part, run.first);
     this.#bytes = (run.until - run.first) * region.pageSize;
     this.#part = part;
     this.#page = page;
-    if (this.#isZero) {
+    this.#evictor?.makeRoom(this.#bytes);
+    if (this.#isZero && !isSwapped) {
       this.#filler.stageRange(UFFDIO.ZEROPAGE, target, this.#bytes);
     } else {
-      const source = this.#addressOf(region.imageOffset + run.first * region.pageSize);
+      const offset = region.imageOffset + run.first * region.pageSize;
+      const source = isSwapped ? region.writes!.swapAddress + offset : this.#addressOf(offset);
       if (source < 0) return false;
       this.#filler.stageCopy(target, source, this.#bytes);
     }
@@ -236,6 +249,20 @@ export class FaultLoop {
       this.#filler.wake(first, byteLength);
     } else if (event === UFFD_EVENT.FORK) {
       this.#options.onFork(words[WORD.MESSAGE + 2]!, this.regions.fork());
+    }
+  }
+
+  /** A step of a flush, in every region whose writes are tracked. */
+  flush(step: FlushStep): void {
+    for (const part of this.regions.parts) {
+      const { region } = part;
+      if (step === "begin") {
+        region.writes?.beginFlush(region.pageCount, (first, until) => {
+          this.#filler.protect(addressOfPage(part, first), (until - first) * region.pageSize);
+        });
+      } else {
+        region.writes?.endFlush(step === "done");
+      }
     }
   }
 

@@ -4,7 +4,7 @@
 // was installed, whether or not the rest failed.
 
 import { ERRNO } from "../abi/errno.ts";
-import { UFFDIO } from "../abi/userfaultfd.ts";
+import { UFFDIO, UFFDIO_COPY_MODE, UFFDIO_WRITEPROTECT_MODE } from "../abi/userfaultfd.ts";
 import { type FaultPort, PORT, WORD } from "./port.ts";
 
 const TWO_32 = 2 ** 32;
@@ -19,9 +19,11 @@ export class Filler {
   readonly #copyStruct: number;
   readonly #rangeStruct: number;
 
-  constructor(port: FaultPort) {
+  /** With `protects`, every copy installs its pages write-protected. */
+  constructor(port: FaultPort, protects = false) {
     this.#port = port;
     this.#words = port.words;
+    this.#words[WORD.COPY_MODE] = protects ? UFFDIO_COPY_MODE.WP : 0;
     this.#copyStruct = port.memory.address + PORT.COPY;
     this.#rangeStruct = port.memory.address + PORT.RANGE;
   }
@@ -96,6 +98,16 @@ export class Filler {
   continue(target: number, byteLength: number): number {
     this.stageRange(UFFDIO.CONTINUE, target, byteLength);
     return this.run(byteLength);
+  }
+
+  /** Write-protects the pages that are there. */
+  protect(target: number, byteLength: number): number {
+    this.stageRange(UFFDIO.WRITEPROTECT, target, byteLength);
+    const words = this.#words;
+    words[WORD.RANGE_MODE] = UFFDIO_WRITEPROTECT_MODE.WP;
+    const errno = this.run(byteLength);
+    words[WORD.RANGE_MODE] = 0;
+    return errno;
   }
 
   /** Takes the write protection away and wakes who waits for it. */

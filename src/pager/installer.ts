@@ -7,6 +7,7 @@ import { ERRNO, errnoName } from "../abi/errno.ts";
 import { hasBit, nextClear, nextSet, setBits } from "../base/bitmap.ts";
 import { hex, MinorfaultError } from "../base/errors.ts";
 import { COUNTER, type Counters } from "./counters.ts";
+import type { Evictor } from "./evictor.ts";
 import type { Filler } from "./filler.ts";
 import { addressOfPage, type Part } from "./regions.ts";
 import type { AddressableSource } from "./source.ts";
@@ -23,6 +24,7 @@ export interface InstallerOptions {
   readonly counters: Counters;
   /** Address of as many zeros as the largest page has bytes, for memory that does not take ZEROPAGE. */
   readonly zeros?: number;
+  readonly evictor?: Evictor | undefined;
   readonly onError: (error: MinorfaultError) => void;
 }
 
@@ -48,11 +50,14 @@ export class Installer {
     const target = addressOfPage(part, first);
     const byteLength = (until - first) * region.pageSize;
     let errno: number;
+    this.#options.evictor?.makeRoom(byteLength);
     // What the filler did last is not what this fill did, should the source throw.
     filler.errno = 0;
     filler.bytesDone = 0;
-    if (!isZero) {
-      const source = this.#addressOf(region.imageOffset + first * region.pageSize, byteLength);
+    const isSwapped = region.writes?.isSwapped(first) ?? false;
+    if (!isZero || isSwapped) {
+      const offset = region.imageOffset + first * region.pageSize;
+      const source = isSwapped ? region.writes!.swapAddress + offset : this.#addressOf(offset, byteLength);
       if (source < 0) return THREW;
       errno = filler.copy(target, source, byteLength);
     } else if (region.takesZeropage || zeros === undefined) {
@@ -138,7 +143,12 @@ export class Installer {
   /** The end of the missing pages of one kind that begin at `page`. */
   #runUntil(part: Part, page: number, until: number, isZero: boolean): number {
     const { region } = part;
-    const missingUntil = nextSet(region.resident, page, until);
+    let missingUntil = nextSet(region.resident, page, until);
+    if (region.writes !== undefined) {
+      const { swapped } = region.writes.bits;
+      const next = region.writes.isSwapped(page) ? nextClear : nextSet;
+      missingUntil = next(swapped, page, missingUntil);
+    }
     if (!region.hasZeros) return missingUntil;
     return isZero ? nextClear(region.zero, page, missingUntil) : nextSet(region.zero, page, missingUntil);
   }

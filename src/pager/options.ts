@@ -4,6 +4,9 @@
 // the guest's memory should contain.
 
 import type { MinorfaultError } from "../base/errors.ts";
+import type { FlushStep, WriteBits } from "./writes.ts";
+
+export type { FlushStep, WriteBits } from "./writes.ts";
 
 /** A registered range of the guest's memory, and where its content begins in the image. */
 export interface PagerRegion {
@@ -29,6 +32,8 @@ export type PagerImage =
  */
 export type PlacementChoice = "auto" | "same-cpu" | "spin" | "block";
 export type PlacementMode = Exclude<PlacementChoice, "auto">;
+
+export type WriteMode = "ignore" | "protect" | "track";
 
 /** The thread whose faults are served: for placement, and to notice when the guest ends. */
 export interface PagerGuest {
@@ -57,6 +62,15 @@ export interface PagerOptions {
   /** Default "auto". */
   readonly placement?: PlacementChoice;
   readonly guest?: PagerGuest;
+  /** Bytes that may be resident: before more is installed, pages are evicted. Only where the guest is this process. */
+  readonly budgetBytes?: number;
+  /**
+   * What to do about writes: `ignore` them (default); `protect`: install every page write-protected, for an owner who
+   * finds the written ones himself (WP_ASYNC); `track`: protect, take each first write's fault, and keep a bit of it.
+   */
+  readonly writes?: WriteMode;
+  /** Where written pages go that are evicted (with `track`): a file, used at the image's offsets. Ours is a duplicate. */
+  readonly swapDescriptor?: number;
   /** Told of every page that could not be served (ERR_HANDLER_FAILED and others); the pager goes on. */
   readonly onError?: (error: MinorfaultError) => void;
 }
@@ -79,6 +93,10 @@ export interface PagerStatistics {
   readonly bytesInstalled: number;
   /** Of these, bytes that were known to be zero and were not copied. */
   readonly bytesZeroed: number;
+  /** Dropped again to stay within the budget. */
+  readonly bytesEvicted: number;
+  /** Of these, bytes that were written to the swap file first. */
+  readonly bytesSwapped: number;
   /** Messages other than faults. */
   readonly events: number;
   /** Fills that the kernel put off (EAGAIN). */
@@ -138,6 +156,12 @@ export interface Pager {
   statistics(): PagerStatistics;
   /** One entry a region, in the order given. */
   residency(): readonly Residency[];
+  /** With `writes: "track"`: one entry a region, live, in the order given; else none. */
+  writes(): readonly WriteBits[];
+  /** With `writes: "track"`: marks what a flush has to make durable, or says how that ended. One flush at a time. */
+  flush(step: FlushStep): Promise<void>;
+  /** Lets the process end although this pager serves (false), or not. Default: a pager keeps it alive. */
+  keepAlive(on: boolean): void;
   /** Installs everything that is not there yet, piece by piece, faults first. One at a time. */
   installAll(options?: InstallOptions): Promise<void>;
   /**

@@ -6,7 +6,14 @@ import { MinorfaultError } from "../base/errors.ts";
 import { acceptInterrupts, affinity, close, local, mmap, munmap, threadId } from "../linux/index.ts";
 import { Bulk } from "./bulk.ts";
 import { openPort } from "./chain-port.ts";
-import { CONTROL, type EndNote, type ErrorNote, type PagerMessage, type WorkOrder } from "./control.ts";
+import {
+  CONTROL,
+  type EndNote,
+  type ErrorNote,
+  FLUSH_STEPS,
+  type PagerMessage,
+  type WorkOrder,
+} from "./control.ts";
 import { FaultLoop } from "./fault-loop.ts";
 import { Follower } from "./follower.ts";
 import type { PlacementReport } from "./options.ts";
@@ -15,12 +22,15 @@ import { rehearse } from "./rehearsal.ts";
 import { dismiss, fastest, selfTest } from "./self-test.ts";
 import { Server } from "./server.ts";
 import { type AddressableSource, MemorySource } from "./source.ts";
+import { Writes } from "./writes.ts";
 
 /** How long a pager that is closed goes on with what has arrived already. */
 const DRAIN_MS = 200;
 
 const order = workerData as WorkOrder;
 const { control, counters } = order;
+/** The last flush step that was taken up. */
+let flushed = 0;
 const now = (): number => performance.now();
 const tell = (message: PagerMessage): void => parentPort?.postMessage(message);
 const onError = (error: unknown): void => tell({ kind: "error", error: noteOf(error) });
@@ -46,6 +56,7 @@ function run(): EndNote {
     return { reason: "failed", error: noteOf(error) };
   } finally {
     if (server === undefined) close(local, order.fd);
+    if (order.swapFd >= 0) close(local, order.swapFd);
     server?.close();
   }
 }
@@ -81,7 +92,17 @@ function serve(server: Server): EndNote {
       return { reason: "closed" };
     }
     takeUpBulk(server);
+    takeUpFlush(server);
   }
+}
+
+function takeUpFlush(server: Server): void {
+  const id = Atomics.load(control, CONTROL.FLUSH);
+  if (id === flushed) return;
+  flushed = id;
+  const step = FLUSH_STEPS[control[CONTROL.FLUSH_STEP]!] ?? "failed";
+  for (const loop of server.loops) loop.flush(step);
+  tell({ kind: "flushed", id });
 }
 
 /** Begins, goes on with, or drops installing everything, as the control words say now. */
@@ -102,14 +123,25 @@ function addLoop(
 ): void {
   const port = openPort(fd);
   const onFork = (child: number, memory: RegionMap): void => addLoop(server, source, zeros, child, memory);
-  server.add(new FaultLoop({ port, regions, source, counters, now, zeros, onError, onFork }));
+  const { budgetBytes, swapFd } = order;
+  const budget = budgetBytes > 0 ? { caller: local, budgetBytes, swapFd } : undefined;
+  const protects = order.writes !== "ignore";
+  const parts = { port, regions, source, counters, zeros, protects, budget };
+  server.add(new FaultLoop({ ...parts, now, onError, onFork }));
 }
 
 function guestRegions(): RegionMap {
+  const swapAddress = order.swapFd < 0 ? 0 : mapUntilExit(order.swapBytes, MAP.SHARED, order.swapFd);
   const { regions, windowPages } = order;
   return new RegionMap(
-    regions.map(({ start, ...pages }) => {
-      const region = new Region({ ...pages, windowPages: pages.pageSize === PAGE_SIZE ? windowPages : 1 });
+    regions.map(({ start, writes: bits, ...pages }) => {
+      const region = new Region({
+        ...pages,
+        windowPages: pages.pageSize === PAGE_SIZE ? windowPages : 1,
+        writes: bits === undefined ? undefined : new Writes(bits, swapAddress),
+        isEvictable: order.budgetBytes > 0,
+        isProtected: order.writes !== "ignore",
+      });
       return wholePart(start, region);
     }),
   );
@@ -124,7 +156,8 @@ function mapImage(): AddressableSource {
 
 /** As many zeros as a huge page has, for memory that does not take ZEROPAGE; 0 where there is none such. */
 function zeroPage(): number {
-  if (order.regions.every(({ pageSize }) => pageSize === PAGE_SIZE)) return 0;
+  const takesZeropage = order.regions.every(({ pageSize }) => pageSize === PAGE_SIZE);
+  if (takesZeropage && order.writes === "ignore") return 0;
   return mapUntilExit(HUGE_PAGE_SIZE, MAP.PRIVATE | MAP.ANONYMOUS, -1);
 }
 

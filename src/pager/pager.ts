@@ -11,10 +11,11 @@ import { hasBit, setBits, wordsFor } from "../base/bitmap.ts";
 import { MinorfaultError } from "../base/errors.ts";
 import { close, duplicate, local, open, pidfdOpen, poll } from "../linux/index.ts";
 import { checkImage, checkPagerOptions } from "./check-options.ts";
-import { CONTROL, CONTROL_WORDS, type RegionOrder, type WorkOrder } from "./control.ts";
+import { CONTROL, CONTROL_WORDS, FLUSH_STEPS, type RegionOrder, type WorkOrder } from "./control.ts";
 import { COUNTER, makeCounters, readStatistics } from "./counters.ts";
 import { FILL_BYTES_MAX } from "./installer.ts";
 import type {
+  FlushStep,
   InstallOptions,
   Pager,
   PagerEnd,
@@ -24,6 +25,7 @@ import type {
   PagerStatistics,
   PlacementReport,
   Residency,
+  WriteBits,
 } from "./options.ts";
 import { TOUCHER_WORDS } from "./self-test.ts";
 import { WorkerLink } from "./worker-link.ts";
@@ -58,14 +60,18 @@ class WorkerPager implements Pager {
   readonly #counters = makeCounters();
   readonly #regions: readonly RegionOrder[];
   readonly #installs = new Map<number, () => void>();
+  readonly #flushes = new Map<number, () => void>();
   #placement: PlacementReport | undefined;
   #installId = 0;
+  #flushId = 0;
   #isEnded = false;
   #isGuestGone = false;
 
   constructor(options: PagerOptions, image: WorkOrder["image"]) {
     const { placement: asked = "auto", guest, plan, onError } = options;
-    this.#regions = options.regions.map((region) => regionOrder(region, options.zeroPages));
+    const { writes = "ignore", budgetBytes = 0, swapDescriptor } = options;
+    const tracks = writes === "track";
+    this.#regions = options.regions.map((region) => regionOrder(region, options.zeroPages, tracks));
     const watch = guest === undefined ? undefined : this.#watch(guest.pid);
     const known = asked === "auto" ? tested : { asked, mode: asked, why: "asked for" };
     const order: WorkOrder = {
@@ -78,10 +84,15 @@ class WorkerPager implements Pager {
       placement: known,
       tid: guest?.tid ?? guest?.pid ?? 0,
       toucher: known === undefined ? startToucher() : undefined,
+      budgetBytes,
+      writes,
+      swapFd: swapDescriptor === undefined ? -1 : duplicate(local, swapDescriptor),
+      swapBytes: Math.max(...options.regions.map((region) => region.imageOffset + region.byteLength)),
     };
     this.#link = new WorkerLink(order, {
       onError: (error) => onError?.(error),
       onInstalled: (id) => this.#installs.get(id)?.(),
+      onFlushed: (id) => this.#flushes.get(id)?.(),
     });
     this.ready = this.#link.ready.then((placement) => {
       this.#placement = placement;
@@ -91,6 +102,7 @@ class WorkerPager implements Pager {
       this.#isEnded = true;
       watch?.stop();
       for (const settle of this.#installs.values()) settle();
+      for (const settle of this.#flushes.values()) settle();
       return end.reason === "closed" && this.#isGuestGone ? { reason: "guest-gone" } : end;
     });
   }
@@ -158,7 +170,28 @@ class WorkerPager implements Pager {
     report();
   }
 
+  writes(): readonly WriteBits[] {
+    return this.#regions.flatMap(({ writes }) => (writes === undefined ? [] : [writes]));
+  }
+
+  async flush(step: FlushStep): Promise<void> {
+    if (this.#isEnded) throw new MinorfaultError("ERR_CLOSED", "This pager has ended");
+    const id = ++this.#flushId;
+    await new Promise<void>((resolve) => {
+      this.#flushes.set(id, resolve);
+      this.#link.order(CONTROL.FLUSH_STEP, FLUSH_STEPS.indexOf(step));
+      this.#link.request(CONTROL.FLUSH, id);
+    });
+    this.#flushes.delete(id);
+    if (this.#isEnded) throw new MinorfaultError("ERR_CLOSED", "This pager ended during a flush");
+  }
+
+  keepAlive(on: boolean): void {
+    this.#link.keepAlive(on);
+  }
+
   async close(): Promise<void> {
+    this.keepAlive(true);
     if (!this.#isEnded) this.#link.request(CONTROL.STOP, 1);
     await this.ended;
   }
@@ -196,7 +229,7 @@ function openImage(image: PagerImage): OpenImage {
 }
 
 /** A region with its bitmaps, in memory that both threads see. */
-function regionOrder(region: PagerRegion, zeroPages: Uint32Array | undefined): RegionOrder {
+function regionOrder(region: PagerRegion, zeroPages: Uint32Array | undefined, tracks: boolean): RegionOrder {
   const { start, byteLength, imageOffset, pageSize = PAGE_SIZE } = region;
   const pageCount = byteLength / pageSize;
   const bitmap = (): Uint32Array => new Uint32Array(new SharedArrayBuffer(wordsFor(pageCount) * 4));
@@ -211,7 +244,8 @@ function regionOrder(region: PagerRegion, zeroPages: Uint32Array | undefined): R
       hasZeros = true;
     }
   }
-  return { start, pageSize, pageCount, imageOffset, resident: bitmap(), zero, hasZeros };
+  const writes = tracks ? { written: bitmap(), swapped: bitmap(), flushing: bitmap() } : undefined;
+  return { start, pageSize, pageCount, imageOffset, resident: bitmap(), zero, hasZeros, writes };
 }
 
 /** The second thread of the self-test; it ends when it is dismissed. */

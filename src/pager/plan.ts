@@ -10,6 +10,7 @@
 // fill over a present page would stop with EEXIST. Pure.
 
 import { clearRunStart, nextClear, nextSet, setRunStart } from "../base/bitmap.ts";
+import type { Writes } from "./writes.ts";
 
 /** LIMIT: pages of a window. One fill holds the guest's mapping for its whole length: 2 MiB is 0.4 ms. */
 export const WINDOW_PAGES_MAX = 512;
@@ -54,4 +55,11 @@ export function clipToKind(page: number, isZero: boolean, zero: Uint32Array, run
     run.until = nextSet(zero, page, until);
     run.first = clearRunStart(zero, first, page + 1);
   }
+}
+
+/** Cuts the run down to the pages that have their bytes where `page` has them; answers whether that is the swap file. */
+export function planSwap(page: number, writes: Writes, run: PageRun): boolean {
+  const isSwapped = writes.isSwapped(page);
+  clipToKind(page, isSwapped, writes.bits.swapped, run);
+  return isSwapped;
 }

@@ -35,9 +35,11 @@ export const WORD = {
   READ_STAMP: (PORT.READ + ENTRY.STAMP) / 4,
   /** COPY: dst, src, len, mode, copy. */
   COPY: PORT.COPY / 4,
+  COPY_MODE: (PORT.COPY + 24) / 4,
   COPY_DONE: (PORT.COPY + 32) / 4,
   /** ZEROPAGE, POISON: start, len, mode, and bytes done. */
   RANGE: PORT.RANGE / 4,
+  RANGE_MODE: (PORT.RANGE + 16) / 4,
   RANGE_DONE: (PORT.RANGE + 24) / 4,
   MESSAGE: PORT.MESSAGE / 4,
 } as const;

@@ -12,6 +12,7 @@
 import { PAGE_SIZE } from "../abi/memory.ts";
 import { clearBits, setBits, wordsFor } from "../base/bitmap.ts";
 import { roundDown, roundUp } from "../base/range.ts";
+import type { Writes } from "./writes.ts";
 
 export interface RegionPages {
   readonly pageSize: number;
@@ -26,6 +27,12 @@ export interface RegionPages {
   readonly zero: Uint32Array;
   /** Whether `zero` has a bit. */
   readonly hasZeros: boolean;
+  /** Where writes are tracked. */
+  readonly writes?: Writes | undefined;
+  /** Pages are evicted here: one that is missing although it has been resident is fetched again, and is no zeros. */
+  readonly isEvictable?: boolean;
+  /** Pages are installed write-protected, which ZEROPAGE can't. */
+  readonly isProtected?: boolean;
 }
 
 export class Region implements RegionPages {
@@ -37,8 +44,10 @@ export class Region implements RegionPages {
   readonly zero: Uint32Array;
   /** Whether `zero` has ever had a bit: most regions need not look. */
   hasZeros: boolean;
-  /** Huge pages of hugetlb do not take UFFDIO_ZEROPAGE: zeros are copied there. */
+  /** Huge pages of hugetlb do not take UFFDIO_ZEROPAGE, nor does it protect: zeros are copied there. */
   readonly takesZeropage: boolean;
+  readonly writes: Writes | undefined;
+  readonly isEvictable: boolean;
 
   constructor(pages: RegionPages) {
     this.pageSize = pages.pageSize;
@@ -48,7 +57,9 @@ export class Region implements RegionPages {
     this.resident = pages.resident;
     this.zero = pages.zero;
     this.hasZeros = pages.hasZeros;
-    this.takesZeropage = pages.pageSize === PAGE_SIZE;
+    this.takesZeropage = pages.pageSize === PAGE_SIZE && !pages.isProtected;
+    this.writes = pages.writes;
+    this.isEvictable = pages.isEvictable ?? false;
   }
 
   /** Pages that the guest has dropped: their content is zeros from now on. */

@@ -19,7 +19,7 @@ import { roundDown } from "../base/range.ts";
 import { COUNTER, type Counters, recordLatency } from "./counters.ts";
 import type { Filler } from "./filler.ts";
 import type { Installer } from "./installer.ts";
-import { clipToKind, planRun } from "./plan.ts";
+import { clipToKind, planRun, planSwap } from "./plan.ts";
 import { addressOfPage, type Part, pageAt, type RegionMap, untilPage } from "./regions.ts";
 
 export interface ResolverOptions {
@@ -137,9 +137,10 @@ export class Resolver {
       // dropped it without an event, and then its content is zeros.
       run.first = page;
       run.until = page + 1;
-      return true;
+      return !region.isEvictable;
     }
     planRun(page, part.firstPage, untilPage(part), windowPages, region.resident, run);
+    if (region.writes !== undefined) planSwap(page, region.writes, run);
     if (!region.hasZeros) return false;
     const isZero = hasBit(region.zero, page);
     clipToKind(page, isZero, region.zero, run);
@@ -158,9 +159,13 @@ export class Resolver {
     return this.#afterSingle(fault, part, errno);
   }
 
-  /** This pager protects nothing: whoever did has to hear of the write otherwise. The guest goes on. */
+  /** A write to a protected page: it is noted where writes are tracked, and the guest goes on. */
   #unprotect(fault: Fault, part: Part): Outcome | Fault {
     const page = pageAt(part, fault.address);
+    const { writes, resident } = part.region;
+    // Evicted since: the thread has to find that out.
+    if (writes !== undefined && !hasBit(resident, page)) return this.#wake(part, page);
+    writes?.write(page);
     const errno = this.#filler.unprotect(addressOfPage(part, page), part.region.pageSize);
     return errno === 0 ? "WOKEN" : this.#afterSingle(fault, part, errno);
   }

@@ -16,6 +16,7 @@ const EXIT_MS = 500;
 export interface LinkListener {
   onError(error: MinorfaultError): void;
   onInstalled(id: number): void;
+  onFlushed(id: number): void;
 }
 
 export class WorkerLink {
@@ -24,12 +25,14 @@ export class WorkerLink {
   /** Resolves when the thread has ended. */
   readonly ended: Promise<PagerEnd>;
   readonly #control: Int32Array;
+  readonly #worker: Worker;
   readonly #atExit = (): void => this.#stopAtExit();
   #ringer: NodeJS.Timeout | undefined;
 
   constructor(order: WorkOrder, listener: LinkListener) {
     this.#control = order.control;
     const worker = new Worker(new URL("./pager-worker.js", import.meta.url), { workerData: order });
+    this.#worker = worker;
     const starting = setInterval(() => this.#interrupt(), START_MS);
     // Without this the end of the process would wait for ever for a thread that waits for faults.
     process.on("exit", this.#atExit);
@@ -43,6 +46,7 @@ export class WorkerLink {
       if (message.kind === "ready") serve(message.placement);
       else if (message.kind === "error") listener.onError(errorOf(message.error));
       else if (message.kind === "installed") listener.onInstalled(message.id);
+      else if (message.kind === "flushed") listener.onFlushed(message.id);
       else end = message.end;
     });
     worker.on("error", (error) => {
@@ -70,6 +74,12 @@ export class WorkerLink {
 
   get threadId(): number {
     return Atomics.load(this.#control, CONTROL.TID);
+  }
+
+  /** Whether the thread keeps the process alive. */
+  keepAlive(on: boolean): void {
+    if (on) this.#worker.ref();
+    else this.#worker.unref();
   }
 
   /** Writes a word of an order that `request` will complete. */

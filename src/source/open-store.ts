@@ -8,36 +8,50 @@
 
 import { fileURLToPath } from "node:url";
 import { MinorfaultError } from "../base/errors.ts";
+import { FileSource } from "./file-source.ts";
 import { FolderStore } from "./folder-store.ts";
+import type { HttpOptions } from "./http-store.ts";
 import { checkKey, type ObjectStore } from "./object-store.ts";
+import { OwningSource } from "./owning-source.ts";
 import type { PageSource } from "./page-source.ts";
+import { plain } from "./plain-url.ts";
 
 /** A scheme has at least two letters, so that C:\models is a path. */
 const SCHEME = /^([a-z][a-z0-9+.-]+):/i;
 
-export async function openStore(url: string): Promise<ObjectStore> {
+export interface StoreOptions {
+  readonly http?: HttpOptions;
+}
+
+export async function openStore(url: string, options: StoreOptions = {}): Promise<ObjectStore> {
   switch (schemeOf(url)) {
     case undefined:
       return new FolderStore(checkPath(url));
     case "file":
       return new FolderStore(filePath(url));
+    case "http":
+    case "https": {
+      const { HttpStore } = await import("./http-store.ts");
+      return new HttpStore(url, options.http);
+    }
     default:
       throw unknownStore(url);
   }
 }
 
-/** One object by its URL, as it is: a raw file. Closing it closes the store behind it. */
-export async function openSource(url: string): Promise<PageSource> {
+/** One object by its URL, as it is: a raw file. Closing it closes what was opened for it. */
+export async function openSource(url: string, options: StoreOptions = {}): Promise<PageSource> {
+  const scheme = schemeOf(url);
+  if (scheme === undefined) return FileSource.open(checkPath(url));
+  if (scheme === "file") return FileSource.open(filePath(url));
+  if (scheme === "http" || scheme === "https") {
+    const { openHttpSource } = await import("./http-store.ts");
+    return openHttpSource(url, options.http);
+  }
   const { store: storeUrl, name } = splitImageUrl(url);
-  const store = await openStore(storeUrl);
+  const store = await openStore(storeUrl, options);
   try {
-    const source = await store.open(name);
-    const close = source.close.bind(source);
-    source.close = async () => {
-      await close();
-      await store.close();
-    };
-    return source;
+    return new OwningSource(await store.open(name), store);
   } catch (error) {
     await store.close();
     throw error;
@@ -87,9 +101,4 @@ function filePath(url: string): string {
 
 function unknownStore(url: string): MinorfaultError {
   return new MinorfaultError("ERR_STORE_URL", `${plain(url)} is not a path, file:, http:, https: or s3: URL`);
-}
-
-/** A URL as it may be printed: what could be a secret is cut off. */
-export function plain(url: string): string {
-  return url.replace(/^([a-z][a-z0-9+.-]*:\/\/)[^/@]*@/i, "$1").replace(/[?#].*$/s, "");
 }

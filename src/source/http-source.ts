@@ -1,0 +1,124 @@
+// An object behind a web server as a source: one range request a read.
+//
+// Opening asks for the first byte, which tells whether the server honours ranges, the length, and what the object's
+// identity is (its ETag, or else its time of modification). Each read sends If-Match with a strong ETag, and checks
+// the answer's own ETag, range and total length: If-Match is chosen over If-Range because a mismatch is then
+// answered with 412 instead of with all of the new object.
+
+import { MinorfaultError } from "../base/errors.ts";
+import type { HttpClient, HttpHeaders } from "./http-client.ts";
+import { checkRange, type HttpIdentity, identify, text } from "./http-range.ts";
+import { checkRead, closedSource, type PageSource } from "./page-source.ts";
+
+/** LIMIT: redirects that one request follows. */
+const REDIRECTS_MAX = 5;
+const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
+
+export interface HttpTarget {
+  readonly client: HttpClient;
+  readonly url: URL;
+  /** Sent to the URL's own origin only. */
+  readonly headers: Readonly<Record<string, string>>;
+  /** For messages: no query, no credentials. */
+  readonly name: string;
+}
+
+export class HttpSource implements PageSource {
+  readonly name: string;
+  readonly byteLength: number;
+  readonly #target: HttpTarget;
+  readonly #identity: HttpIdentity;
+  readonly #closing = new AbortController();
+
+  private constructor(target: HttpTarget, identity: HttpIdentity) {
+    this.name = target.name;
+    this.byteLength = identity.byteLength;
+    this.#target = target;
+    this.#identity = identity;
+  }
+
+  static async open(target: HttpTarget, signal?: AbortSignal): Promise<HttpSource> {
+    let identity: HttpIdentity | undefined;
+    await request(target, { range: "bytes=0-0" }, signal, (status, headers) => {
+      identity = identify(status, headers, target.name);
+      // The one byte is read, so that the connection can be used again.
+      return status === 206 ? new Uint8Array(1) : undefined;
+    });
+    if (identity === undefined) throw new MinorfaultError("ERR_BUG", "An exchange ended without headers");
+    return new HttpSource(target, identity);
+  }
+
+  async read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+    if (this.#closing.signal.aborted) throw closedSource(this.name);
+    signal?.throwIfAborted();
+    const { byteLength } = target;
+    checkRead(this, offset, byteLength);
+    if (byteLength === 0) return;
+    const { etag } = this.#identity;
+    const headers = {
+      range: `bytes=${offset}-${offset + byteLength - 1}`,
+      // A weak tag never matches in If-Match; it is compared when the answer is there.
+      ...(etag === undefined || etag.startsWith("W/") ? {} : { "if-match": etag }),
+    };
+    const either = signal === undefined ? this.#closing.signal : anyOf(signal, this.#closing.signal);
+    await request(this.#target, headers, either, (status, answer) => {
+      checkRange(status, answer, this.name, this.#identity, offset, byteLength);
+      return target;
+    });
+  }
+
+  async close(): Promise<void> {
+    if (!this.#closing.signal.aborted) this.#closing.abort(closedSource(this.name));
+  }
+}
+
+function anyOf(a: AbortSignal, b: AbortSignal): AbortSignal {
+  return AbortSignal.any([a, b]);
+}
+
+/** One GET, redirects followed. `judge` sees the headers of the last answer and says where its body goes. */
+async function request(
+  target: HttpTarget,
+  headers: Readonly<Record<string, string>>,
+  signal: AbortSignal | undefined,
+  judge: (status: number, headers: HttpHeaders) => Uint8Array | undefined,
+): Promise<void> {
+  let url = target.url;
+  for (let redirects = 0; ; redirects++) {
+    let next: URL | undefined;
+    await target.client.exchange({
+      url,
+      name: target.name,
+      signal,
+      headers: {
+        "accept-encoding": "identity",
+        // What the store was opened with is for its own server, not for whom that points to.
+        ...(url.origin === target.url.origin ? target.headers : {}),
+        ...headers,
+      },
+      onHeaders: (status, answer) => {
+        if (!REDIRECTS.has(status)) return judge(status, answer);
+        next = redirected(url, text(answer, "location"), target.name);
+        return undefined;
+      },
+    });
+    if (next === undefined) return;
+    if (redirects === REDIRECTS_MAX) {
+      throw new MinorfaultError(
+        "ERR_SOURCE_FAILED",
+        `${target.name} was redirected more than ${REDIRECTS_MAX} times`,
+      );
+    }
+    url = next;
+  }
+}
+
+function redirected(from: URL, location: string | undefined, name: string): URL {
+  const to =
+    location === undefined || !URL.canParse(location, from.href) ? undefined : new URL(location, from);
+  const isSafe = to?.protocol === "https:" || (to?.protocol === "http:" && from.protocol === "http:");
+  if (to === undefined || !isSafe) {
+    throw new MinorfaultError("ERR_SOURCE_FAILED", `${name} was redirected to where we do not follow`);
+  }
+  return to;
+}

@@ -200,6 +200,16 @@ export const ERRORS = {
     meaning: "An optional package that this needs is not installed",
     hint: "Install the package that the message names beside minorfault",
   },
+  ERR_BAD_IMAGE: {
+    kind: "source",
+    meaning: "A manifest, an index or a pack of an image does not have the form that it must have",
+    hint: "The image is damaged or forged; nothing was installed from it. Pull or build it again",
+  },
+  ERR_IMAGE_VERSION: {
+    kind: "source",
+    meaning: "The image was made by a newer minorfault and cannot be read by this one",
+    hint: "Update minorfault, or build the image again",
+  },
   ERR_BUG: {
     kind: "bug",
     meaning: "An assertion of minorfault itself failed",

@@ -1,0 +1,183 @@
+// The manifest of an image: what people and programs ask first, and the hash from which everything else is checked.
+//
+// JSON whose last 83 bytes are `,\n  "sha256": "<64 digits>"\n}\n`, the hash being that of all bytes before them. So
+// a flipped bit in a guest's address is noticed as one in a page is, by readers in any language.
+//
+// Versions: a reader refuses a `version` above its own, and a feature in `requires` that it does not know. It
+// ignores fields that it does not know, and keeps them when it writes the manifest again.
+
+import { z } from "zod";
+import { MinorfaultError } from "../base/errors.ts";
+import { badImage, wrongBytes } from "./content.ts";
+import { sha256, toHex } from "./hash.ts";
+import {
+  ATTACHMENT_BYTES_MAX,
+  ATTACHMENTS_MAX,
+  FORMAT_NAME,
+  FORMAT_VERSION,
+  HUGE_PAGE_BYTES,
+  IMAGE_BYTES_MAX,
+  MANIFEST_BYTES_MAX,
+  NOTE_CHARACTERS_MAX,
+  NOTES_MAX,
+  PACK_BYTES_MAX,
+  PAGE_BYTES,
+  REGIONS_MAX,
+  ROOT_BYTES_MAX,
+  WORKING_SET_PAGES_MAX,
+  WORKING_SETS_MAX,
+} from "./limits.ts";
+import { NAME } from "./names.ts";
+import { isChunkSize } from "./root.ts";
+
+/** Features of `requires` that this reader knows: none is needed yet. */
+const FEATURES: ReadonlySet<string> = new Set();
+
+const name = z.string().regex(NAME);
+const hash = z.string().regex(/^[0-9a-f]{64}$/);
+const count = (max: number) => z.int().min(0).max(max);
+
+const region = z.looseObject({
+  name,
+  guestAddress: count(Number.MAX_SAFE_INTEGER),
+  /** Whole pages. */
+  byteLength: z.int().min(PAGE_BYTES).max(IMAGE_BYTES_MAX),
+  /** How many of them were given; what follows is zeros. */
+  dataBytes: count(IMAGE_BYTES_MAX),
+  /** In the image's flat space. */
+  offset: count(IMAGE_BYTES_MAX),
+  pageSize: z.union([z.literal(PAGE_BYTES), z.literal(HUGE_PAGE_BYTES)]),
+});
+
+const attachment = z.looseObject({
+  name,
+  byteLength: count(ATTACHMENT_BYTES_MAX),
+  sha256: hash,
+  pack: hash,
+  offset: count(PACK_BYTES_MAX),
+  storedBytes: count(ATTACHMENT_BYTES_MAX),
+  encoding: z.enum(["raw", "zstd"]),
+});
+
+const workingSet = z.looseObject({
+  name,
+  pack: hash,
+  packBytes: count(PACK_BYTES_MAX),
+  pages: z.int().min(1).max(WORKING_SET_PAGES_MAX),
+  listBytes: count(PACK_BYTES_MAX),
+  listSha256: hash,
+});
+
+const manifestSchema = z.looseObject({
+  format: z.literal(FORMAT_NAME),
+  version: z.literal(FORMAT_VERSION),
+  requires: z.array(z.string()).max(64),
+  name,
+  created: z.iso.datetime(),
+  chunkBytes: z.int().refine(isChunkSize),
+  codec: z.enum(["none", "zstd"]),
+  level: z.int().min(1).max(22).optional(),
+  byteLength: z.int().min(PAGE_BYTES).max(IMAGE_BYTES_MAX),
+  regions: z.array(region).min(1).max(REGIONS_MAX),
+  root: z.looseObject({ pack: hash, packBytes: count(ROOT_BYTES_MAX), sha256: hash }),
+  parent: z.looseObject({ name, root: hash }).optional(),
+  notes: z
+    .record(name, z.string().max(NOTE_CHARACTERS_MAX))
+    .refine((notes) => Object.keys(notes).length <= NOTES_MAX),
+  attachments: z.array(attachment).max(ATTACHMENTS_MAX),
+  workingSets: z.array(workingSet).max(WORKING_SETS_MAX),
+});
+
+export type Manifest = z.infer<typeof manifestSchema>;
+export type ManifestRegion = Manifest["regions"][number];
+export type ManifestAttachment = Manifest["attachments"][number];
+export type ManifestWorkingSet = Manifest["workingSets"][number];
+
+const TAIL_BYTES = 83;
+const TAIL = /^,\n {2}"sha256": "([0-9a-f]{64})"\n\}\n$/;
+
+export function encodeManifest(manifest: Manifest): Uint8Array {
+  const { sha256: _, ...fields } = manifest as Manifest & { sha256?: string };
+  const body = JSON.stringify(fields, null, 2).slice(0, -"\n}".length);
+  const bytes = Buffer.from(body);
+  const text = `${body},\n  "sha256": "${toHex(sha256(bytes))}"\n}\n`;
+  const whole = Buffer.from(text);
+  if (whole.byteLength > MANIFEST_BYTES_MAX) {
+    throw new MinorfaultError(
+      "ERR_LIMIT",
+      `The manifest has ${whole.byteLength} bytes, ${MANIFEST_BYTES_MAX} are allowed`,
+    );
+  }
+  return whole;
+}
+
+/** The manifest from its bytes: hash first, then version, then form, then what the numbers say together. */
+export function decodeManifest(bytes: Uint8Array, imageName: string): Manifest {
+  const fields = parse(bytes, imageName);
+  checkVersion(fields, imageName);
+  const result = manifestSchema.safeParse(fields);
+  if (!result.success) {
+    const [issue] = result.error.issues;
+    throw badImage(`The manifest of ${imageName} is wrong at ${issue?.path.join(".")}: ${issue?.message}`);
+  }
+  const manifest = result.data;
+  if (manifest.name !== imageName) {
+    throw badImage(`The manifest of ${imageName} is that of ${manifest.name}`);
+  }
+  checkTogether(manifest);
+  return manifest;
+}
+
+/** The hash that a manifest carries at its end, which pins all of an image. */
+export function manifestDigest(bytes: Uint8Array): string {
+  return toHex(sha256(bytes));
+}
+
+function parse(bytes: Uint8Array, imageName: string): unknown {
+  const end = bytes.byteLength - TAIL_BYTES;
+  const tail = end < 0 ? null : TAIL.exec(Buffer.from(bytes.subarray(end)).toString("latin1"));
+  if (tail === null) throw badImage(`The manifest of ${imageName} does not end with its SHA-256`);
+  const found = toHex(sha256(bytes.subarray(0, end)));
+  if (found !== tail[1]) {
+    throw wrongBytes(`The manifest of ${imageName} has the SHA-256 ${found} instead of ${tail[1]}`);
+  }
+  try {
+    return JSON.parse(Buffer.from(bytes).toString("utf8"));
+  } catch (cause) {
+    throw badImage(`The manifest of ${imageName} is not JSON`, cause);
+  }
+}
+
+function checkVersion(fields: unknown, imageName: string): void {
+  const { format, version, requires } = (fields ?? {}) as Record<string, unknown>;
+  if (format !== FORMAT_NAME) throw badImage(`The manifest of ${imageName} is not one of a ${FORMAT_NAME}`);
+  if (typeof version === "number" && version > FORMAT_VERSION) {
+    throw new MinorfaultError(
+      "ERR_IMAGE_VERSION",
+      `${imageName} has version ${version} of the format, this is a reader of version ${FORMAT_VERSION}`,
+    );
+  }
+  const unknown = Array.isArray(requires) ? requires.filter((feature) => !FEATURES.has(feature)) : [];
+  if (unknown.length > 0) {
+    throw new MinorfaultError("ERR_IMAGE_VERSION", `${imageName} requires ${unknown.join(", ")}`);
+  }
+}
+
+function checkTogether(manifest: Manifest): void {
+  const wrong = (reason: string) => badImage(`The manifest of ${manifest.name} is wrong: ${reason}`);
+  if (manifest.byteLength % manifest.chunkBytes !== 0) throw wrong("it does not end with a chunk");
+  let end = 0;
+  for (const { name, offset, byteLength, dataBytes, pageSize } of manifest.regions) {
+    if (offset < end || offset % Math.max(pageSize, manifest.chunkBytes) !== 0) {
+      throw wrong(`region ${name} begins at ${offset}`);
+    }
+    if (byteLength % pageSize !== 0 || dataBytes > byteLength)
+      throw wrong(`region ${name} has ${byteLength} bytes`);
+    end = offset + byteLength;
+    if (end > manifest.byteLength) throw wrong(`region ${name} ends beyond the image`);
+  }
+  for (const list of [manifest.regions, manifest.attachments, manifest.workingSets]) {
+    const names = new Set(list.map((each) => each.name));
+    if (names.size !== list.length) throw wrong("two things have one name");
+  }
+}

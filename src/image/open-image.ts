@@ -1,0 +1,259 @@
+// Opens an image: two objects are read, the manifest and the pack with the root index, whatever the image's size.
+
+import { MinorfaultError } from "../base/errors.ts";
+import { roundDown } from "../base/range.ts";
+import type { ObjectStore } from "../source/object-store.ts";
+import { openStore, splitImageUrl } from "../source/open-store.ts";
+import { checkRead } from "../source/page-source.ts";
+import { badImage, wrongBytes } from "./content.ts";
+import { fromHex } from "./hash.ts";
+import type { ChunkLocation, Image, ImageRegion, WorkingSetRun } from "./image.ts";
+import type { IndexRecord } from "./index-node.ts";
+import { IndexReader } from "./index-reader.ts";
+import { MANIFEST_BYTES_MAX, ROOT_BYTES_MAX } from "./limits.ts";
+import { decodeManifest, type Manifest, manifestDigest } from "./manifest.ts";
+import { manifestKey } from "./names.ts";
+import { PackReader } from "./pack-reader.ts";
+import { decodeRoot, type RootIndex } from "./root.ts";
+import { readWorkingSet } from "./working-set-reader.ts";
+
+export interface OpenOptions {
+  /** SHA-256 of the manifest that it must be: an image that was replaced or rolled back is refused. */
+  readonly digest?: string;
+  readonly signal?: AbortSignal;
+}
+
+/** Opens `folder/name`, `https://…/name` or `s3://bucket/prefix/name`; closing the image closes its store. */
+export async function openImage(url: string, options: OpenOptions = {}): Promise<Image> {
+  const { store: storeUrl, name } = splitImageUrl(url);
+  const store = await openStore(storeUrl);
+  try {
+    return await OpenedImage.open(store, name, options, () => store.close());
+  } catch (error) {
+    await store.close();
+    throw error;
+  }
+}
+
+/** Opens an image of a store that stays the caller's. */
+export async function openImageIn(
+  store: ObjectStore,
+  name: string,
+  options: OpenOptions = {},
+): Promise<OpenedImage> {
+  return OpenedImage.open(store, name, options, async () => {});
+}
+
+export interface LoadedManifest {
+  readonly manifest: Manifest;
+  readonly digest: string;
+}
+
+export async function loadManifest(
+  store: ObjectStore,
+  name: string,
+  signal?: AbortSignal,
+): Promise<LoadedManifest> {
+  const bytes = await store.get(manifestKey(name), MANIFEST_BYTES_MAX, signal);
+  return { manifest: decodeManifest(bytes, name), digest: manifestDigest(bytes) };
+}
+
+/** The root index that a manifest names. */
+export async function loadRoot(
+  packs: PackReader,
+  manifest: Manifest,
+  signal?: AbortSignal,
+): Promise<RootIndex> {
+  const { pack, packBytes, sha256 } = manifest.root;
+  const table = await packs.table(pack, signal);
+  const entry = table.entries[0];
+  if (table.entries.length !== 1 || entry?.kind !== "root" || table.byteLength !== packBytes) {
+    throw badImage(`The pack with the root index of ${manifest.name} is another one than the manifest says`);
+  }
+  if (entry.contentBytes > ROOT_BYTES_MAX) throw badImage(`The root index has ${entry.contentBytes} bytes`);
+  const place = { ...entry, hash: fromHex(sha256) };
+  const root = decodeRoot(await packs.content(pack, place, () => "the root index", signal));
+  if (root.chunkBytes !== manifest.chunkBytes || root.chunks * root.chunkBytes !== manifest.byteLength) {
+    throw badImage(
+      `The root index is of ${root.chunks} chunks of ${root.chunkBytes} bytes, not as the manifest says`,
+    );
+  }
+  return root;
+}
+
+export class OpenedImage implements Image {
+  readonly name: string;
+  readonly manifest: Manifest;
+  readonly digest: string;
+  readonly byteLength: number;
+  readonly chunkBytes: number;
+  readonly regions: readonly ImageRegion[];
+  /** For those within src/image: the index and the packs themselves. */
+  readonly index: IndexReader;
+  readonly packs: PackReader;
+  readonly #release: () => Promise<void>;
+  #closed = false;
+
+  private constructor(
+    loaded: LoadedManifest,
+    index: IndexReader,
+    packs: PackReader,
+    release: () => Promise<void>,
+  ) {
+    const { manifest, digest } = loaded;
+    this.name = `${packs.store.url}/${manifest.name}`;
+    this.manifest = manifest;
+    this.digest = digest;
+    this.byteLength = manifest.byteLength;
+    this.chunkBytes = manifest.chunkBytes;
+    this.regions = manifest.regions;
+    this.index = index;
+    this.packs = packs;
+    this.#release = release;
+  }
+
+  static async open(
+    store: ObjectStore,
+    name: string,
+    { digest, signal }: OpenOptions,
+    release: () => Promise<void>,
+  ): Promise<OpenedImage> {
+    const loaded = await loadManifest(store, name, signal);
+    if (digest !== undefined && digest !== loaded.digest) {
+      throw wrongBytes(`The manifest of ${name} has the SHA-256 ${loaded.digest} instead of ${digest}`);
+    }
+    const packs = new PackReader(store);
+    try {
+      const root = await loadRoot(packs, loaded.manifest, signal);
+      return new OpenedImage(loaded, new IndexReader(root, packs), packs, release);
+    } catch (error) {
+      await packs.close();
+      throw error;
+    }
+  }
+
+  locate(chunk: number): ChunkLocation | undefined | Promise<ChunkLocation | undefined> {
+    this.#check();
+    const found = this.index.locate(chunk);
+    return found instanceof Promise ? found.then((record) => this.#location(record)) : this.#location(found);
+  }
+
+  isZero(offset: number, byteLength: number): boolean | undefined {
+    checkRead(this, offset, byteLength);
+    const until = Math.ceil((offset + byteLength) / this.chunkBytes);
+    for (let chunk = Math.floor(offset / this.chunkBytes); chunk < until; chunk++) {
+      const record = this.index.peek(chunk);
+      if (record !== undefined) return record === "unknown" ? undefined : false;
+    }
+    return true;
+  }
+
+  async readChunk(chunk: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+    this.#checkTarget(target);
+    signal?.throwIfAborted();
+    const found = this.index.locate(chunk);
+    const record = found instanceof Promise ? await found : found;
+    if (record === undefined) target.fill(0);
+    else target.set(await this.contentOf(chunk, record, signal));
+  }
+
+  readChunkSync(chunk: number, target: Uint8Array): boolean {
+    this.#checkTarget(target);
+    let record = this.index.peek(chunk);
+    if (record === "unknown") {
+      const page = Math.floor(chunk / 1024);
+      if (!this.index.loadSync(page)) return false;
+      record = this.index.peek(chunk);
+    }
+    if (record === undefined) target.fill(0);
+    if (record === undefined || record === "unknown") return record === undefined;
+    const place = { ...record, contentBytes: this.chunkBytes };
+    const pack = this.index.root.packs.name(record.pack);
+    const content = this.packs.contentSync(pack, place, () => this.#chunkText(chunk));
+    if (content === undefined) return false;
+    target.set(content);
+    return true;
+  }
+
+  async read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+    this.#check();
+    checkRead(this, offset, target.byteLength);
+    let at = offset;
+    const until = offset + target.byteLength;
+    while (at < until) {
+      const chunkStart = roundDown(at, this.chunkBytes);
+      const end = Math.min(until, chunkStart + this.chunkBytes);
+      const part = target.subarray(at - offset, end - offset);
+      await this.#readPart(chunkStart / this.chunkBytes, at - chunkStart, part, signal);
+      at = end;
+    }
+  }
+
+  workingSets(): readonly string[] {
+    return this.manifest.workingSets.map(({ name }) => name);
+  }
+
+  readWorkingSet(name: string, signal?: AbortSignal): AsyncIterable<WorkingSetRun> {
+    this.#check();
+    const set = this.manifest.workingSets.find((each) => each.name === name);
+    if (set === undefined) throw missing(`${this.name} has no working set ${name}`);
+    return readWorkingSet(this.packs, set, this.byteLength, signal);
+  }
+
+  async readAttachment(name: string, signal?: AbortSignal): Promise<Uint8Array> {
+    this.#check();
+    const found = this.manifest.attachments.find((each) => each.name === name);
+    if (found === undefined) throw missing(`${this.name} has no attachment ${name}`);
+    const place = { ...found, hash: fromHex(found.sha256), contentBytes: found.byteLength };
+    return this.packs.content(found.pack, place, () => `attachment ${name} of ${this.name}`, signal);
+  }
+
+  /** The content of a chunk that is stored, verified. */
+  contentOf(chunk: number, record: IndexRecord, signal?: AbortSignal): Promise<Uint8Array> {
+    const place = { ...record, contentBytes: this.chunkBytes };
+    const pack = this.index.root.packs.name(record.pack);
+    return this.packs.content(pack, place, () => this.#chunkText(chunk), signal);
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.packs.close();
+    await this.#release();
+  }
+
+  async #readPart(chunk: number, from: number, part: Uint8Array, signal?: AbortSignal): Promise<void> {
+    signal?.throwIfAborted();
+    const found = this.index.locate(chunk);
+    const record = found instanceof Promise ? await found : found;
+    if (record === undefined) part.fill(0);
+    else part.set((await this.contentOf(chunk, record, signal)).subarray(from, from + part.byteLength));
+  }
+
+  #location(record: IndexRecord | undefined): ChunkLocation | undefined {
+    return record && { ...record, pack: this.index.root.packs.name(record.pack) };
+  }
+
+  #chunkText(chunk: number): string {
+    return `chunk ${chunk} of ${this.name}`;
+  }
+
+  #checkTarget(target: Uint8Array): void {
+    this.#check();
+    if (target.byteLength === this.chunkBytes) return;
+    throw new MinorfaultError(
+      "ERR_OUT_OF_RANGE",
+      `A chunk of ${this.name} has ${this.chunkBytes} bytes, not ${target.byteLength}`,
+    );
+  }
+
+  #check(): void {
+    if (this.#closed) throw new MinorfaultError("ERR_CLOSED", `${this.name} has been closed`);
+  }
+}
+
+function missing(message: string): MinorfaultError {
+  return new MinorfaultError("ERR_SOURCE_MISSING", message, {
+    hint: "`minorfault image inspect` lists what an image has",
+  });
+}

@@ -1,0 +1,171 @@
+// Reads from the packs of one store: keeps some of them open, and turns stored bytes into verified content.
+//
+// Where a source can be read without waiting (a local file), that is how it is read: an image behind a pager may not
+// wait for libuv's threads, which may be standing in faults that the read would end.
+
+import { MinorfaultError } from "../base/errors.ts";
+import type { ObjectStore } from "../source/object-store.ts";
+import type { PageSource } from "../source/page-source.ts";
+import { badImage, contentOf, type Stored } from "./content.ts";
+import { packKey } from "./names.ts";
+import {
+  decodePackTable,
+  PACK_ENTRY_BYTES,
+  PACK_FOOTER_BYTES,
+  type PackTable,
+  packTailBytes,
+  packText,
+} from "./pack.ts";
+
+/** LIMIT: packs that are open at once; those used longest ago are closed. */
+const OPEN_MAX = 128;
+/** Enough for the table of most packs, so that one read does. */
+const TAIL_GUESS = PACK_FOOTER_BYTES + 2048 * PACK_ENTRY_BYTES;
+
+interface Opened {
+  readonly opening: Promise<PageSource>;
+  source?: PageSource;
+  readers: number;
+}
+
+export interface Place extends Stored {
+  readonly offset: number;
+}
+
+export class PackReader {
+  readonly store: ObjectStore;
+  /** In the order of their use. */
+  readonly #opened = new Map<string, Opened>();
+
+  constructor(store: ObjectStore) {
+    this.store = store;
+  }
+
+  /** The content at a place of a pack, verified. */
+  async content(pack: string, place: Place, what: () => string, signal?: AbortSignal): Promise<Uint8Array> {
+    const stored = new Uint8Array(place.storedBytes);
+    await this.read(pack, place.offset, stored, signal);
+    return contentOf(stored, place, what);
+  }
+
+  /** The same without waiting; undefined when the pack is not open yet or can't be read so. */
+  contentSync(pack: string, place: Place, what: () => string): Uint8Array | undefined {
+    const opened = this.#opened.get(pack);
+    if (opened?.source?.readSync === undefined) return undefined;
+    this.#touch(pack, opened);
+    const stored = new Uint8Array(place.storedBytes);
+    checkWithin(opened.source, pack, place.offset, place.storedBytes);
+    opened.source.readSync(place.offset, stored);
+    return contentOf(stored, place, what);
+  }
+
+  /** Whether reads of this pack, which has been read from, are made at once. */
+  isSync(pack: string): boolean {
+    return this.#opened.get(pack)?.source?.readSync !== undefined;
+  }
+
+  /** Bytes of a pack as they are stored. */
+  async read(pack: string, offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+    await this.#with(pack, (source) => {
+      checkWithin(source, pack, offset, target.byteLength);
+      return fill(source, offset, target, signal);
+    });
+  }
+
+  /** The table of a pack; its name proves it. */
+  async table(pack: string, signal?: AbortSignal): Promise<PackTable> {
+    return this.#with(pack, async (source) => {
+      let tail = new Uint8Array(Math.min(source.byteLength, TAIL_GUESS));
+      await fill(source, source.byteLength - tail.byteLength, tail, signal);
+      const needed = packTailBytes(tail, pack);
+      if (needed > source.byteLength) throw badImage(`${packText(pack)} is shorter than its table`);
+      if (needed > tail.byteLength) {
+        tail = new Uint8Array(needed);
+        await fill(source, source.byteLength - needed, tail, signal);
+      }
+      return decodePackTable(tail, pack, source.byteLength);
+    });
+  }
+
+  async byteLength(pack: string): Promise<number> {
+    return this.#with(pack, async (source) => source.byteLength);
+  }
+
+  async close(): Promise<void> {
+    const all = [...this.#opened.values()];
+    this.#opened.clear();
+    await Promise.all(all.map((opened) => closeQuietly(opened)));
+  }
+
+  async #with<T>(pack: string, use: (source: PageSource) => Promise<T>): Promise<T> {
+    const opened = this.#opened.get(pack) ?? this.#open(pack);
+    this.#touch(pack, opened);
+    opened.readers++;
+    try {
+      return await use(opened.source ?? (await opened.opening));
+    } catch (error) {
+      // A pack that was replaced or whose server broke may be read again; then with a new source.
+      if (opened.source === undefined) this.#opened.delete(pack);
+      throw error;
+    } finally {
+      opened.readers--;
+      this.#closeSome();
+    }
+  }
+
+  #open(pack: string): Opened {
+    const opened: Opened = {
+      opening: this.store.open(packKey(pack)).then((source) => {
+        opened.source = source;
+        return source;
+      }),
+      readers: 0,
+    };
+    this.#opened.set(pack, opened);
+    return opened;
+  }
+
+  #touch(pack: string, opened: Opened): void {
+    this.#opened.delete(pack);
+    this.#opened.set(pack, opened);
+  }
+
+  #closeSome(): void {
+    if (this.#opened.size <= OPEN_MAX) return;
+    for (const [pack, opened] of this.#opened) {
+      if (opened.readers > 0) continue;
+      this.#opened.delete(pack);
+      void closeQuietly(opened);
+      if (this.#opened.size <= OPEN_MAX) return;
+    }
+  }
+}
+
+/** Fills the target without waiting where that is possible. */
+export async function fill(
+  source: PageSource,
+  offset: number,
+  target: Uint8Array,
+  signal?: AbortSignal,
+): Promise<void> {
+  signal?.throwIfAborted();
+  if (source.readSync !== undefined) source.readSync(offset, target);
+  else await source.read(offset, target, signal);
+}
+
+/** A record that points beyond its pack is the image's fault, not the caller's. */
+function checkWithin(source: PageSource, pack: string, offset: number, byteLength: number): void {
+  if (offset + byteLength <= source.byteLength) return;
+  throw badImage(
+    `${packText(pack)} has ${source.byteLength} bytes, content of ${byteLength} is said to be at ${offset}`,
+  );
+}
+
+async function closeQuietly(opened: Opened): Promise<void> {
+  try {
+    await (await opened.opening).close();
+  } catch (error) {
+    // What could not be opened needs no closing.
+    if (!(error instanceof MinorfaultError)) throw error;
+  }
+}

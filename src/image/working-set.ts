@@ -1,0 +1,135 @@
+// A working set: the pages that a guest touched, in the order in which it touched them, stored once more in that
+// order so that a replay is one sequential read.
+//
+//   pack    ┌ list ┬ frame 0 ┬ frame 1 ┬ … ┬ table ┐      frames of at most 256 KiB, hashed and compressed as one
+//
+//   list    ┌ header, 32 bytes ┬ frames: 48 bytes each ┬ runs: 8 bytes each ┐
+//
+// A run is pages that follow one another in memory and were touched one after the other. Runs of chunks that are
+// zeros in the image are marked and have no bytes; all others have theirs in the frames, one run after the other,
+// and no run goes over the end of a frame.
+
+import { badImage, checkBinaryVersion, ENCODINGS, type Encoding, hashAt } from "./content.ts";
+import { FORMAT_VERSION, FRAME_BYTES_MAX, HASH_BYTES, PAGE_BYTES, WORKING_SET_PAGES_MAX } from "./limits.ts";
+
+const MAGIC = "MFLTWSET";
+const HEADER_BYTES = 32;
+const FRAME_BYTES = 48;
+const RUN_BYTES = 8;
+const ZERO = 1;
+
+export interface PageRun {
+  /** In pages of 4 KiB of the flat space. */
+  readonly page: number;
+  readonly pages: number;
+  readonly isZero: boolean;
+}
+
+export interface Frame {
+  readonly hash: Uint8Array;
+  readonly storedBytes: number;
+  readonly contentBytes: number;
+  readonly encoding: Encoding;
+}
+
+export interface WorkingSetList {
+  readonly frames: readonly Frame[];
+  readonly runs: readonly PageRun[];
+}
+
+/** The most bytes that the list of a working set of so many pages can have. */
+export function listBytesMax(pages: number): number {
+  return HEADER_BYTES + pages * (FRAME_BYTES + RUN_BYTES);
+}
+
+export function encodeList({ frames, runs }: WorkingSetList): Uint8Array {
+  const bytes = new Uint8Array(HEADER_BYTES + frames.length * FRAME_BYTES + runs.length * RUN_BYTES);
+  const view = new DataView(bytes.buffer);
+  bytes.set(new TextEncoder().encode(MAGIC));
+  view.setUint32(8, FORMAT_VERSION, true);
+  view.setUint32(12, frames.length, true);
+  view.setUint32(16, runs.length, true);
+  view.setUint32(20, PAGE_BYTES, true);
+  let at = HEADER_BYTES;
+  for (const frame of frames) {
+    bytes.set(frame.hash, at);
+    view.setUint32(at + HASH_BYTES, frame.storedBytes, true);
+    view.setUint32(at + HASH_BYTES + 4, frame.contentBytes, true);
+    bytes[at + HASH_BYTES + 8] = ENCODINGS.indexOf(frame.encoding);
+    at += FRAME_BYTES;
+  }
+  for (const run of runs) {
+    view.setUint32(at, run.page, true);
+    view.setUint16(at + 4, run.pages, true);
+    view.setUint16(at + 6, run.isZero ? ZERO : 0, true);
+    at += RUN_BYTES;
+  }
+  return bytes;
+}
+
+/** The list from bytes whose hash has been checked; `imageBytes` bounds its pages. */
+export function decodeList(bytes: Uint8Array, imageBytes: number, what: string): WorkingSetList {
+  if (bytes.byteLength < HEADER_BYTES || new TextDecoder().decode(bytes.subarray(0, 8)) !== MAGIC) {
+    throw badImage(`${what} does not begin like one`);
+  }
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  checkBinaryVersion(view.getUint32(8, true), what);
+  const frameCount = view.getUint32(12, true);
+  const runCount = view.getUint32(16, true);
+  const expected = HEADER_BYTES + frameCount * FRAME_BYTES + runCount * RUN_BYTES;
+  if (bytes.byteLength !== expected || view.getUint32(20, true) !== PAGE_BYTES) {
+    throw badImage(`${what} has ${bytes.byteLength} bytes for ${frameCount} frames and ${runCount} runs`);
+  }
+  const frames = Array.from({ length: frameCount }, (_, index) =>
+    frameAt(bytes, view, HEADER_BYTES + index * FRAME_BYTES, what),
+  );
+  const runsAt = HEADER_BYTES + frameCount * FRAME_BYTES;
+  const runs = Array.from({ length: runCount }, (_, index) =>
+    runAt(view, runsAt + index * RUN_BYTES, imageBytes / PAGE_BYTES, what),
+  );
+  checkTogether(frames, runs, what);
+  return { frames, runs };
+}
+
+function frameAt(bytes: Uint8Array, view: DataView, at: number, what: string): Frame {
+  const storedBytes = view.getUint32(at + HASH_BYTES, true);
+  const contentBytes = view.getUint32(at + HASH_BYTES + 4, true);
+  const encoding = ENCODINGS[view.getUint8(at + HASH_BYTES + 8)];
+  const isRight = contentBytes <= FRAME_BYTES_MAX && contentBytes % PAGE_BYTES === 0 && contentBytes > 0;
+  if (encoding === undefined || !isRight || storedBytes > contentBytes || storedBytes === 0) {
+    throw badImage(`${what} has a frame of ${storedBytes} bytes for ${contentBytes}`);
+  }
+  if (encoding === "raw" && storedBytes !== contentBytes)
+    throw badImage(`${what} has a raw frame that is short`);
+  return { hash: hashAt(bytes, at), storedBytes, contentBytes, encoding };
+}
+
+function runAt(view: DataView, at: number, pagesMax: number, what: string): PageRun {
+  const page = view.getUint32(at, true);
+  const pages = view.getUint16(at + 4, true);
+  const flags = view.getUint16(at + 6, true);
+  if (pages === 0 || page + pages > pagesMax || flags > ZERO) {
+    throw badImage(`${what} has a run of ${pages} pages at page ${page}`);
+  }
+  return { page, pages, isZero: flags === ZERO };
+}
+
+/** The runs with bytes fill the frames exactly, and none goes over the end of one. */
+function checkTogether(frames: readonly Frame[], runs: readonly PageRun[], what: string): void {
+  let frame = 0;
+  let filled = 0;
+  let pages = 0;
+  for (const run of runs) {
+    pages += run.pages;
+    if (run.isZero) continue;
+    filled += run.pages * PAGE_BYTES;
+    const contentBytes = frames[frame]?.contentBytes ?? 0;
+    if (filled > contentBytes) throw badImage(`${what} has runs that do not fit its frames`);
+    if (filled < contentBytes) continue;
+    frame++;
+    filled = 0;
+  }
+  if (frame !== frames.length || filled !== 0 || pages > WORKING_SET_PAGES_MAX) {
+    throw badImage(`${what} has runs that do not fit its frames`);
+  }
+}

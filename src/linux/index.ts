@@ -1,3 +1,4 @@
+export * from "./address-range.ts";
 export * from "./arguments.ts";
 export * from "./chain.ts";
 export * from "./descriptors.ts";
@@ -14,3 +15,4 @@ export * from "./processes.ts";
 export * from "./sockets.ts";
 export * from "./syscall-numbers.ts";
 export * from "./threads.ts";
+export * from "./view.ts";

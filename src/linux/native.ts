@@ -44,6 +44,8 @@ export interface Native {
   readonly errno: () => number;
   /** The memory at an address, as it is: the view does not keep it mapped. */
   readonly view: (address: number, byteLength: number) => ArrayBuffer;
+  /** Where the bytes of a typed array are, now. */
+  readonly addressOfBytes: (bytes: Uint8Array) => number;
   /** The machine code at an address as a function without arguments and result. */
   readonly functionAt: (address: number) => () => void;
   /** The address of a function of libc, 0 when it has none of that name. */
@@ -86,6 +88,11 @@ function load(): Native {
     handle: number,
     name: string,
   ) => Integer;
+  const memmove = libc.func("int64_t memmove(void *, void *, size_t)") as (
+    target: Uint8Array,
+    source: Uint8Array,
+    byteLength: number,
+  ) => Integer;
   // syscall(2) and ioctl(2) are variadic in C; on both architectures variadic integers travel in the registers
   // that ordinary ones use, so plain prototypes are right and faster.
   return {
@@ -108,6 +115,8 @@ function load(): Native {
     sigaction: libc.func("int sigaction(int, int64_t, int64_t)") as Native["sigaction"],
     errno: () => koffi.errno(),
     view: (address, byteLength) => koffi.view(address, byteLength),
+    // A copy of nothing, which answers its target.
+    addressOfBytes: (bytes) => Number(memmove(bytes, bytes, 0)),
     functionAt: (address) => koffi.decode(BigInt(address), procedure) as () => void,
     addressOf: (name) => Number(dlsym(0, name)),
   };

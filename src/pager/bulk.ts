@@ -1,9 +1,13 @@
 // Installs everything that is not there yet, piece by piece, so that faults come first in between.
 
+import type { Range } from "../base/range.ts";
 import { COUNTER, type Counters } from "./counters.ts";
 import type { FaultLoop } from "./fault-loop.ts";
 import { FILL_BYTES_MAX } from "./installer.ts";
-import { type Part, untilPage } from "./regions.ts";
+import { type Part, pageAt, untilPage } from "./regions.ts";
+
+/** All addresses. */
+const EVERYTHING: Range = { start: 0, until: Number.MAX_SAFE_INTEGER };
 
 export type BulkState = "more" | "put-off" | "done";
 
@@ -12,16 +16,26 @@ export class Bulk {
   readonly id: number;
   readonly #loop: FaultLoop;
   readonly #counters: Counters;
-  readonly #pieceBytes: number;
+  readonly pieceBytes: number;
+  /** Addresses outside of it are left alone. */
+  readonly #range: Range;
   #parts: readonly Part[] = [];
   #part = 0;
   #page = 0;
+  #until = 0;
 
-  constructor(id: number, loop: FaultLoop, counters: Counters, pieceBytes: number = FILL_BYTES_MAX) {
+  constructor(
+    id: number,
+    loop: FaultLoop,
+    counters: Counters,
+    pieceBytes: number = FILL_BYTES_MAX,
+    range: Range = EVERYTHING,
+  ) {
     this.id = id;
+    this.#range = range;
     this.#loop = loop;
     this.#counters = counters;
-    this.#pieceBytes = pieceBytes;
+    this.pieceBytes = pieceBytes;
     this.#begin();
   }
 
@@ -33,9 +47,9 @@ export class Bulk {
     const part = this.#parts[this.#part];
     if (part === undefined) return "done";
     const { pageSize } = part.region;
-    const until = untilPage(part);
-    const pieceUntil = Math.min(until, this.#page + Math.max(1, Math.floor(this.#pieceBytes / pageSize)));
-    const page = installer.install(part, this.#page, pieceUntil, this.#pieceBytes);
+    const until = this.#until;
+    const pieceUntil = Math.min(until, this.#page + Math.max(1, Math.floor(this.pieceBytes / pageSize)));
+    const page = installer.install(part, this.#page, pieceUntil, this.pieceBytes);
     this.#counters[COUNTER.BULK_DONE]! += (page - this.#page) * pageSize;
     this.#page = page;
     if (page === until) this.#enter(this.#part + 1);
@@ -45,7 +59,7 @@ export class Bulk {
 
   #begin(): void {
     this.#parts = this.#loop.regions.parts;
-    const total = this.#parts.reduce((sum, { start, until }) => sum + until - start, 0);
+    const total = this.#parts.reduce((sum, part) => sum + this.#lengthWithin(part), 0);
     this.#counters[COUNTER.BULK_DONE] = 0;
     this.#counters[COUNTER.BULK_TOTAL] = total;
     this.#enter(0);
@@ -53,6 +67,18 @@ export class Bulk {
 
   #enter(index: number): void {
     this.#part = index;
-    this.#page = this.#parts[index]?.firstPage ?? 0;
+    const part = this.#parts[index];
+    if (part === undefined) return;
+    if (this.#lengthWithin(part) === 0) {
+      this.#enter(index + 1);
+      return;
+    }
+    const { start, until } = this.#range;
+    this.#page = start > part.start ? pageAt(part, start) : part.firstPage;
+    this.#until = until < part.until ? pageAt(part, until - 1) + 1 : untilPage(part);
+  }
+
+  #lengthWithin(part: Part): number {
+    return Math.max(0, Math.min(part.until, this.#range.until) - Math.max(part.start, this.#range.start));
   }
 }

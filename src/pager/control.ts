@@ -25,6 +25,9 @@ export const CONTROL = {
   /** The number of the flush step that is wanted, and which step it is (index of FLUSH_STEPS). */
   FLUSH: 8,
   FLUSH_STEP: 9,
+  /** The addresses that a bulk is limited to, two words each, low one first; an end of 0: everything. */
+  BULK_START: 10,
+  BULK_UNTIL: 12,
 } as const;
 
 export const CONTROL_WORDS = 16;

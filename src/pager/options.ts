@@ -4,6 +4,7 @@
 // the guest's memory should contain.
 
 import type { MinorfaultError } from "../base/errors.ts";
+import type { Range } from "../base/range.ts";
 import type { FlushStep, WriteBits } from "./writes.ts";
 
 export type { FlushStep, WriteBits } from "./writes.ts";
@@ -136,6 +137,8 @@ export interface InstallOptions {
   /** Stops the work; the promise rejects with the signal's reason. */
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: InstallProgress) => void;
+  /** Only what lies at these addresses. Default: all regions. */
+  readonly range?: Range;
   /** Bytes installed at once, at most and by default 2 MiB: less makes faults in between wait less. */
   readonly pieceBytes?: number;
 }

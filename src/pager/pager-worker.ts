@@ -3,6 +3,7 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { HUGE_PAGE_SIZE, MAP, PAGE_SIZE, PROT } from "../abi/memory.ts";
 import { MinorfaultError } from "../base/errors.ts";
+import type { Range } from "../base/range.ts";
 import { acceptInterrupts, affinity, close, local, mmap, munmap, threadId } from "../linux/index.ts";
 import { Bulk } from "./bulk.ts";
 import { openPort } from "./chain-port.ts";
@@ -111,7 +112,13 @@ function takeUpBulk(server: Server): void {
   const [loop] = server.loops;
   if (wanted === (server.bulk?.id ?? 0) || loop === undefined) return;
   const piece = control[CONTROL.BULK_PIECE]!;
-  server.bulk = wanted === 0 ? undefined : new Bulk(wanted, loop, counters, piece);
+  server.bulk = wanted === 0 ? undefined : new Bulk(wanted, loop, counters, piece, bulkRange());
+}
+
+function bulkRange(): Range | undefined {
+  const address = (word: number): number => control[word + 1]! * 2 ** 32 + (control[word]! >>> 0);
+  const until = address(CONTROL.BULK_UNTIL);
+  return until === 0 ? undefined : { start: address(CONTROL.BULK_START), until };
 }
 
 function addLoop(

@@ -34,6 +34,7 @@ const FAULT_AROUND_PAGES = 16;
 /** How often to look whether the guest still lives. */
 const GUEST_MS = 250;
 const PROGRESS_MS = 50;
+const TWO_32 = 2 ** 32;
 
 /** What the first self-test of this process has found: it holds for the next pagers too. */
 let tested: PlacementReport | undefined;
@@ -130,7 +131,7 @@ class WorkerPager implements Pager {
   }
 
   async installAll(options: InstallOptions = {}): Promise<void> {
-    const { signal, onProgress, pieceBytes = FILL_BYTES_MAX } = options;
+    const { signal, onProgress, pieceBytes = FILL_BYTES_MAX, range } = options;
     signal?.throwIfAborted();
     if (this.#isEnded) throw new MinorfaultError("ERR_CLOSED", "This pager has ended");
     if (this.#installs.size > 0) {
@@ -155,6 +156,8 @@ class WorkerPager implements Pager {
       await new Promise<void>((resolve) => {
         this.#installs.set(id, resolve);
         this.#link.order(CONTROL.BULK_PIECE, pieceBytes);
+        this.#orderAddress(CONTROL.BULK_START, range?.start ?? 0);
+        this.#orderAddress(CONTROL.BULK_UNTIL, range?.until ?? 0);
         this.#link.request(CONTROL.BULK, id);
       });
     } finally {
@@ -194,6 +197,11 @@ class WorkerPager implements Pager {
     this.keepAlive(true);
     if (!this.#isEnded) this.#link.request(CONTROL.STOP, 1);
     await this.ended;
+  }
+
+  #orderAddress(word: number, address: number): void {
+    this.#link.order(word, (address % TWO_32) | 0);
+    this.#link.order(word + 1, address / TWO_32);
   }
 
   /** Looks now and then whether the guest has ended: a blocked read of its userfaultfd would never tell. */

@@ -17,6 +17,8 @@ const CODES: Readonly<Record<string, ErrorCode>> = {
   ENFILE: "ERR_LIMIT",
 };
 
+const WRITING: ReadonlySet<string> = new Set(["create", "mkdir", "rename", "link"]);
+
 /** Failures that may pass: a disk's error, descriptors that others hold, an interrupted call. */
 const RETRYABLE: ReadonlySet<string> = new Set(["EIO", "EMFILE", "ENFILE", "EAGAIN", "EINTR", "ESTALE"]);
 
@@ -26,7 +28,9 @@ export function fileFailure(error: unknown, operation: string, name: string): un
   const errnoName = String(error.code);
   const errno = (constants.errno as Readonly<Record<string, number>>)[errnoName];
   if (errno === undefined) return error;
-  const code = CODES[errnoName] ?? "ERR_SOURCE_FAILED";
+  // To write below an object, or where others lie below, is a matter of the key.
+  const isMisplaced = WRITING.has(operation) && (errnoName === "EISDIR" || errnoName === "ENOTDIR");
+  const code = isMisplaced ? "ERR_STORE_PATH" : (CODES[errnoName] ?? "ERR_SOURCE_FAILED");
   return new MinorfaultError(code, `${operation} of ${name} failed with ${errnoName}`, {
     cause: error,
     errno,

@@ -25,7 +25,8 @@ export interface HttpRequest {
   readonly headers: Readonly<Record<string, string>>;
   /** For messages. */
   readonly name: string;
-  readonly signal?: AbortSignal | undefined;
+  /** Whichever is aborted first ends the exchange with its reason. */
+  readonly signals: readonly AbortSignal[];
   /** Where the body goes, or undefined to leave it: the exchange ends with the headers. Throws to refuse. */
   onHeaders(status: number, headers: HttpHeaders): Uint8Array | undefined;
 }
@@ -72,7 +73,7 @@ export class HttpClient {
     await this.prepare(request.url);
     const pool = this.#pools.get(request.url.origin);
     if (pool === undefined) throw new MinorfaultError("ERR_CLOSED", `${request.name} has been closed`);
-    request.signal?.throwIfAborted();
+    for (const signal of request.signals) signal.throwIfAborted();
     await new Exchange(request, this.#timeoutMs).run(pool);
   }
 
@@ -106,14 +107,14 @@ class Exchange {
   }
 
   async run(pool: Pool): Promise<void> {
-    const { url, headers, signal } = this.#request;
+    const { url, headers, signals } = this.#request;
     const done = new Promise<void>((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
     });
-    const onAbort = () => this.#fail(signal?.reason);
+    const onAbort = (event: Event) => this.#fail((event.target as AbortSignal).reason);
     const timer = setTimeout(() => this.#fail(this.#timeout()), this.#timeoutMs);
-    signal?.addEventListener("abort", onAbort, { once: true });
+    for (const signal of signals) signal.addEventListener("abort", onAbort, { once: true });
     try {
       pool.dispatch(
         { path: `${url.pathname}${url.search}`, method: "GET", headers: { ...headers } },
@@ -122,7 +123,7 @@ class Exchange {
       await done;
     } finally {
       clearTimeout(timer);
-      signal?.removeEventListener("abort", onAbort);
+      for (const signal of signals) signal.removeEventListener("abort", onAbort);
     }
   }
 

@@ -5,6 +5,7 @@
 // the answer's own ETag, range and total length: If-Match is chosen over If-Range because a mismatch is then
 // answered with 412 instead of with all of the new object.
 
+import { setMaxListeners } from "node:events";
 import { MinorfaultError } from "../base/errors.ts";
 import type { HttpClient, HttpHeaders } from "./http-client.ts";
 import { checkRange, type HttpIdentity, identify, text } from "./http-range.ts";
@@ -35,11 +36,14 @@ export class HttpSource implements PageSource {
     this.byteLength = identity.byteLength;
     this.#target = target;
     this.#identity = identity;
+    // Every read that is under way listens to it: as many as the caller makes.
+    setMaxListeners(0, this.#closing.signal);
   }
 
   static async open(target: HttpTarget, signal?: AbortSignal): Promise<HttpSource> {
     let identity: HttpIdentity | undefined;
-    await request(target, { range: "bytes=0-0" }, signal, (status, headers) => {
+    const signals = signal === undefined ? [] : [signal];
+    await request(target, { range: "bytes=0-0" }, signals, (status, headers) => {
       identity = identify(status, headers, target.name);
       // The one byte is read, so that the connection can be used again.
       return status === 206 ? new Uint8Array(1) : undefined;
@@ -60,8 +64,9 @@ export class HttpSource implements PageSource {
       // A weak tag never matches in If-Match; it is compared when the answer is there.
       ...(etag === undefined || etag.startsWith("W/") ? {} : { "if-match": etag }),
     };
-    const either = signal === undefined ? this.#closing.signal : anyOf(signal, this.#closing.signal);
-    await request(this.#target, headers, either, (status, answer) => {
+    const closing = this.#closing.signal;
+    const signals = signal === undefined ? [closing] : [closing, signal];
+    await request(this.#target, headers, signals, (status, answer) => {
       checkRange(status, answer, this.name, this.#identity, offset, byteLength);
       return target;
     });
@@ -72,15 +77,11 @@ export class HttpSource implements PageSource {
   }
 }
 
-function anyOf(a: AbortSignal, b: AbortSignal): AbortSignal {
-  return AbortSignal.any([a, b]);
-}
-
 /** One GET, redirects followed. `judge` sees the headers of the last answer and says where its body goes. */
 async function request(
   target: HttpTarget,
   headers: Readonly<Record<string, string>>,
-  signal: AbortSignal | undefined,
+  signals: readonly AbortSignal[],
   judge: (status: number, headers: HttpHeaders) => Uint8Array | undefined,
 ): Promise<void> {
   let url = target.url;
@@ -89,7 +90,7 @@ async function request(
     await target.client.exchange({
       url,
       name: target.name,
-      signal,
+      signals,
       headers: {
         "accept-encoding": "identity",
         // What the store was opened with is for its own server, not for whom that points to.

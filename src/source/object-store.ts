@@ -1,5 +1,6 @@
 // Where objects live: a folder, an HTTP server (read-only), a bucket. A key is a relative path of plain names
-// joined by "/", at most 1024 bytes; the same keys work in every store.
+// joined by "/", at most 1024 bytes; the same keys work in every store. A key is not the folder of another one as
+// well: with "a/b" there, "a" may be refused (ERR_STORE_PATH).
 //
 // LAW 1  `put` is atomic: whoever reads sees the whole object or none, whatever dies on the way.
 // LAW 2  With `ifAbsent` exactly one of several writers wins; the others get ERR_STORE_EXISTS.
@@ -38,6 +39,7 @@ export interface ObjectStore {
 
   delete(key: string, signal?: AbortSignal): Promise<void>;
 
+  /** Sources that were opened from it are closed before it, or fail with ERR_CLOSED afterwards. */
   close(): Promise<void>;
 }
 

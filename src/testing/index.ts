@@ -10,3 +10,4 @@ export { type Case, parseCases, type SystemName } from "./conformance/parse.ts";
 export { type Counts, countResults, failureLines, resultLines } from "./conformance/report.ts";
 export { type CaseResult, type Profile, type RunOptions, runCase, runCases } from "./conformance/run.ts";
 export type { Need } from "./conformance/scope.ts";
+export * from "./source/index.ts";

@@ -10,6 +10,7 @@ import { alternate, type Contestant, ratioOf } from "./rounds.ts";
 import type { Stand } from "./stand.ts";
 
 const GIB = 1024 ** 3;
+const C_HUGE = "C, 2 MiB huge pages";
 const POOL = "/proc/sys/vm/nr_hugepages";
 
 export interface BulkOptions {
@@ -36,6 +37,12 @@ export async function installEverything(options: BulkOptions): Promise<Group> {
   const pool = HugePagePool.raise(Math.ceil(byteLength / HUGE_PAGE_SIZE) + 8);
   const huge = "ours, 2 MiB huge pages";
   if (typeof pool !== "string") {
+    if (handlers !== undefined) {
+      contestants.push({
+        name: C_HUGE,
+        run: () => c(options, handlers, HUGE_PAGE_SIZE, true),
+      });
+    }
     contestants.push({ name: huge, run: () => ours(options, HUGE_PAGE_SIZE, HUGE_PAGE_SIZE) });
   }
   try {
@@ -47,6 +54,9 @@ export async function installEverything(options: BulkOptions): Promise<Group> {
       verdicts.push(atLeast(`${name} pieces, ours : C`, ratio, 0.95));
     }
     if (typeof pool !== "string") {
+      if (handlers !== undefined) {
+        verdicts.push(atLeast("2 MiB huge pages, ours : C", ratioOf(series, "rate", huge, C_HUGE), 0.95));
+      }
       verdicts.push(
         atLeast("huge pages : 2 MiB pieces", ratioOf(series, "rate", huge, "ours, 2 MiB pieces"), 3),
       );
@@ -73,8 +83,9 @@ async function c(
   { stand, byteLength }: BulkOptions,
   handlers: CHandlers,
   piece: number,
+  huge = false,
 ): Promise<{ rate: number }> {
-  const range = stand.map(byteLength);
+  const range = stand.map(byteLength, { huge });
   try {
     const cpu = stand.other ?? stand.home;
     const nanoseconds = await handlers.bulk(stand.post(range, cpu), byteLength, piece);

@@ -82,7 +82,13 @@ async function fault(rounds: number, isQuick: boolean, only: string | undefined)
     latency: () => oneFaultAtATime(latency),
     placement: () => placements(latency),
     touch: () =>
-      touchMuch({ ...shared, byteLength: big, partBytes: (64 * MIB) / scale, windows: [16, 128, 512] }),
+      touchMuch({
+        ...shared,
+        byteLength: big,
+        partBytes: (64 * MIB) / scale,
+        windows: [16, 128, 512],
+        window: 128,
+      }),
     bulk: () => installEverything({ ...shared, byteLength: big }),
   };
   const groups: Group[] = [];

@@ -18,6 +18,8 @@ import type { PlacementMode } from "./options.ts";
 
 /** Messages between two looks at commands and at the guest's CPU: about a millisecond at full speed. */
 const MESSAGES_MAX = 256;
+/** What small pieces of a bulk may add up to before faults are looked for again: a tenth of a millisecond's work. */
+const ROUND_BYTES = 256 * 1024;
 /** How long a spinning server goes on without a fault: some ten times what a sleep and a wake cost. */
 const SPIN_MS = 1;
 
@@ -64,12 +66,11 @@ export class Server {
     while (!shouldStop()) {
       if (this.#bulk !== undefined || this.#loops.some((loop) => loop.resolver.isWaiting)) {
         this.#work(onBulkDone);
-      } else if (this.#options.mode === "spin") {
-        this.#spin(shouldStop);
       } else {
-        this.#wait();
+        if (this.#options.mode === "spin") this.#spin(shouldStop);
+        else this.#wait();
+        this.#follow();
       }
-      this.#follow();
       this.#retire();
       if (this.#loops.length === 0) return false;
     }
@@ -134,17 +135,25 @@ export class Server {
       this.#pump(loop);
       if (loop.resolver.isWaiting) loop.resolver.retry();
     }
-    let state: BulkState = "put-off";
-    if (this.#bulk !== undefined) {
-      state = this.#bulk.step();
-      if (state === "done") {
-        const bulk = this.#bulk;
-        this.bulk = undefined;
-        onBulkDone(bulk);
-      }
+    const state = this.#bulkRound();
+    if (state === "done" && this.#bulk !== undefined) {
+      const bulk = this.#bulk;
+      this.bulk = undefined;
+      onBulkDone(bulk);
     }
     // The one whose event we have read has to run before the system takes fills again.
     if (state === "put-off" && messages(counters) === served) local.call("sched_yield");
+  }
+
+  /** As many pieces as may come before the next look at messages. */
+  #bulkRound(): BulkState {
+    const bulk = this.#bulk;
+    if (bulk === undefined) return "put-off";
+    let state = bulk.step();
+    for (let bytes = bulk.pieceBytes; state === "more" && bytes < ROUND_BYTES; bytes += bulk.pieceBytes) {
+      state = bulk.step();
+    }
+    return state;
   }
 
   #poll(): void {

@@ -8,27 +8,33 @@ import { parseArgs } from "node:util";
 import { installEverything } from "./bulk.ts";
 import { CHandlers } from "./c-handler.ts";
 import { oneFaultAtATime, placements } from "./latency.ts";
-import { LoadMeter } from "./load.ts";
+import { LoadMeter, NOISE_MAX } from "./load.ts";
 import { type Group, printGroup, verdictText } from "./report.ts";
+import { software } from "./software.ts";
 import { Stand, warmMemory } from "./stand.ts";
 import { touchMuch } from "./touch.ts";
 
 const MIB = 1024 * 1024;
+/** How long to wait for a quiet moment before each group. */
+const QUIET_S = 20;
 const RESULTS = "bench/results/fault.json";
 
-const HELP = `npm run bench -- fault [options]
+const HELP = `npm run bench -- fault|software [options]
 
-Measures what serving page faults costs, side by side with the same handler in C, in alternating rounds.
+fault      what serving page faults costs, side by side with the same handler in C, in alternating rounds;
+           then how fast the software implementation is
+software   the latter alone; runs anywhere
 
   --rounds N     rounds that count (default 5; one more before them for warmth)
   --quick        little memory and 3 rounds: to see that it works, not for figures
-  --only GROUP   latency, placement, touch or bulk
+  --only GROUP   latency, placement, touch, bulk or software
   --json FILE    where the results go (default ${RESULTS}; with --quick nowhere)
   --help
 
 Needs a machine on which nobody else works; what others used is printed with each group.`;
 
-const GROUPS = ["latency", "placement", "touch", "bulk"] as const;
+const GROUPS = ["latency", "placement", "touch", "bulk", "software"] as const;
+type GroupName = (typeof GROUPS)[number];
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
@@ -47,13 +53,13 @@ async function main(): Promise<number> {
   }
   const [what = "fault"] = positionals;
   const rounds = Number(values.rounds ?? (values.quick ? 3 : 5));
-  const isGroup = values.only === undefined || (GROUPS as readonly string[]).includes(values.only);
-  if (what !== "fault" || !Number.isInteger(rounds) || rounds < 1 || !isGroup) {
+  const names = namesOf(what, values.only);
+  if (names === undefined || !Number.isInteger(rounds) || rounds < 1) {
     console.error(HELP);
     return 2;
   }
-  const file = values.json ?? (values.quick || values.only !== undefined ? undefined : RESULTS);
-  const groups = await fault(rounds, values.quick, values.only);
+  const file = values.json ?? (values.quick || names.length < GROUPS.length ? undefined : RESULTS);
+  const groups = await measure(names, rounds, values.quick);
   const verdicts = groups.flatMap((group) => group.verdicts);
   const missed = verdicts.filter(({ met }) => !met);
   console.log(`\n${verdicts.length - missed.length} of ${verdicts.length} targets met`);
@@ -66,11 +72,43 @@ async function main(): Promise<number> {
   return missed.length === 0 ? 0 : 1;
 }
 
-async function fault(rounds: number, isQuick: boolean, only: string | undefined): Promise<Group[]> {
+/** The groups that are asked for; undefined when there is no such thing. */
+function namesOf(what: string, only: string | undefined): readonly GroupName[] | undefined {
+  const names = GROUPS.filter((name) => only === undefined || name === only);
+  if (names.length === 0 || (what !== "fault" && what !== "software")) return undefined;
+  return what === "fault" ? names : ["software"];
+}
+
+async function measure(names: readonly GroupName[], rounds: number, isQuick: boolean): Promise<Group[]> {
+  const meter = new LoadMeter();
+  const groups: Group[] = [];
+  const add = async (run: () => Promise<readonly Group[]>): Promise<void> => {
+    const load = await meter.quiet(isQuick ? 0 : QUIET_S);
+    if (load.foreign + load.stolen > NOISE_MAX) {
+      console.log("\nOthers are working on this machine: the figures that follow are not to be trusted");
+    }
+    for (const group of await run()) {
+      printGroup(group);
+      groups.push(group);
+    }
+  };
+  const onKernel = names.filter((name) => name !== "software");
+  if (onKernel.length > 0) await measureKernel(onKernel, rounds, isQuick, meter, add);
+  if (names.includes("software")) await add(() => software({ rounds, quick: isQuick, meter }));
+  return groups;
+}
+
+/** The groups that need userfaultfd, a guest, and for comparison gcc. */
+async function measureKernel(
+  names: readonly Exclude<GroupName, "software">[],
+  rounds: number,
+  isQuick: boolean,
+  meter: LoadMeter,
+  add: (run: () => Promise<readonly Group[]>) => Promise<void>,
+): Promise<void> {
   const scale = isQuick ? 16 : 1;
   const big = (1024 * MIB) / scale;
   warmMemory(Math.min(3 * big, totalmem() / 2));
-  const meter = new LoadMeter();
   const compiled = CHandlers.compile(meter);
   if (typeof compiled === "string") console.log(`No rows of C: ${compiled}`);
   const handlers = typeof compiled === "string" ? undefined : compiled;
@@ -78,34 +116,19 @@ async function fault(rounds: number, isQuick: boolean, only: string | undefined)
   const stand = new Stand(big, meter);
   const shared = { stand, meter, handlers, rounds };
   const latency = { ...shared, fast: 16384 / scale, slow: 4096 / scale };
-  const run: Record<(typeof GROUPS)[number], () => Promise<Group>> = {
+  const touch = { byteLength: big, partBytes: (64 * MIB) / scale, windows: [16, 128, 512], window: 128 };
+  const run = {
     latency: () => oneFaultAtATime(latency),
     placement: () => placements(latency),
-    touch: () =>
-      touchMuch({
-        ...shared,
-        byteLength: big,
-        partBytes: (64 * MIB) / scale,
-        windows: [16, 128, 512],
-        window: 128,
-      }),
+    touch: () => touchMuch({ ...shared, ...touch }),
     bulk: () => installEverything({ ...shared, byteLength: big }),
   };
-  const groups: Group[] = [];
   try {
-    for (const name of GROUPS) {
-      if (only !== undefined && only !== name) continue;
-      const load = await meter.quiet(isQuick ? 0 : 20);
-      if (load.foreign + load.stolen > 0.15) console.log("Others are working on this machine.");
-      const group = await run[name]();
-      printGroup(group);
-      groups.push(group);
-    }
+    for (const name of names) await add(async () => [await run[name]()]);
   } finally {
     stand.close();
     await handlers?.close();
   }
-  return groups;
 }
 
 function machine(): Record<string, unknown> {

@@ -9,6 +9,7 @@ import { O } from "../abi/memory.ts";
 import type { Caller } from "../abi/system.ts";
 import { type FeatureName, UFFD_FEATURE, UFFD_OPEN, USERFAULTFD_IOC_NEW } from "../abi/userfaultfd.ts";
 import { MinorfaultError } from "../base/errors.ts";
+import { putString } from "../linux/arguments.ts";
 import { Ioctls } from "./ioctls.ts";
 import { SystemUserfaultfd } from "./userfaultfd.ts";
 
@@ -47,10 +48,7 @@ export function openDescriptor(caller: Caller, way: OpenWay, nonBlocking: boolea
 
 /** openat(2) of an absolute path: the descriptor, or a negative errno. */
 export function openPath(caller: Caller, path: string, flags: number): number {
-  const { scratch } = caller;
-  const bytes = new TextEncoder().encode(`${path}\0`);
-  scratch.bytes.set(bytes);
-  return caller.call("openat", AT_FDCWD, scratch.address, flags, 0);
+  return caller.call("openat", AT_FDCWD, putString(caller, 0, path), flags, 0);
 }
 
 /**

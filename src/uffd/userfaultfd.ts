@@ -2,9 +2,7 @@
 // same. It adds to `Ioctls` what the contract promises: checks before, typed errors after, and an end.
 
 import { ERRNO, errnoName } from "../abi/errno.ts";
-import { POLL } from "../abi/memory.ts";
-import { UFFD_MSG_SIZE, type UffdMessage } from "../abi/message.ts";
-import { writeWord } from "../abi/structs.ts";
+import type { UffdMessage } from "../abi/message.ts";
 import type { Caller } from "../abi/system.ts";
 import {
   UFFDIO_CONTINUE_MODE,
@@ -15,6 +13,7 @@ import {
   UFFDIO_ZEROPAGE_MODE,
 } from "../abi/userfaultfd.ts";
 import { hex, MinorfaultError } from "../base/errors.ts";
+import { poll } from "../linux/poll.ts";
 import { checkBytes, checkNumber, checkPages } from "./arguments.ts";
 import type { FillOptions, FillResult, RegisterModes, Staging, Userfaultfd } from "./contract.ts";
 import { type FillAnswer, Ioctls } from "./ioctls.ts";
@@ -168,19 +167,7 @@ export class SystemUserfaultfd implements Userfaultfd {
 
   wait(timeoutMs: number): boolean {
     this.#checkOpen();
-    const { scratch } = this.#caller;
-    // struct pollfd { int fd; short events, revents; } and struct timespec behind the space of the messages.
-    const pollfd = 128 + MESSAGES_MAX * UFFD_MSG_SIZE;
-    const timespec = pollfd + 8;
-    scratch.view.setInt32(pollfd, this.fd, true);
-    scratch.view.setInt16(pollfd + 4, POLL.IN, true);
-    scratch.view.setInt16(pollfd + 6, 0, true);
-    writeWord(scratch.view, timespec, Math.floor(timeoutMs / 1000));
-    writeWord(scratch.view, timespec + 8, (timeoutMs % 1000) * 1e6);
-    const deadline = timeoutMs < 0 ? 0 : scratch.address + timespec;
-    const ready = this.#caller.call("ppoll", scratch.address + pollfd, 1, deadline, 0, 8);
-    if (ready < 0 && -ready !== ERRNO.EINTR) this.#throw("ppoll", -ready);
-    return ready > 0;
+    return poll(this.#caller, [{ fd: this.fd }], timeoutMs)[0] !== 0;
   }
 
   duplicate(): Userfaultfd {

@@ -18,13 +18,13 @@ const READ_BYTES_MAX = 2 ** 30;
 export class FileSource implements PageSource {
   readonly name: string;
   readonly byteLength: number;
-  readonly #identity: string;
+  readonly identity: string;
   #fd: number;
 
   private constructor(name: string, fd: number, stats: BigIntStats) {
     this.name = name;
     this.byteLength = Number(stats.size);
-    this.#identity = identity(stats);
+    this.identity = identity(stats);
     this.#fd = fd;
   }
 
@@ -55,7 +55,7 @@ export class FileSource implements PageSource {
     checkRead(this, offset, target.byteLength);
     const length = this.#fill(offset, target);
     const now = fileCall("fstat", this.name, () => fstatSync(this.#fd, { bigint: true }));
-    if (identity(now) !== this.#identity) {
+    if (identity(now) !== this.identity) {
       throw new MinorfaultError("ERR_SOURCE_CHANGED", `${this.name} was written to while it was open`);
     }
     if (length < target.byteLength) {

@@ -27,6 +27,7 @@ export interface HttpTarget {
 export class HttpSource implements PageSource {
   readonly name: string;
   readonly byteLength: number;
+  readonly identity?: string;
   readonly #target: HttpTarget;
   readonly #identity: HttpIdentity;
   readonly #closing = new AbortController();
@@ -34,6 +35,8 @@ export class HttpSource implements PageSource {
   private constructor(target: HttpTarget, identity: HttpIdentity) {
     this.name = target.name;
     this.byteLength = identity.byteLength;
+    // Without a strong tag nobody can say that two objects are byte for byte the same.
+    if (isStrong(identity.etag)) this.identity = `${target.name} ${identity.etag} ${identity.byteLength}`;
     this.#target = target;
     this.#identity = identity;
     // Every read that is under way listens to it: as many as the caller makes.
@@ -62,7 +65,7 @@ export class HttpSource implements PageSource {
     const headers = {
       range: `bytes=${offset}-${offset + byteLength - 1}`,
       // A weak tag never matches in If-Match; it is compared when the answer is there.
-      ...(etag === undefined || etag.startsWith("W/") ? {} : { "if-match": etag }),
+      ...(isStrong(etag) ? { "if-match": etag } : {}),
     };
     const closing = this.#closing.signal;
     const signals = signal === undefined ? [closing] : [closing, signal];
@@ -75,6 +78,10 @@ export class HttpSource implements PageSource {
   async close(): Promise<void> {
     if (!this.#closing.signal.aborted) this.#closing.abort(closedSource(this.name));
   }
+}
+
+function isStrong(etag: string | undefined): etag is string {
+  return etag?.startsWith('"') === true;
 }
 
 /** One GET, redirects followed. `judge` sees the headers of the last answer and says where its body goes. */

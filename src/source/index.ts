@@ -1,3 +1,5 @@
+export { type CacheOptions, CachingSource } from "./caching-source.ts";
+export { type CoalesceOptions, CoalescingSource } from "./coalescing-source.ts";
 export {
   type Codec,
   type CodecImplementation,
@@ -9,8 +11,15 @@ export {
   LEVEL_MAX,
   LEVEL_MIN,
 } from "./codec.ts";
+export { CountingSource, type SourceCounters } from "./counting-source.ts";
+export { CACHE_BYTES_MIN, type CacheCounters, DiskCache, type DiskCacheOptions } from "./disk-cache.ts";
 export { FileSource } from "./file-source.ts";
 export { FolderStore } from "./folder-store.ts";
+export { type HardenOptions, harden } from "./hardened-source.ts";
+export { HedgedSource, type HedgeOptions } from "./hedged-source.ts";
+export type { HttpOptions } from "./http-store.ts";
+export { LayeredSource } from "./layered-source.ts";
+export { Lanes, type LanesOptions, LimitedSource } from "./limited-source.ts";
 export { MemorySource } from "./memory-source.ts";
 export {
   checkKey,
@@ -21,6 +30,8 @@ export {
   type ObjectStore,
   type PutOptions,
 } from "./object-store.ts";
-export { openSource, openStore, splitImageUrl } from "./open-store.ts";
+export { openSource, openStore, type StoreOptions, splitImageUrl } from "./open-store.ts";
 export { checkRead, type PageSource } from "./page-source.ts";
+export { RetryingSource, type RetryOptions } from "./retrying-source.ts";
+export { systemTimers, type Timers } from "./timers.ts";
 export { ZeroSource } from "./zero-source.ts";

@@ -8,10 +8,12 @@ export interface Closable {
 }
 
 export class OwningSource extends LayeredSource {
+  readonly readSync?: (offset: number, target: Uint8Array) => void;
   readonly #owned: Closable;
 
   constructor(inner: PageSource, owned: Closable) {
     super(inner);
+    if (inner.readSync !== undefined) this.readSync = inner.readSync.bind(inner);
     this.#owned = owned;
   }
 

@@ -1,6 +1,7 @@
 // Where bytes come from: the one seam between a pager or an image and the world.
 //
-// LAW 1  `read` fills the target wholly or throws; what a target holds after a failure means nothing.
+// LAW 1  `read` fills the target wholly or throws; what a target holds after a failure means nothing. Once the
+//        promise has settled, nothing writes to the target any more.
 // LAW 2  All reads of one source are of one version of the content: a replaced object is ERR_SOURCE_CHANGED,
 //        never a mixture.
 // LAW 3  A read beyond the end is the caller's mistake (ERR_OUT_OF_RANGE), known before anything is asked.
@@ -16,6 +17,8 @@ export interface PageSource {
   /** For errors and tables: a path, a URL without credentials and query. Never a secret. */
   readonly name: string;
   readonly byteLength: number;
+  /** Names this very content: sources of equal identity read the same bytes, in any process. Absent where unknown. */
+  readonly identity?: string;
 
   /** Fills the target wholly with the bytes from `offset`. */
   read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void>;

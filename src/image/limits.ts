@@ -33,8 +33,8 @@ export const ROOT_BYTES_MAX: number = 256 * 2 ** 20;
 
 export const REGIONS_MAX = 4096;
 export const ATTACHMENTS_MAX = 256;
-/** LIMIT: bytes of one attachment: it is loaded as a whole. */
-export const ATTACHMENT_BYTES_MAX: number = 256 * 2 ** 20;
+/** LIMIT: bytes of one attachment: it is loaded as a whole, and is one frame of zstd. */
+export const ATTACHMENT_BYTES_MAX: number = 64 * 2 ** 20;
 export const NOTES_MAX = 256;
 export const NOTE_CHARACTERS_MAX = 4096;
 export const WORKING_SETS_MAX = 64;

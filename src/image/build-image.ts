@@ -1,0 +1,300 @@
+// Builds an image. What is written, in this order: packs with chunks and index pages, a pack with the root index,
+// and last the manifest. Until then the image does not exist; at any moment before, a crash leaves the old image, and
+// packs that nobody refers to, which `prune` takes away.
+
+import { MinorfaultError } from "../base/errors.ts";
+import type { ObjectStore } from "../source/object-store.ts";
+import type { BuildOptions, BuildRegion, BuildReport } from "./build-options.ts";
+import { Builder } from "./builder.ts";
+import { type ChunkRun, planChunks } from "./chunk-plan.ts";
+import { openCruncher, smallerOf } from "./cruncher.ts";
+import { sha256, toHex } from "./hash.ts";
+import { layOut, type RegionShape } from "./layout.ts";
+import {
+  ATTACHMENT_BYTES_MAX,
+  ATTACHMENTS_MAX,
+  CHUNK_BYTES_DEFAULT,
+  FORMAT_NAME,
+  FORMAT_VERSION,
+  NOTE_CHARACTERS_MAX,
+  NOTES_MAX,
+} from "./limits.ts";
+import {
+  encodeManifest,
+  type Manifest,
+  type ManifestAttachment,
+  type ManifestRegion,
+  manifestDigest,
+} from "./manifest.ts";
+import { checkName, manifestKey, PACKS, packKey, packOfKey } from "./names.ts";
+import { type OpenedImage, openImageIn } from "./open-image.ts";
+import { PackReader } from "./pack-reader.ts";
+import { PackWriter, type PackWriterOptions, type WrittenPack } from "./pack-writer.ts";
+import { runPipeline } from "./pipeline.ts";
+import { encodeRoot, isChunkSize } from "./root.ts";
+import { addPacks, livePacks, StoreContent } from "./store-content.ts";
+
+const LEVEL_DEFAULT = 3;
+/** Builds that take longer look again whether the packs that they found at their beginning are there. */
+const RECHECK_MS = 60_000;
+
+export async function buildImage(
+  store: ObjectStore,
+  name: string,
+  options: BuildOptions,
+): Promise<BuildReport> {
+  const began = performance.now();
+  const { signal } = options;
+  checkName("an image", name);
+  checkExtras(options);
+  signal?.throwIfAborted();
+  if (options.ifAbsent) await checkAbsent(store, name, signal);
+  const parent =
+    options.parent === undefined ? undefined : await openImageIn(store, options.parent, signal && { signal });
+  try {
+    return await new Build(store, name, options, parent, began).run();
+  } finally {
+    await parent?.close();
+  }
+}
+
+class Build {
+  readonly #store: ObjectStore;
+  readonly #name: string;
+  readonly #options: BuildOptions;
+  readonly #parent: OpenedImage | undefined;
+  readonly #began: number;
+  readonly #chunkBytes: number;
+  readonly #level: number | undefined;
+  readonly #layout: ReturnType<typeof layOut>;
+  readonly #writing: PackWriterOptions;
+  readonly #written: WrittenPack[] = [];
+
+  constructor(
+    store: ObjectStore,
+    name: string,
+    options: BuildOptions,
+    parent: OpenedImage | undefined,
+    began: number,
+  ) {
+    this.#store = store;
+    this.#name = name;
+    this.#options = options;
+    this.#parent = parent;
+    this.#began = began;
+    this.#chunkBytes = checkChunkBytes(options.chunkBytes ?? parent?.chunkBytes ?? CHUNK_BYTES_DEFAULT);
+    this.#level = options.codec === "none" ? undefined : (options.level ?? LEVEL_DEFAULT);
+    this.#layout = layOut(options.regions.map(shapeOf), this.#chunkBytes);
+    if (parent !== undefined) checkParent(parent, this.#layout.regions, this.#chunkBytes);
+    const { nonce, signal, packBytes } = options;
+    this.#writing = {
+      ...(nonce && { nonce }),
+      ...(signal && { signal }),
+      ...(packBytes && { packBytes }),
+      onPack: (pack) => {
+        this.#written.push(pack);
+      },
+    };
+  }
+
+  async run(): Promise<BuildReport> {
+    try {
+      const content = await this.#knownContent();
+      const chunks = this.#layout.byteLength / this.#chunkBytes;
+      const builder = new Builder(this.#store, content, chunks, this.#parent?.index, this.#writing);
+      const contentBytes = await this.#addChunks(builder);
+      const attachments = await this.#addAttachments(builder.writer);
+      await builder.index.finish();
+      await builder.writer.finish();
+      const packs = builder.packNames();
+      const root = await this.#writeRoot(encodeRoot(this.#chunkBytes, chunks, builder.index.pages, packs));
+      const took = performance.now() - this.#began;
+      if (builder.usesOldPacks && took > RECHECK_MS)
+        await checkPacks(this.#store, packs, this.#options.signal);
+      const manifest = this.#manifest(root, attachments);
+      const bytes = encodeManifest(manifest);
+      const { ifAbsent = false, signal } = this.#options;
+      await this.#store.put(manifestKey(this.#name), bytes, { ifAbsent, ...(signal && { signal }) });
+      return {
+        manifest,
+        digest: manifestDigest(bytes),
+        chunks: builder.counts,
+        contentBytes,
+        packs: this.#written,
+        writtenBytes: this.#writtenBytes,
+        ms: performance.now() - this.#began,
+      };
+    } catch (error) {
+      // Nobody refers to them: only images' packs are ever referred to, and there is no image.
+      for (const { name } of this.#written) await this.#store.delete(packKey(name)).catch(() => {});
+      throw error;
+    }
+  }
+
+  get #writtenBytes(): number {
+    return this.#written.reduce((sum, { byteLength }) => sum + byteLength, 0);
+  }
+
+  async #knownContent(): Promise<StoreContent> {
+    const { dedup = "store", signal } = this.#options;
+    const content = new StoreContent();
+    if (dedup === "image") return content;
+    const packs = new Set(this.#parent?.index.root.packs.names());
+    if (dedup === "store") for (const pack of await livePacks(this.#store, signal)) packs.add(pack);
+    const reader = new PackReader(this.#store);
+    try {
+      await addPacks(content, reader, packs, signal);
+    } finally {
+      await reader.close();
+    }
+    return content;
+  }
+
+  async #addChunks(builder: Builder): Promise<number> {
+    const { regions, signal, onProgress } = this.#options;
+    const chunkBytes = this.#chunkBytes;
+    const runs = planChunks(regions, this.#layout.regions, chunkBytes, this.#parent !== undefined);
+    const bytesOf = (some: readonly ChunkRun[]) =>
+      some.reduce((sum, { first, until }) => sum + (until - first), 0) * chunkBytes;
+    const contentBytes = bytesOf(runs.filter(({ source }) => source !== undefined));
+    const totalBytes = bytesOf(runs);
+    let doneBytes = 0;
+    const cruncher = await openCruncher({ chunkBytes, level: this.#level }, contentBytes);
+    try {
+      await runPipeline(builder, runs, {
+        chunkBytes,
+        cruncher,
+        signal,
+        onChunks: (chunks) => {
+          doneBytes += chunks * chunkBytes;
+          onProgress?.({ doneBytes, totalBytes, writtenBytes: this.#writtenBytes });
+        },
+      });
+    } finally {
+      await cruncher.close();
+    }
+    return contentBytes;
+  }
+
+  /** Adds attachments to the packs; their places are known when the packs have their names. */
+  async #addAttachments(writer: PackWriter): Promise<() => ManifestAttachment[]> {
+    const places: (Omit<ManifestAttachment, "pack"> & { readonly number: number })[] = [];
+    for (const { name, bytes } of this.#options.attachments ?? []) {
+      const hash = sha256(bytes);
+      const stored = smallerOf(bytes, this.#level);
+      const encoding = stored === bytes ? "raw" : "zstd";
+      const contentBytes = bytes.byteLength;
+      const { pack, offset } = await writer.add(stored, { hash, encoding, contentBytes, kind: "attachment" });
+      const storedBytes = stored.byteLength;
+      const entry = { name, byteLength: contentBytes, sha256: toHex(hash), offset, storedBytes, encoding };
+      places.push({ ...entry, number: pack } as (typeof places)[number]);
+    }
+    return () =>
+      places.map(
+        ({ number, ...entry }) => ({ ...entry, pack: writer.written[number]!.name }) as ManifestAttachment,
+      );
+  }
+
+  async #writeRoot(bytes: Uint8Array): Promise<Manifest["root"]> {
+    const writer = new PackWriter(this.#store, this.#writing);
+    const hash = sha256(bytes);
+    await writer.add(bytes, { hash, encoding: "raw", contentBytes: bytes.byteLength, kind: "root" });
+    await writer.finish();
+    const [{ name, byteLength }] = writer.written as [WrittenPack];
+    return { pack: name, packBytes: byteLength, sha256: toHex(hash) };
+  }
+
+  #manifest(root: Manifest["root"], attachments: () => ManifestAttachment[]): Manifest {
+    const { created = new Date(), notes = {} } = this.#options;
+    const parent = this.#parent?.manifest;
+    return {
+      format: FORMAT_NAME,
+      version: FORMAT_VERSION,
+      requires: [],
+      name: this.#name,
+      created: created.toISOString(),
+      chunkBytes: this.#chunkBytes,
+      codec: this.#level === undefined ? "none" : "zstd",
+      ...(this.#level !== undefined && { level: this.#level }),
+      byteLength: this.#layout.byteLength,
+      regions: this.#layout.regions,
+      root,
+      ...(parent && { parent: { name: parent.name, root: parent.root.sha256 } }),
+      notes: { ...notes },
+      attachments: attachments(),
+      workingSets: [],
+    };
+  }
+}
+
+function shapeOf({ name, guestAddress = 0, pageSize = 4096, source }: BuildRegion): RegionShape {
+  return { name, guestAddress, pageSize, dataBytes: source.byteLength };
+}
+
+function checkChunkBytes(chunkBytes: number): number {
+  if (isChunkSize(chunkBytes)) return chunkBytes;
+  throw new MinorfaultError(
+    "ERR_BAD_ARGUMENT",
+    `A chunk has a power of two of bytes from 4 KiB to 2 MiB, not ${chunkBytes}`,
+  );
+}
+
+function checkExtras({ notes = {}, attachments = [] }: BuildOptions): void {
+  for (const [name, text] of Object.entries(notes)) {
+    checkName("a note", name);
+    if (text.length <= NOTE_CHARACTERS_MAX) continue;
+    throw new MinorfaultError("ERR_LIMIT", `Note ${name} has more than ${NOTE_CHARACTERS_MAX} characters`);
+  }
+  for (const { name, bytes } of attachments) {
+    checkName("an attachment", name);
+    if (bytes.byteLength > 0 && bytes.byteLength <= ATTACHMENT_BYTES_MAX) continue;
+    throw new MinorfaultError(
+      "ERR_LIMIT",
+      `Attachment ${name} has ${bytes.byteLength} bytes; from 1 to ${ATTACHMENT_BYTES_MAX} are possible`,
+    );
+  }
+  if (attachments.length > ATTACHMENTS_MAX || Object.keys(notes).length > NOTES_MAX) {
+    throw new MinorfaultError("ERR_LIMIT", `At most ${ATTACHMENTS_MAX} attachments and ${NOTES_MAX} notes`);
+  }
+  if (new Set(attachments.map(({ name }) => name)).size !== attachments.length) {
+    throw new MinorfaultError("ERR_BAD_ARGUMENT", "Two attachments have one name");
+  }
+}
+
+/** A child has the regions of its parent, in the same places. */
+function checkParent(parent: OpenedImage, regions: readonly ManifestRegion[], chunkBytes: number): void {
+  const text = (list: readonly ManifestRegion[]) =>
+    list
+      .map(({ name, offset, byteLength, pageSize }) => `${name} ${offset}+${byteLength}/${pageSize}`)
+      .join(", ");
+  const [mine, its] = [text(regions), text(parent.manifest.regions)];
+  if (mine === its && chunkBytes === parent.chunkBytes) return;
+  throw new MinorfaultError(
+    "ERR_BAD_ARGUMENT",
+    `The image has chunks of ${chunkBytes} bytes and the regions ${mine}; its parent ${parent.manifest.name} has ` +
+      `chunks of ${parent.chunkBytes} and ${its}`,
+    { hint: "Build it without a parent: equal chunks are stored once all the same" },
+  );
+}
+
+async function checkAbsent(store: ObjectStore, name: string, signal?: AbortSignal): Promise<void> {
+  for await (const { key } of store.list(manifestKey(name), signal)) {
+    if (key !== manifestKey(name)) continue;
+    throw new MinorfaultError("ERR_STORE_EXISTS", `${store.url} has an image ${name} already`);
+  }
+}
+
+/** That nobody deleted packs while a long build relied on them. */
+async function checkPacks(store: ObjectStore, packs: readonly string[], signal?: AbortSignal): Promise<void> {
+  const there = new Set<string | undefined>();
+  for await (const { key } of store.list(PACKS, signal)) there.add(packOfKey(key));
+  const gone = packs.find((pack) => !there.has(pack));
+  if (gone === undefined) return;
+  throw new MinorfaultError(
+    "ERR_SOURCE_CHANGED",
+    `Pack ${gone} was deleted while the image was being built`,
+    {
+      hint: "Build the image again; give prune a longer grace than a build takes",
+    },
+  );
+}

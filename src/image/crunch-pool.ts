@@ -1,0 +1,176 @@
+// Batches in memory that is shared with worker threads: chunks go there and come back without being copied.
+//
+//   one batch   ┌ chunks ┬ stored chunks ┬ hashes ┬ zeros ┬ lengths ┐     slots: as many as keep all threads busy
+//                 main ──▶  ◀── worker     ◀── worker ─────────────         while main writes a pack
+
+import { Worker } from "node:worker_threads";
+import { MinorfaultError } from "../base/errors.ts";
+import {
+  type Batch,
+  batchChunks,
+  type Cruncher,
+  type CruncherOptions,
+  type StoredChunk,
+} from "./cruncher.ts";
+import { HASH_BYTES } from "./limits.ts";
+
+/** LIMIT: batches for each thread. Writing a pack of 32 MiB takes main as long as some of them. */
+const BATCHES_PER_THREAD = 8;
+
+/** Where the parts of a batch lie in its shared memory. */
+export interface BatchLayout {
+  readonly chunkBytes: number;
+  readonly capacity: number;
+  readonly level: number | undefined;
+}
+
+export interface BatchViews {
+  readonly bytes: Uint8Array;
+  readonly stored: Uint8Array;
+  readonly hashes: Uint8Array;
+  readonly zeros: Uint8Array;
+  /** Stored bytes a chunk; 0 where it is stored as it is. */
+  readonly lengths: Uint32Array;
+}
+
+export type CrunchRequest =
+  | { readonly op: "hash"; readonly slot: number; readonly chunks: number }
+  | { readonly op: "compress"; readonly slot: number; readonly wanted: readonly number[] };
+
+export interface CrunchReply {
+  readonly slot: number;
+  readonly error?: string;
+}
+
+export interface CrunchStart {
+  readonly layout: BatchLayout;
+  readonly memory: readonly SharedArrayBuffer[];
+}
+
+export function batchViews(memory: SharedArrayBuffer, { chunkBytes, capacity }: BatchLayout): BatchViews {
+  const content = capacity * chunkBytes;
+  const hashes = 2 * content;
+  const lengths = hashes + capacity * HASH_BYTES;
+  const zeros = lengths + capacity * 4;
+  return {
+    bytes: new Uint8Array(memory, 0, content),
+    stored: new Uint8Array(memory, content, content),
+    hashes: new Uint8Array(memory, hashes, capacity * HASH_BYTES),
+    lengths: new Uint32Array(memory, lengths, capacity),
+    zeros: new Uint8Array(memory, zeros, capacity),
+  };
+}
+
+export function batchBytes({ chunkBytes, capacity }: BatchLayout): number {
+  return capacity * (2 * chunkBytes + HASH_BYTES + 8);
+}
+
+export class CrunchPool implements Cruncher {
+  readonly #workers: Worker[];
+  readonly #free: SharedBatch[] = [];
+  readonly #waiting: ((batch: SharedBatch) => void)[] = [];
+  #failure: Error | undefined;
+  readonly #batches: SharedBatch[];
+
+  constructor(options: CruncherOptions, threads: number) {
+    const layout = { ...options, capacity: batchChunks(options.chunkBytes) };
+    const count = threads * BATCHES_PER_THREAD;
+    const memory = Array.from({ length: count }, () => new SharedArrayBuffer(batchBytes(layout)));
+    const start: CrunchStart = { layout, memory };
+    this.#workers = Array.from({ length: threads }, () => {
+      const worker = new Worker(new URL("./crunch-worker.js", import.meta.url), { workerData: start });
+      worker.on("message", (reply: CrunchReply) => this.#batches[reply.slot]?.answer(reply));
+      worker.on("error", (error) => this.#fail(error));
+      return worker;
+    });
+    this.#batches = memory.map((shared, slot) => {
+      const worker = this.#workers[slot % threads]!;
+      return new SharedBatch(slot, layout, batchViews(shared, layout), worker, () => this.#give(slot));
+    });
+    // Those of one thread after those of the next, so that all threads get work at once.
+    this.#free.push(...this.#batches);
+  }
+
+  async take(): Promise<Batch> {
+    if (this.#failure !== undefined) throw this.#failure;
+    const batch = this.#free.shift();
+    return batch ?? new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#workers.map((worker) => worker.terminate()));
+  }
+
+  #give(slot: number): void {
+    const batch = this.#batches[slot]!;
+    const waiting = this.#waiting.shift();
+    if (waiting === undefined) this.#free.push(batch);
+    else waiting(batch);
+  }
+
+  #fail(error: Error): void {
+    this.#failure = error;
+    for (const batch of this.#batches) batch.answer({ slot: 0, error: error.message });
+  }
+}
+
+class SharedBatch implements Batch {
+  readonly capacity: number;
+  readonly bytes: Uint8Array;
+  readonly hashes: Uint8Array;
+  readonly zeros: Uint8Array;
+  readonly release: () => void;
+  readonly #slot: number;
+  readonly #views: BatchViews;
+  readonly #chunkBytes: number;
+  readonly #level: number | undefined;
+  readonly #worker: Worker;
+  #answer: ((reply: CrunchReply) => void) | undefined;
+
+  constructor(slot: number, layout: BatchLayout, views: BatchViews, worker: Worker, release: () => void) {
+    this.capacity = layout.capacity;
+    this.bytes = views.bytes;
+    this.hashes = views.hashes;
+    this.zeros = views.zeros;
+    this.release = release;
+    this.#slot = slot;
+    this.#views = views;
+    this.#chunkBytes = layout.chunkBytes;
+    this.#level = layout.level;
+    this.#worker = worker;
+  }
+
+  hash(chunks: number): Promise<void> {
+    return this.#ask({ op: "hash", slot: this.#slot, chunks });
+  }
+
+  async compress(wanted: readonly number[]): Promise<void> {
+    if (wanted.length === 0 || this.#level === undefined) return;
+    await this.#ask({ op: "compress", slot: this.#slot, wanted });
+  }
+
+  stored(chunk: number): StoredChunk {
+    const { stored, lengths } = this.#views;
+    const at = chunk * this.#chunkBytes;
+    const length = this.#level === undefined ? 0 : lengths[chunk]!;
+    return length > 0
+      ? { bytes: stored.subarray(at, at + length), encoding: "zstd" }
+      : { bytes: this.bytes.subarray(at, at + this.#chunkBytes), encoding: "raw" };
+  }
+
+  answer(reply: CrunchReply): void {
+    const answer = this.#answer;
+    this.#answer = undefined;
+    answer?.(reply);
+  }
+
+  #ask(request: CrunchRequest): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#answer = ({ error }) => {
+        if (error === undefined) resolve();
+        else reject(new MinorfaultError("ERR_BUG", `A thread that hashes failed: ${error}`));
+      };
+      this.#worker.postMessage(request);
+    });
+  }
+}

@@ -1,0 +1,33 @@
+// A thread that hashes and compresses what lies in shared memory. It has nothing of its own but the codec.
+
+import { parentPort, workerData } from "node:worker_threads";
+import { batchViews, type CrunchReply, type CrunchRequest, type CrunchStart } from "./crunch-pool.ts";
+import { hashChunks, smallerOf } from "./cruncher.ts";
+
+const { layout, memory } = workerData as CrunchStart;
+const { chunkBytes, level } = layout;
+const slots = memory.map((shared) => batchViews(shared, layout));
+
+parentPort?.on("message", (request: CrunchRequest) => {
+  parentPort?.postMessage(answer(request));
+});
+
+function answer(request: CrunchRequest): CrunchReply {
+  const { slot } = request;
+  const { bytes, hashes, zeros, stored, lengths } = slots[slot]!;
+  try {
+    if (request.op === "hash") {
+      hashChunks(bytes, request.chunks, chunkBytes, hashes, zeros);
+      return { slot };
+    }
+    for (const chunk of request.wanted) {
+      const content = bytes.subarray(chunk * chunkBytes, (chunk + 1) * chunkBytes);
+      const smaller = smallerOf(content, level);
+      lengths[chunk] = smaller === content ? 0 : smaller.byteLength;
+      if (smaller !== content) stored.set(smaller, chunk * chunkBytes);
+    }
+    return { slot };
+  } catch (error) {
+    return { slot, error: error instanceof Error ? error.message : String(error) };
+  }
+}

@@ -1,0 +1,152 @@
+// Hashes and compresses batches of chunks: in this thread, or in as many threads as the machine has processors.
+//
+// A batch goes twice over the fence: first all its chunks are hashed, then those are compressed that are stored
+// nowhere yet, which only the builder knows.
+
+import { availableParallelism } from "node:os";
+import { compress } from "../source/codec.ts";
+import type { Encoding } from "./content.ts";
+import { sha256 } from "./hash.ts";
+import { HASH_BYTES } from "./limits.ts";
+
+/** What a chunk comes to; valid until the batch is released. */
+export interface StoredChunk {
+  readonly bytes: Uint8Array;
+  readonly encoding: Encoding;
+}
+
+/** A batch in memory that is filled by whoever reads, and read by whoever hashes. */
+export interface Batch {
+  /** Room for `capacity` chunks. */
+  readonly bytes: Uint8Array;
+  readonly capacity: number;
+  /** After hash(): 32 bytes a chunk. */
+  readonly hashes: Uint8Array;
+  /** After hash(): 1 where a chunk is nothing but zeros; such a chunk has no hash. */
+  readonly zeros: Uint8Array;
+  hash(chunks: number): Promise<void>;
+  /** Compresses the chunks `wanted`; `stored` then says what is to be stored. */
+  compress(wanted: readonly number[]): Promise<void>;
+  stored(chunk: number): StoredChunk;
+  /** Gives the batch back. */
+  release(): void;
+}
+
+export interface Cruncher {
+  /** A free batch; waits until there is one. */
+  take(): Promise<Batch>;
+  close(): Promise<void>;
+}
+
+export interface CruncherOptions {
+  readonly chunkBytes: number;
+  /** Undefined: nothing is compressed. */
+  readonly level: number | undefined;
+}
+
+/** LIMIT: bytes of a batch, or one chunk. */
+const BATCH_BYTES = 2 ** 20;
+/** LIMIT: threads. */
+const THREADS_MAX = 16;
+/** Content below which threads would have cost more than they bring. */
+const THREADS_PAY_BYTES = 24 * 2 ** 20;
+
+export function batchChunks(chunkBytes: number): number {
+  return Math.max(1, BATCH_BYTES / chunkBytes);
+}
+
+/** `contentBytes`: about how much there is to do. */
+export async function openCruncher(options: CruncherOptions, contentBytes: number): Promise<Cruncher> {
+  const threads = Math.min(availableParallelism(), THREADS_MAX);
+  if (threads < 2 || contentBytes < THREADS_PAY_BYTES) return new InlineCruncher(options);
+  const { CrunchPool } = await import("./crunch-pool.ts");
+  return new CrunchPool(options, threads);
+}
+
+class InlineCruncher implements Cruncher {
+  readonly #batch: InlineBatch;
+  #free: Promise<void> = Promise.resolve();
+  #give: () => void = () => {};
+
+  constructor(options: CruncherOptions) {
+    this.#batch = new InlineBatch(options, () => this.#give());
+  }
+
+  async take(): Promise<Batch> {
+    const before = this.#free;
+    this.#free = new Promise((resolve) => {
+      this.#give = resolve;
+    });
+    await before;
+    return this.#batch;
+  }
+
+  async close(): Promise<void> {}
+}
+
+class InlineBatch implements Batch {
+  readonly capacity: number;
+  readonly bytes: Uint8Array;
+  readonly hashes: Uint8Array;
+  readonly zeros: Uint8Array;
+  readonly release: () => void;
+  readonly #options: CruncherOptions;
+
+  constructor(options: CruncherOptions, release: () => void) {
+    this.capacity = batchChunks(options.chunkBytes);
+    this.bytes = new Uint8Array(this.capacity * options.chunkBytes);
+    this.hashes = new Uint8Array(this.capacity * HASH_BYTES);
+    this.zeros = new Uint8Array(this.capacity);
+    this.release = release;
+    this.#options = options;
+  }
+
+  async hash(chunks: number): Promise<void> {
+    hashChunks(this.bytes, chunks, this.#options.chunkBytes, this.hashes, this.zeros);
+  }
+
+  async compress(): Promise<void> {}
+
+  stored(chunk: number): StoredChunk {
+    const { chunkBytes, level } = this.#options;
+    const content = this.bytes.subarray(chunk * chunkBytes, (chunk + 1) * chunkBytes);
+    const bytes = smallerOf(content, level);
+    return { bytes, encoding: bytes === content ? "raw" : "zstd" };
+  }
+}
+
+/** Compressed content where that is smaller, else the content itself. */
+export function smallerOf(content: Uint8Array, level: number | undefined): Uint8Array {
+  if (level === undefined) return content;
+  const compressed = compress(content, level);
+  return compressed.byteLength < content.byteLength ? compressed : content;
+}
+
+/** Finds zeros and hashes the rest. */
+export function hashChunks(
+  bytes: Uint8Array,
+  chunks: number,
+  chunkBytes: number,
+  hashes: Uint8Array,
+  zeros: Uint8Array,
+): void {
+  const words = new Float64Array(bytes.buffer, bytes.byteOffset, (chunks * chunkBytes) / 8);
+  const wordsPerChunk = chunkBytes / 8;
+  for (let chunk = 0; chunk < chunks; chunk++) {
+    const isZero = areZeros(words, bytes, chunk * wordsPerChunk, (chunk + 1) * wordsPerChunk);
+    zeros[chunk] = isZero ? 1 : 0;
+    if (isZero) continue;
+    hashes.set(sha256(bytes.subarray(chunk * chunkBytes, (chunk + 1) * chunkBytes)), chunk * HASH_BYTES);
+  }
+}
+
+/** Doubles are the widest words that JavaScript compares quickly; -0 equals 0, so a hit is looked at bytewise. */
+function areZeros(words: Float64Array, bytes: Uint8Array, from: number, until: number): boolean {
+  for (let word = from; word < until; word++) {
+    if (words[word] !== 0) return false;
+  }
+  for (let byte = from * 8 + 7; byte < until * 8; byte += 8) {
+    if (bytes[byte] !== 0) return false;
+  }
+  return true;
+}

@@ -1,0 +1,81 @@
+// Makes an index while chunks are told in order: a page is written when the next one begins. Pages of a parent that
+// nothing was told about stay as they are, by reference.
+
+import { sha256 } from "./hash.ts";
+import { encodeNode, type IndexRecord } from "./index-node.ts";
+import type { IndexReader } from "./index-reader.ts";
+import { PAGE_CHUNKS } from "./limits.ts";
+import { pageCapacity } from "./root.ts";
+
+/** Stores an index page and says where it is. */
+export type StorePage = (hash: Uint8Array, bytes: Uint8Array) => Promise<IndexRecord>;
+
+export class IndexBuilder {
+  readonly #chunks: number;
+  readonly #parent: IndexReader | undefined;
+  readonly #store: StorePage;
+  /** By index page. */
+  readonly pages: (IndexRecord | undefined)[];
+  #page = -1;
+  #records: (IndexRecord | undefined)[] = [];
+
+  constructor(chunks: number, parent: IndexReader | undefined, store: StorePage) {
+    this.#chunks = chunks;
+    this.#parent = parent;
+    this.#store = store;
+    this.pages = parent?.root.node.toRecords() ?? Array(Math.ceil(chunks / PAGE_CHUNKS)).fill(undefined);
+  }
+
+  /** Says what a chunk is; chunks come in ascending order. */
+  async set(chunk: number, record: IndexRecord | undefined): Promise<void> {
+    await this.#turnTo(Math.floor(chunk / PAGE_CHUNKS));
+    this.#records[chunk % PAGE_CHUNKS] = record;
+  }
+
+  /** Says that all chunks from `first` up to, not including, `until` are zeros. */
+  async clear(first: number, until: number): Promise<void> {
+    for (let chunk = first; chunk < until; ) {
+      const page = Math.floor(chunk / PAGE_CHUNKS);
+      const end = Math.min(until, (page + 1) * PAGE_CHUNKS);
+      // A page that is zeros already needs no turning to.
+      if (page === this.#page || this.pages[page] !== undefined) {
+        await this.#turnTo(page);
+        this.#records.fill(undefined, chunk % PAGE_CHUNKS, end - page * PAGE_CHUNKS);
+      }
+      chunk = end;
+    }
+  }
+
+  /** Writes the last page. */
+  async finish(): Promise<void> {
+    await this.#turnTo(-1);
+  }
+
+  /** The record of a chunk in the parent. */
+  async inParent(chunk: number): Promise<IndexRecord | undefined> {
+    if (this.#parent === undefined || chunk >= this.#parent.root.chunks) return undefined;
+    return this.#parent.locate(chunk);
+  }
+
+  async #turnTo(page: number): Promise<void> {
+    if (page === this.#page) return;
+    if (this.#page !== -1) await this.#write();
+    this.#page = page;
+    if (page === -1) return;
+    const node = await this.#parent?.page(page);
+    this.#records = node?.toRecords() ?? Array(pageCapacity(page, this.#chunks)).fill(undefined);
+  }
+
+  async #write(): Promise<void> {
+    const page = this.#page;
+    if (this.#records.every((record) => record === undefined)) {
+      this.pages[page] = undefined;
+      return;
+    }
+    const bytes = encodeNode(this.#records);
+    const hash = sha256(bytes);
+    const before = this.pages[page];
+    if (before !== undefined && Buffer.compare(before.hash, hash) === 0) return;
+    this.pages[page] = await this.#store(hash, bytes);
+  }
+}

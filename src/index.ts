@@ -2,6 +2,7 @@
 // minorfault/uffd, minorfault/software, minorfault/pager, minorfault/testing.
 
 export { ERRORS, type ErrorCode, type ErrorKind, EXIT_CODE, MinorfaultError } from "./base/errors.ts";
+export * from "./guest/array-buffer/index.ts";
 export { type GuestHost, kernelRefusal, openGuestHost } from "./guest/system.ts";
 export * from "./pager/index.ts";
 export * from "./uffd/contract.ts";

@@ -1,2 +1,3 @@
+export { BUDGET_BYTES_MIN } from "./evictor.ts";
 export * from "./options.ts";
 export * from "./pager.ts";

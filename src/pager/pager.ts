@@ -6,14 +6,17 @@
 
 import { fstatSync } from "node:fs";
 import { Worker } from "node:worker_threads";
-import { PAGE_SIZE, POLL } from "../abi/memory.ts";
+import { PAGE_SIZE } from "../abi/memory.ts";
+import { UFFDIO_ZEROPAGE_MODE } from "../abi/userfaultfd.ts";
 import { hasBit, setBits, wordsFor } from "../base/bitmap.ts";
 import { MinorfaultError } from "../base/errors.ts";
-import { close, duplicate, local, open, pidfdOpen, poll } from "../linux/index.ts";
+import { close, duplicate, local, open } from "../linux/index.ts";
+import { Ioctls } from "../uffd/ioctls.ts";
 import { checkImage, checkPagerOptions } from "./check-options.ts";
 import { CONTROL, CONTROL_WORDS, FLUSH_STEPS, type RegionOrder, type WorkOrder } from "./control.ts";
 import { COUNTER, makeCounters, readStatistics } from "./counters.ts";
 import { FILL_BYTES_MAX } from "./installer.ts";
+import { isProcessGone } from "./liveness.ts";
 import type {
   FlushStep,
   InstallOptions,
@@ -65,6 +68,8 @@ class WorkerPager implements Pager {
   #placement: PlacementReport | undefined;
   #installId = 0;
   #flushId = 0;
+  #keepsAlive = true;
+  #waiting = 0;
   #isEnded = false;
   #isGuestGone = false;
 
@@ -73,7 +78,7 @@ class WorkerPager implements Pager {
     const { writes = "ignore", budgetBytes = 0, swapDescriptor } = options;
     const tracks = writes === "track";
     this.#regions = options.regions.map((region) => regionOrder(region, options.zeroPages, tracks));
-    const watch = guest === undefined ? undefined : this.#watch(guest.pid);
+    const watch = this.#watch(options.descriptor);
     const known = asked === "auto" ? tested : { asked, mode: asked, why: "asked for" };
     const order: WorkOrder = {
       fd: duplicate(local, options.descriptor),
@@ -91,7 +96,7 @@ class WorkerPager implements Pager {
       swapBytes: Math.max(...options.regions.map((region) => region.imageOffset + region.byteLength)),
     };
     this.#link = new WorkerLink(order, {
-      onError: (error) => onError?.(error),
+      onError: onError ?? ((error) => process.emitWarning(error)),
       onInstalled: (id) => this.#installs.get(id)?.(),
       onFlushed: (id) => this.#flushes.get(id)?.(),
     });
@@ -101,7 +106,7 @@ class WorkerPager implements Pager {
     });
     this.ended = this.#link.ended.then((end) => {
       this.#isEnded = true;
-      watch?.stop();
+      watch.stop();
       for (const settle of this.#installs.values()) settle();
       for (const settle of this.#flushes.values()) settle();
       return end.reason === "closed" && this.#isGuestGone ? { reason: "guest-gone" } : end;
@@ -153,7 +158,7 @@ class WorkerPager implements Pager {
     const abort = (): void => this.#installs.get(id)?.();
     signal?.addEventListener("abort", abort);
     try {
-      await new Promise<void>((resolve) => {
+      await this.#awaitAnswer((resolve) => {
         this.#installs.set(id, resolve);
         this.#link.order(CONTROL.BULK_PIECE, pieceBytes);
         this.#orderAddress(CONTROL.BULK_START, range?.start ?? 0);
@@ -180,7 +185,7 @@ class WorkerPager implements Pager {
   async flush(step: FlushStep): Promise<void> {
     if (this.#isEnded) throw new MinorfaultError("ERR_CLOSED", "This pager has ended");
     const id = ++this.#flushId;
-    await new Promise<void>((resolve) => {
+    await this.#awaitAnswer((resolve) => {
       this.#flushes.set(id, resolve);
       this.#link.order(CONTROL.FLUSH_STEP, FLUSH_STEPS.indexOf(step));
       this.#link.request(CONTROL.FLUSH, id);
@@ -190,7 +195,20 @@ class WorkerPager implements Pager {
   }
 
   keepAlive(on: boolean): void {
-    this.#link.keepAlive(on);
+    this.#keepsAlive = on;
+    this.#link.keepAlive(on || this.#waiting > 0);
+  }
+
+  /** Whoever waits for an answer of the thread keeps the process alive. */
+  async #awaitAnswer(begin: (resolve: () => void) => void): Promise<void> {
+    this.#waiting++;
+    this.#link.keepAlive(true);
+    try {
+      await new Promise<void>(begin);
+    } finally {
+      this.#waiting--;
+      this.keepAlive(this.#keepsAlive);
+    }
   }
 
   async close(): Promise<void> {
@@ -204,12 +222,13 @@ class WorkerPager implements Pager {
     this.#link.order(word + 1, address / TWO_32);
   }
 
-  /** Looks now and then whether the guest has ended: a blocked read of its userfaultfd would never tell. */
-  #watch(pid: number): { stop(): void } {
-    const pidfd = pidfdOpen(pid);
+  /** Looks now and then whether the guest has ended. */
+  #watch(descriptor: number): { stop(): void } {
+    const fd = duplicate(local, descriptor);
+    const ioctls = new Ioctls(local, fd);
     const timer = setInterval(() => {
-      const [bits = 0] = poll(local, [{ fd: pidfd }], 0);
-      if ((bits & POLL.IN) === 0) return;
+      const { DONTWAKE } = UFFDIO_ZEROPAGE_MODE;
+      if (!isProcessGone((start, byteLength) => ioctls.zeropage(start, byteLength, DONTWAKE).errno)) return;
       clearInterval(timer);
       this.#isGuestGone = true;
       this.#link.request(CONTROL.STOP, 1);
@@ -218,7 +237,7 @@ class WorkerPager implements Pager {
     return {
       stop() {
         clearInterval(timer);
-        close(local, pidfd);
+        close(local, fd);
       },
     };
   }

@@ -3,24 +3,22 @@
 
 import { ERRNO, errnoName } from "../abi/errno.ts";
 import { HUGE_PAGE_SIZE, MADV, MAP, MREMAP, O, PAGE_SIZE, PROT } from "../abi/memory.ts";
-import { pageRegion, pmScanArg } from "../abi/structs.ts";
 import type { Operation, Process, SyscallName, Thread } from "../abi/system.ts";
-import { PAGE_IS, PAGEMAP_SCAN, PM_SCAN } from "../abi/userfaultfd.ts";
 import { hex, MinorfaultError } from "../base/errors.ts";
 import { roundUp } from "../base/range.ts";
 import { checkBytes, checkNumber, checkPages } from "./arguments.ts";
 import type { AddressSpace, MemoryKind, PageState, Protection, WrittenRange } from "./contract.ts";
 import { type OpenOptions, openPath, openUserfaultfd } from "./open.ts";
 import type { SystemUserfaultfd } from "./userfaultfd.ts";
+import { scanWritten } from "./written.ts";
 
 /** LIMIT: accesses and forks that may wait at the same time, each of them a thread of the process. */
 const ACCESSES_MAX = 256;
 const READ_WRITE: Protection = { read: true, write: true };
 const PRESENT = 1n << 63n;
 const WRITE_PROTECTED = 1n << 57n;
-/** Pages asked of /proc/PID/pagemap, and regions asked of PAGEMAP_SCAN, by one call. */
+/** Pages asked of /proc/PID/pagemap by one call. */
 const PAGES_PER_READ = 1024;
-const REGIONS_PER_SCAN = 512;
 
 export class SystemAddressSpace implements AddressSpace {
   readonly implementation: "kernel" | "software";
@@ -106,34 +104,9 @@ export class SystemAddressSpace implements AddressSpace {
   written(start: number, byteLength: number, options: { readonly protect?: boolean } = {}): WrittenRange[] {
     checkPages("written", start, byteLength);
     const fd = this.#openPagemap();
-    const { scratch } = this.process;
-    const vector = pmScanArg.size;
-    const ranges: WrittenRange[] = [];
-    const until = start + byteLength;
-    for (let from = start; from < until; ) {
-      pmScanArg.write(scratch.view, 0, {
-        size: pmScanArg.size,
-        flags: options.protect ? PM_SCAN.WP_MATCHING | PM_SCAN.CHECK_WPASYNC : 0,
-        start: from,
-        end: until,
-        walk_end: 0,
-        vec: scratch.address + vector,
-        vec_len: REGIONS_PER_SCAN,
-        max_pages: 0,
-        category_inverted: 0,
-        category_mask: PAGE_IS.WRITTEN,
-        category_anyof_mask: 0,
-        return_mask: PAGE_IS.WRITTEN,
-      });
-      const found = this.#check("PAGEMAP_SCAN", this.process.ioctl(fd, PAGEMAP_SCAN, scratch.address));
-      for (let index = 0; index < found; index++) {
-        const region = pageRegion.read(scratch.view, vector + index * pageRegion.size);
-        ranges.push({ start: Number(region.start), until: Number(region.end) });
-      }
-      from = Number(pmScanArg.read(scratch.view).walk_end);
-      if (found < REGIONS_PER_SCAN) break;
-    }
-    return ranges;
+    const ranges = scanWritten(this.process, fd, start, byteLength, options);
+    if (typeof ranges === "number") this.#check("PAGEMAP_SCAN", ranges);
+    return ranges as WrittenRange[];
   }
 
   async load(address: number, signal?: AbortSignal): Promise<number> {

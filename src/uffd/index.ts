@@ -3,3 +3,4 @@ export * from "./contract.ts";
 export * from "./ioctls.ts";
 export * from "./open.ts";
 export * from "./userfaultfd.ts";
+export * from "./written.ts";

@@ -1,0 +1,59 @@
+// The ArrayBuffers of a lazy memory: made when they are first asked for, and kept from leaving their thread.
+//
+// Whoever transfers or detaches a buffer takes its bytes along and leaves an empty one behind; here the bytes belong
+// to the range, so that can't be. `markAsUntransferable` makes Node copy instead (20) or refuse (later ones);
+// `transfer()` of newer V8 knows nothing of that and is refused by the buffer itself.
+
+import { markAsUntransferable } from "node:worker_threads";
+import { MinorfaultError } from "../../base/errors.ts";
+import { type AddressRange, BUFFER_BYTES_MAX } from "../../linux/index.ts";
+import { checkWithin } from "./ranges.ts";
+
+export class Buffers {
+  readonly byteLength: number;
+  readonly #range: AddressRange;
+  #whole: ArrayBuffer | undefined;
+
+  /** `byteLength` bytes at the start of the range are content. */
+  constructor(range: AddressRange, byteLength: number) {
+    this.#range = range;
+    this.byteLength = byteLength;
+  }
+
+  get whole(): ArrayBuffer {
+    if (this.#whole === undefined) {
+      if (this.byteLength > BUFFER_BYTES_MAX) {
+        throw new MinorfaultError(
+          "ERR_OUT_OF_RANGE",
+          `This memory has ${this.byteLength} bytes, an ArrayBuffer of Node ${process.versions.node} at most ${BUFFER_BYTES_MAX}`,
+          {
+            byteLength: this.byteLength,
+            hint: "Use window(offset, byteLength) for parts of it, or Node 22 or later",
+          },
+        );
+      }
+      this.#whole = bind(this.#range.view(0, this.byteLength));
+    }
+    return this.#whole;
+  }
+
+  window(offset: number, byteLength: number): ArrayBuffer {
+    checkWithin(offset, byteLength, this.byteLength);
+    return bind(this.#range.view(offset, byteLength));
+  }
+}
+
+function bind(buffer: ArrayBuffer): ArrayBuffer {
+  markAsUntransferable(buffer);
+  for (const name of ["transfer", "transferToFixedLength"]) {
+    if (!(name in buffer)) continue;
+    Object.defineProperty(buffer, name, {
+      value: () => {
+        throw new MinorfaultError("ERR_BAD_ARGUMENT", "The buffer of a lazy memory can't be transferred", {
+          hint: "Use share() and attach() for another thread, slice() for a copy",
+        });
+      },
+    });
+  }
+  return buffer;
+}

@@ -1,0 +1,3 @@
+export { attach } from "./attach.ts";
+export { open } from "./open.ts";
+export type * from "./options.ts";

@@ -1,0 +1,243 @@
+// A lazy memory whose pages are brought by a pager of this process, behind Linux's userfaultfd.
+
+import { PAGE_SIZE, PROT } from "../../abi/memory.ts";
+import { MinorfaultError } from "../../base/errors.ts";
+import { roundUp } from "../../base/range.ts";
+import { AddressRange } from "../../linux/index.ts";
+import { Buffers } from "./buffers.ts";
+import type { Content } from "./content.ts";
+import { type DirtyPages, ScannedPages, TrackedPages } from "./dirty-pages.ts";
+import { unwatchExit, watchExit } from "./exit.ts";
+import { writeThroughJournal } from "./journal.ts";
+import type {
+  FlushReport,
+  LazyMemory,
+  MemoryHandle,
+  MemoryMode,
+  MemoryRegion,
+  MemoryStatistics,
+  OpenMemoryOptions,
+  ResidentPages,
+} from "./options.ts";
+import { PagedRegion, type WriteFinding } from "./paged-region.ts";
+import { checkWithin } from "./ranges.ts";
+
+/** LIMIT: bytes that one `read` copies. */
+const READ_BYTES_MAX = 2 ** 31 - 1;
+
+export interface KernelMemoryOptions extends OpenMemoryOptions {
+  readonly mode: MemoryMode;
+  readonly budgetBytes: number;
+  readonly why: string;
+  readonly onError: (error: MinorfaultError) => void;
+}
+
+export async function openKernelMemory(content: Content, options: KernelMemoryOptions): Promise<LazyMemory> {
+  const { mode, budgetBytes, onError, swapFolder, plan, placement } = options;
+  const byteLength = roundUp(content.byteLength, PAGE_SIZE);
+  const range = AddressRange.reserve(byteLength, mode === "read" ? PROT.READ : PROT.READ | PROT.WRITE);
+  const { address } = range;
+  const image = content.pagerImage;
+  const base = { address, byteLength, image, budgetBytes, swapFolder, plan, placement, onError };
+  try {
+    const finding = findingFor(mode, budgetBytes);
+    const region = await openFinding(finding, (writes) => PagedRegion.open({ ...base, writes }));
+    return new KernelMemory(content, options, range, region);
+  } catch (error) {
+    range.close();
+    throw error;
+  }
+}
+
+function findingFor(mode: MemoryMode, budgetBytes: number): WriteFinding {
+  if (mode === "read") return "none";
+  // What is evicted has to be known exactly when it is evicted; a scan comes too late.
+  if (budgetBytes > 0) return "track";
+  return mode === "write-back" ? "scan" : "none";
+}
+
+/** Kernels before 6.7 have no WP_ASYNC. */
+async function openFinding(
+  finding: WriteFinding,
+  open: (finding: WriteFinding) => Promise<PagedRegion>,
+): Promise<{ finding: WriteFinding; paged: PagedRegion }> {
+  try {
+    return { finding, paged: await open(finding) };
+  } catch (error) {
+    const isTooOld = error instanceof MinorfaultError && error.code === "ERR_FEATURE_MISSING";
+    if (!isTooOld || finding !== "scan") throw error;
+    return { finding: "track", paged: await open("track") };
+  }
+}
+
+class KernelMemory implements LazyMemory {
+  readonly name: string;
+  readonly mode: MemoryMode;
+  readonly how = "userfaultfd" as const;
+  readonly why: string;
+  readonly byteLength: number;
+  readonly regions: readonly MemoryRegion[];
+  readonly isUserModeOnly: boolean;
+  readonly #content: Content;
+  readonly #range: AddressRange;
+  readonly #paged: PagedRegion;
+  readonly #buffers: Buffers;
+  readonly #dirty: DirtyPages | undefined;
+  #flushing: Promise<unknown> = Promise.resolve();
+  #closing: Promise<void> | undefined;
+
+  constructor(
+    content: Content,
+    options: KernelMemoryOptions,
+    range: AddressRange,
+    { finding, paged }: { finding: WriteFinding; paged: PagedRegion },
+  ) {
+    this.name = content.name;
+    this.mode = options.mode;
+    this.why = options.why;
+    this.byteLength = content.byteLength;
+    this.regions = content.regions;
+    this.isUserModeOnly = paged.isUserModeOnly;
+    this.#content = content;
+    this.#range = range;
+    this.#paged = paged;
+    this.#buffers = new Buffers(range, content.byteLength);
+    if (options.mode === "write-back") {
+      const { address, byteLength } = range;
+      this.#dirty =
+        finding === "scan"
+          ? new ScannedPages(address, byteLength)
+          : new TrackedPages(paged.pager, byteLength / PAGE_SIZE);
+    }
+    watchExit(this);
+  }
+
+  get buffer(): ArrayBuffer {
+    return this.#buffers.whole;
+  }
+
+  window(offset: number, byteLength: number): ArrayBuffer {
+    return this.#buffers.window(offset, byteLength);
+  }
+
+  resident(): ResidentPages {
+    const pages = this.#paged.residentPages;
+    return { pages, pagesTotal: this.#paged.byteLength / PAGE_SIZE, bytes: pages * PAGE_SIZE };
+  }
+
+  async prefetch(
+    offset = 0,
+    byteLength: number = this.byteLength - offset,
+    options: { readonly signal?: AbortSignal } = {},
+  ): Promise<void> {
+    this.#checkOpen();
+    checkWithin(offset, byteLength, this.byteLength);
+    await this.#paged.prefetch(offset, byteLength, options.signal);
+  }
+
+  async read(
+    offset: number,
+    byteLength: number,
+    options: { readonly signal?: AbortSignal } = {},
+  ): Promise<Uint8Array> {
+    this.#checkOpen();
+    checkWithin(offset, byteLength, this.byteLength);
+    if (byteLength > READ_BYTES_MAX) {
+      throw new MinorfaultError("ERR_LIMIT", `One read copies at most ${READ_BYTES_MAX} bytes`);
+    }
+    await this.#paged.prefetch(offset, byteLength, options.signal);
+    this.#checkOpen();
+    // What has been evicted meanwhile is brought again: JavaScript itself may always touch it.
+    return new Uint8Array(this.#buffers.window(offset, byteLength)).slice();
+  }
+
+  async flush(): Promise<FlushReport> {
+    this.#checkOpen();
+    return await this.#flush();
+  }
+
+  /** One after the other. */
+  async #flush(): Promise<FlushReport> {
+    const before = this.#flushing;
+    const flush = async (): Promise<FlushReport> => {
+      await before;
+      return await this.#flushNow();
+    };
+    const work = flush();
+    this.#flushing = work.catch(() => undefined);
+    return await work;
+  }
+
+  async #flushNow(): Promise<FlushReport> {
+    const dirty = this.#dirty;
+    const { path } = this.#content;
+    if (dirty === undefined || path === undefined) {
+      throw new MinorfaultError("ERR_BAD_ARGUMENT", `A memory in mode "${this.mode}" has nothing to flush`, {
+        hint: 'Open it with mode: "write-back"',
+      });
+    }
+    const pages = await dirty.begin();
+    // The last page of a file may be a part of one.
+    const ranges = pages.map(({ offset, byteLength }) => ({
+      offset,
+      byteLength: Math.min(byteLength, this.byteLength - offset),
+    }));
+    let isDurable = false;
+    try {
+      if (ranges.length > 0) {
+        const read = (offset: number, byteLength: number): Uint8Array =>
+          new Uint8Array(this.#range.view(offset, byteLength)).slice();
+        await writeThroughJournal(path, ranges, read);
+      }
+      isDurable = true;
+    } finally {
+      await dirty.end(isDurable);
+    }
+    const bytesWritten = pages.reduce((sum, { byteLength }) => sum + byteLength, 0);
+    return { bytesWritten, ranges: ranges.length };
+  }
+
+  statistics(): MemoryStatistics {
+    const { faults, bytesInstalled, bytesEvicted, bytesSwapped, outcomes, latencyUs } =
+      this.#paged.pager.statistics();
+    return { faults, bytesInstalled, bytesEvicted, bytesSwapped, poisoned: outcomes.poisoned, latencyUs };
+  }
+
+  share(): MemoryHandle {
+    this.#checkOpen();
+    const { name, byteLength } = this;
+    return { kind: "minorfault-memory", name, byteLength, range: this.#range.handle };
+  }
+
+  async close(options: { readonly flush?: boolean } = {}): Promise<void> {
+    this.#closing ??= this.#close(options.flush ?? true);
+    await this.#closing;
+  }
+
+  async #close(flush: boolean): Promise<void> {
+    try {
+      if (this.mode === "write-back" && flush) await this.#flush();
+    } finally {
+      await this.#flushing;
+      unwatchExit(this);
+      this.#dirty?.close();
+      // First the addresses: whoever waits for a page finds zeros when the pager lets him go.
+      this.#range.close();
+      await this.#paged.close();
+    }
+  }
+
+  /** At the end of this thread. */
+  abandon(): void {
+    this.#range.close();
+    this.#paged.abandon();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #checkOpen(): void {
+    if (this.#closing !== undefined) throw new MinorfaultError("ERR_CLOSED", "This memory has been closed");
+  }
+}

@@ -1,0 +1,114 @@
+// What a lazy memory is asked for and what it answers: the types that users of `open` see.
+
+import type { MinorfaultError } from "../../base/errors.ts";
+import type { AddressRangeHandle } from "../../linux/index.ts";
+import type { PlacementChoice, PlanOptions } from "../../pager/index.ts";
+
+/**
+ * `read`: a write ends the process with SIGSEGV, as in any read-only mapping. `private`: writes stay in this memory and
+ * end with it. `write-back`: writes stay in memory until `flush` makes them part of the content, all or nothing.
+ */
+export type MemoryMode = "read" | "private" | "write-back";
+
+/**
+ * `auto`: the kernel's own mapping for a local file that is only read, else pages served by a pager.
+ * `kernel`: a pager behind Linux's userfaultfd. `mmap`: the kernel's own mapping, or an error.
+ * `software`: works everywhere: all is loaded at once, because nothing stops JavaScript at a missing page of an
+ * ordinary ArrayBuffer. PagedMemory (minorfault/software) loads lazily without a kernel, through methods.
+ */
+export type MemoryImplementation = "auto" | "kernel" | "mmap" | "software";
+
+export interface OpenMemoryOptions {
+  /** Default "read". */
+  readonly mode?: MemoryMode;
+  /** Bytes that may be resident, such as "512MiB": at least 4 MiB. Pages are evicted to stay below. Default: no limit. */
+  readonly budget?: number | string;
+  /** Where the pager's thread waits. Default "auto". */
+  readonly placement?: PlacementChoice;
+  readonly plan?: PlanOptions;
+  /** Default "auto". */
+  readonly implementation?: MemoryImplementation;
+  /** Where written pages go that are evicted: a folder, for a file without a name. Default: that of the system. */
+  readonly swapFolder?: string;
+  /** Told of pages that could not be served, and of a budget that can't be kept. Default: a process warning. */
+  readonly onError?: (error: MinorfaultError) => void;
+}
+
+export interface MemoryRegion {
+  readonly name: string;
+  readonly offset: number;
+  readonly byteLength: number;
+  /** Where it was in the memory that it was taken from; 0 for a plain file. */
+  readonly guestAddress: number;
+}
+
+export interface ResidentPages {
+  readonly pages: number;
+  readonly pagesTotal: number;
+  readonly bytes: number;
+}
+
+export interface FlushReport {
+  /** Bytes that were made durable, whole pages. */
+  readonly bytesWritten: number;
+  readonly ranges: number;
+}
+
+export interface MemoryStatistics {
+  readonly faults: number;
+  readonly bytesInstalled: number;
+  readonly bytesEvicted: number;
+  readonly bytesSwapped: number;
+  readonly poisoned: number;
+  readonly latencyUs: { readonly p50: number; readonly p99: number; readonly max: number };
+}
+
+/** What `attach` in another thread needs: can be posted there, or be its workerData. */
+export interface MemoryHandle {
+  readonly kind: "minorfault-memory";
+  readonly name: string;
+  readonly byteLength: number;
+  readonly range: AddressRangeHandle;
+}
+
+/** A lazy memory seen from another thread: the same bytes, served by the same pager. */
+export interface AttachedMemory {
+  readonly byteLength: number;
+  /** @throws ERR_OUT_OF_RANGE beyond what this Node's ArrayBuffers can have: take windows. */
+  readonly buffer: ArrayBuffer;
+  /** A part of the memory as a buffer of its own. */
+  window(offset: number, byteLength: number): ArrayBuffer;
+}
+
+export interface LazyMemory extends AttachedMemory {
+  /** The file or image. */
+  readonly name: string;
+  readonly mode: MemoryMode;
+  /** How pages come: by our pager, by the kernel's own mapping, or all of them before `open` resolved. */
+  readonly how: "userfaultfd" | "mmap" | "eager";
+  /** One sentence: why it is this one. */
+  readonly why: string;
+  /**
+   * System calls on missing pages fail with EFAULT: this process may only have a userfaultfd of the kind
+   * USER_MODE_ONLY. Use `prefetch` or `read` before handing the memory to files, sockets or compression.
+   */
+  readonly isUserModeOnly: boolean;
+  readonly regions: readonly MemoryRegion[];
+  /** What is in memory now. */
+  resident(): ResidentPages;
+  /** Brings a range, without a wait for this thread. With a budget, at most half of it at once (ERR_LIMIT). */
+  prefetch(offset?: number, byteLength?: number, options?: { readonly signal?: AbortSignal }): Promise<void>;
+  /** A copy of a range on the JavaScript heap: good for everything, whatever the kernel may do with this memory. */
+  read(offset: number, byteLength: number, options?: { readonly signal?: AbortSignal }): Promise<Uint8Array>;
+  /** `write-back`: what was written before is durable when this resolves; after a crash all of it is, or nothing. */
+  flush(): Promise<FlushReport>;
+  statistics(): MemoryStatistics;
+  /** For other threads of this process. */
+  share(): MemoryHandle;
+  /**
+   * Flushes (`write-back`, unless told not to), and ends. From then on every view of it, in every thread, reads zeros;
+   * the addresses are given back when the last view has been collected. Safe to call twice.
+   */
+  close(options?: { readonly flush?: boolean }): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}

@@ -1,0 +1,165 @@
+// Memory of this process that a pager fills: addresses, a userfaultfd on them, and the pager's thread. What lazy
+// ArrayBuffers and lazy WebAssembly memories have in common.
+//
+// The userfaultfd must not know of EVENT_REMOVE and its like: the one who would have to read the event is a thread of
+// this process, and whoever causes it would wait for it, maybe holding what that thread needs.
+
+import { MADV, PAGE_SIZE } from "../../abi/memory.ts";
+import type { FeatureName } from "../../abi/userfaultfd.ts";
+import { countBits, nextClear } from "../../base/bitmap.ts";
+import { MinorfaultError } from "../../base/errors.ts";
+import { local, madvise } from "../../linux/index.ts";
+import {
+  type Pager,
+  type PagerImage,
+  type PagerOptions,
+  startPager,
+  type WriteMode,
+} from "../../pager/index.ts";
+import { openUserfaultfd } from "../../uffd/index.ts";
+import { openSwapFile } from "./swap-file.ts";
+
+/** How writes are found: not at all, by scanning (WP_ASYNC), or by the pager taking each first one's fault. */
+export type WriteFinding = "none" | "scan" | "track";
+
+export interface PagedRegionOptions {
+  readonly address: number;
+  /** Whole pages. */
+  readonly byteLength: number;
+  readonly image: PagerImage;
+  readonly writes: WriteFinding;
+  /** 0: none. */
+  readonly budgetBytes: number;
+  readonly swapFolder: string | undefined;
+  readonly plan: PagerOptions["plan"] | undefined;
+  readonly placement: PagerOptions["placement"] | undefined;
+  readonly onError: (error: MinorfaultError) => void;
+}
+
+type Uffd = ReturnType<typeof openUserfaultfd>;
+
+const WRITE_MODE: Readonly<Record<WriteFinding, WriteMode>> = {
+  none: "ignore",
+  scan: "protect",
+  track: "track",
+};
+const SWEEP_PAGES = 512;
+
+/** Throws ERR_UFFD_MISSING, ERR_UFFD_DENIED, ERR_FEATURE_MISSING. */
+export function openOwnUserfaultfd(writes: WriteFinding): Uffd {
+  const features: FeatureName[] = ["THREAD_ID"];
+  if (writes === "scan") features.push("WP_ASYNC");
+  return openUserfaultfd("kernel", local, { features });
+}
+
+export class PagedRegion {
+  readonly address: number;
+  readonly byteLength: number;
+  readonly isUserModeOnly: boolean;
+  readonly pager: Pager;
+  readonly #uffd: Uffd;
+  readonly #budgetBytes: number;
+  #work: Promise<unknown> = Promise.resolve();
+  #isClosed = false;
+
+  private constructor(options: PagedRegionOptions, uffd: Uffd, pager: Pager) {
+    this.address = options.address;
+    this.byteLength = options.byteLength;
+    this.#budgetBytes = options.budgetBytes;
+    this.isUserModeOnly = uffd.way === "user-mode-only";
+    this.#uffd = uffd;
+    this.pager = pager;
+    pager.keepAlive(false);
+    pager.ended.then((end) => {
+      if (end.reason !== "failed") return;
+      options.onError(end.error);
+      this.#poisonMissing();
+    });
+  }
+
+  /** Takes the memory over: from now on its missing pages are the image's. */
+  static async open(options: PagedRegionOptions): Promise<PagedRegion> {
+    const { address, byteLength, writes, budgetBytes, plan, placement } = options;
+    const uffd = openOwnUserfaultfd(writes);
+    const hasSwap = writes === "track" && budgetBytes > 0;
+    const swap = hasSwap ? openSwapFile(options.swapFolder, byteLength) : undefined;
+    try {
+      // A child of fork(2) would have neither the pages nor a pager.
+      madvise(local, address, byteLength, MADV.DONTFORK);
+      uffd.register(address, byteLength, { missing: true, writeProtect: writes !== "none" });
+      const pager = await startPager({
+        descriptor: uffd.fd,
+        regions: [{ start: address, byteLength, imageOffset: 0 }],
+        image: options.image,
+        writes: WRITE_MODE[writes],
+        onError: options.onError,
+        ...(budgetBytes === 0 ? {} : { budgetBytes }),
+        ...(swap === undefined ? {} : { swapDescriptor: swap.descriptor }),
+        ...(plan === undefined ? {} : { plan }),
+        ...(placement === undefined ? {} : { placement }),
+      });
+      return new PagedRegion(options, uffd, pager);
+    } catch (error) {
+      uffd.close();
+      throw error;
+    } finally {
+      // The pager has a duplicate.
+      swap?.close();
+    }
+  }
+
+  get residentPages(): number {
+    const [residency] = this.pager.residency();
+    return residency === undefined ? 0 : countBits(residency.resident, residency.pageCount);
+  }
+
+  /** Brings [offset, offset + byteLength); one after the other. */
+  async prefetch(offset: number, byteLength: number, signal?: AbortSignal): Promise<void> {
+    if (this.#budgetBytes > 0 && byteLength > this.#budgetBytes / 2) {
+      throw new MinorfaultError(
+        "ERR_LIMIT",
+        `${byteLength} bytes at once are more than half of the budget of ${this.#budgetBytes}`,
+        { byteLength, hint: "Work through the memory in smaller pieces" },
+      );
+    }
+    const start = this.address + offset;
+    const range = { start, until: start + byteLength };
+    const before = this.#work;
+    const install = async (): Promise<void> => {
+      await before;
+      await this.pager.installAll({ range, ...(signal === undefined ? {} : { signal }) });
+    };
+    const work = install();
+    this.#work = work.catch(() => undefined);
+    await work;
+  }
+
+  /** Ends the pager. What waits goes on with whatever lies at the addresses then: replace or load it first. */
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    await this.pager.close();
+    this.#uffd.close();
+  }
+
+  /** The same at the end of the thread that opened it, without waiting for anybody. */
+  abandon(): void {
+    if (!this.#isClosed) this.#uffd.close();
+    this.#isClosed = true;
+  }
+
+  /** The pager has failed: whoever touches what it has not brought is told by SIGBUS, instead of waiting for ever. */
+  #poisonMissing(): void {
+    if (this.#isClosed) return;
+    const [residency] = this.pager.residency();
+    if (residency === undefined) return;
+    const { resident, pageCount } = residency;
+    for (let page = nextClear(resident, 0, pageCount); page < pageCount; ) {
+      const until = Math.min(pageCount, page + SWEEP_PAGES);
+      for (let at = page; at < until; at = nextClear(resident, at + 1, pageCount)) {
+        this.#uffd.poison(this.address + at * PAGE_SIZE, PAGE_SIZE);
+      }
+      page = nextClear(resident, until, pageCount);
+    }
+  }
+}

@@ -19,6 +19,7 @@ import { COUNTER, type Counters, recordLatency } from "./counters.ts";
 import { Evictor, type EvictorOptions } from "./evictor.ts";
 import { Filler } from "./filler.ts";
 import { Installer, type InstallerOptions } from "./installer.ts";
+import { isProcessGone } from "./liveness.ts";
 import { clipToKind, planRun, planSwap } from "./plan.ts";
 import { type FaultPort, WORD } from "./port.ts";
 import { addressOfPage, type Part, pageAt, type RegionMap, untilPage } from "./regions.ts";
@@ -263,6 +264,13 @@ export class FaultLoop {
       } else {
         region.writes?.endFlush(step === "done");
       }
+    }
+  }
+
+  /** Looks whether the guest still lives, and remembers if it does not. */
+  checkGuest(): void {
+    if (isProcessGone((start, byteLength) => this.#filler.zero(start, byteLength))) {
+      this.installer.isGuestGone = true;
     }
   }
 

@@ -36,10 +36,10 @@ export type PlacementMode = Exclude<PlacementChoice, "auto">;
 
 export type WriteMode = "ignore" | "protect" | "track";
 
-/** The thread whose faults are served: for placement, and to notice when the guest ends. */
+/** The thread whose faults are served, for placement; fault messages that name one (THREAD_ID) go before. */
 export interface PagerGuest {
   readonly pid: number;
-  /** Default: the process's first thread, until a fault message names another. */
+  /** Default: the process's first thread. */
   readonly tid?: number;
 }
 
@@ -72,7 +72,7 @@ export interface PagerOptions {
   readonly writes?: WriteMode;
   /** Where written pages go that are evicted (with `track`): a file, used at the image's offsets. Ours is a duplicate. */
   readonly swapDescriptor?: number;
-  /** Told of every page that could not be served (ERR_HANDLER_FAILED and others); the pager goes on. */
+  /** Told of every page that could not be served (ERR_HANDLER_FAILED ...); the pager goes on. Default: a warning. */
   readonly onError?: (error: MinorfaultError) => void;
 }
 

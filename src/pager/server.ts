@@ -9,7 +9,7 @@
 
 import { ERRNO } from "../abi/errno.ts";
 import { POLL } from "../abi/memory.ts";
-import { close, failure, local, setNonBlocking } from "../linux/index.ts";
+import { close, failure, local, setNonBlocking, writeTimespec } from "../linux/index.ts";
 import type { Bulk, BulkState } from "./bulk.ts";
 import { COUNTER, type Counters } from "./counters.ts";
 import type { FaultLoop } from "./fault-loop.ts";
@@ -20,6 +20,8 @@ import type { PlacementMode } from "./options.ts";
 const MESSAGES_MAX = 256;
 /** What small pieces of a bulk may add up to before faults are looked for again: a tenth of a millisecond's work. */
 const ROUND_BYTES = 256 * 1024;
+/** How often children that are quiet are asked whether they live. */
+const CHILDREN_MS = 1000;
 /** How long a spinning server goes on without a fault: some ten times what a sleep and a wake cost. */
 const SPIN_MS = 1;
 
@@ -163,7 +165,12 @@ export class Server {
       view.setInt32(index * 8, loop.port.fd, true);
       view.setUint32(index * 8 + 4, POLL.IN, true);
     }
-    local.call("ppoll", address, this.#loops.length, 0, 0, 8);
+    // Alone it waits for ever: its owner looks whether the guest lives. Nobody else knows of its children.
+    const others = this.#loops.length > 1;
+    const timeoutAt = this.#loops.length * 8;
+    if (others) writeTimespec(view, timeoutAt, CHILDREN_MS);
+    const ready = local.call("ppoll", address, this.#loops.length, others ? address + timeoutAt : 0, 0, 8);
+    if (ready === 0) for (const loop of this.#loops) loop.checkGuest();
   }
 
   #follow(): void {

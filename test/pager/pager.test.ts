@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { constants, open, readFileSync, writeFileSync } from "node:fs";
+import { constants, open, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -217,6 +217,7 @@ describe("the pager", { skip, timeout: 60_000 }, () => {
   test("serves a forked child on its own userfaultfd, and the parent on", async (t) => {
     const guest = guestFor(t, { features: ["EVENT_FORK"] });
     const pager = await guest.pager({ plan: { faultAroundPages: 1 } });
+    const before = userfaultfds();
     guest.load(0);
     const { thread, child } = guest.process.fork();
     assert.ok(guest.finish(thread) > 0);
@@ -229,6 +230,12 @@ describe("the pager", { skip, timeout: 60_000 }, () => {
     assert.equal(pager.statistics().faults, 3);
     process.kill();
     assert.equal(guest.load(7), imageByte(7));
+    // The kernel lets go of the child's userfaultfd only when the pager has noticed and closed it.
+    const until = performance.now() + 10_000;
+    while (userfaultfds() > before && performance.now() < until) {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    assert.equal(userfaultfds(), before, "the child's descriptor has been closed");
   });
 
   test("a storm of discards beside faults: everything is served, discarded pages read as zeros", async (t) => {
@@ -246,6 +253,19 @@ describe("the pager", { skip, timeout: 60_000 }, () => {
     const { copied, zeroed, continued, poisoned, woken } = outcomes;
     assert.equal(copied + zeroed + continued + poisoned + woken, faults);
     assert.equal(events, 256);
+  });
+
+  test("a pager that has been closed leaves no descriptor and no thread behind", async (t) => {
+    const guest = guestFor(t);
+    await (await guest.pager()).close();
+    const [fds, threads] = [userfaultfds(), readdirSync("/proc/self/task").length];
+    for (let round = 0; round < 5; round++) {
+      const pager = await guest.pager();
+      guest.load(round);
+      await pager.close();
+    }
+    assert.equal(userfaultfds(), fds);
+    assert.equal(readdirSync("/proc/self/task").length, threads);
   });
 
   test("several threads that touch the same pages are all served", async (t) => {
@@ -327,6 +347,17 @@ test("startPager() refuses what can't be right before it asks the system", { ski
     await assert.rejects(startPager({ ...good, ...options }), { code }, what);
   }
 });
+
+/** How many descriptors of userfaultfds this process has. */
+function userfaultfds(): number {
+  return readdirSync("/proc/self/fd").filter((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`) === "anon_inode:[userfaultfd]";
+    } catch {
+      return false;
+    }
+  }).length;
+}
 
 function hugePagesMissing(): string | false {
   if (skip !== false) return skip;

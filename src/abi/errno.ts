@@ -27,6 +27,7 @@ export const ERRNO = {
   EOPNOTSUPP: 95,
   ETIMEDOUT: 110,
   ECONNREFUSED: 111,
+  EHWPOISON: 133,
 } as const;
 
 export type ErrnoName = keyof typeof ERRNO;

@@ -9,6 +9,8 @@ import { type Program, programs } from "./steps.ts";
 export interface CampaignOptions {
   readonly operations: number;
   readonly seed: number;
+  /** Whether there are huge pages to play with; default true. */
+  readonly huge?: boolean;
   /** Steps of a program; default 60. */
   readonly stepsMax?: number;
   /** Divergences after which it stops; default 10. */
@@ -39,7 +41,7 @@ export function campaign(systems: readonly [System, System], options: CampaignOp
   const found: Found[] = [];
   let operations = 0;
   let runs = 0;
-  const arbitrary = programs(options.stepsMax ?? STEPS_MAX);
+  const arbitrary = programs(options.stepsMax ?? STEPS_MAX, options.huge ?? true);
   for (let round = 0; operations < options.operations; round++) {
     const seed = options.seed + round;
     let shrinkUntil = Number.POSITIVE_INFINITY;
@@ -74,7 +76,10 @@ export function campaign(systems: readonly [System, System], options: CampaignOp
 }
 
 /** A divergence for people. */
-export function report({ seed, chance, acts, first, second }: Found, names: readonly [string, string]): string {
+export function report(
+  { seed, chance, acts, first, second }: Found,
+  names: readonly [string, string],
+): string {
   return [
     `seed ${seed}${chance ? " (the same program did it once and then not again)" : ""}:`,
     ...acts.map((act) => `    ${act}`),

@@ -42,7 +42,7 @@ export function compare(program: Program, systems: readonly [System, System]): R
       const divergence = differ([perform(first, act), perform(second, act)]);
       if (divergence !== undefined) return { counts, divergence };
     }
-    for (const part of epilogue(first)) {
+    for (const part of epilogue(first, scene.order)) {
       acts.push(`end: ${part.text}`);
       const divergence = differ([guarded(() => part.run(first)), guarded(() => part.run(second))]);
       if (divergence !== undefined) return { counts, divergence };
@@ -67,12 +67,17 @@ function guarded(run: () => string[]): string[] {
   try {
     return run();
   } catch (error) {
-    return [error instanceof MinorfaultError ? `${error.code}: ${error.message.replace(/\d{3,}/g, "N")}` : String(error)];
+    return [
+      error instanceof MinorfaultError
+        ? `${error.code}: ${error.message.replace(/\d{3,}/g, "N")}`
+        : String(error),
+    ];
   }
 }
 
 function difference(acts: readonly string[], [first, second]: [string[], string[]]): Divergence | undefined {
-  if (first.length === second.length && first.every((line, index) => line === second[index])) return undefined;
+  if (first.length === second.length && first.every((line, index) => line === second[index]))
+    return undefined;
   return {
     acts: [...acts],
     first: first.filter((line) => !second.includes(line)),

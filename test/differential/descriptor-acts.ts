@@ -1,7 +1,7 @@
 // Steps about userfaultfds as descriptors: opening, the handshake, messages, poll, closing.
 
-import { decodeMessage, UFFD_MSG_SIZE, type UffdMessage } from "../../src/abi/message.ts";
 import { O, POLL } from "../../src/abi/memory.ts";
+import { decodeMessage, UFFD_MSG_SIZE, type UffdMessage } from "../../src/abi/message.ts";
 import { uffdio } from "../../src/abi/structs.ts";
 import { UFFD_FEATURE, UFFD_PAGEFAULT_FLAG, UFFDIO } from "../../src/abi/userfaultfd.ts";
 import { placeName } from "./arena.ts";
@@ -78,6 +78,7 @@ export function read(scene: Scene, step: Of<"read">): Resolved {
   const thread = actor.idle(step.thread);
   if (thread === undefined) return new Skip("no thread is idle");
   const bad = step.buffer === "bad";
+  order.lost ||= bad;
   const { bytes } = step;
   const { index } = which;
   return {
@@ -243,7 +244,9 @@ export function blocking(scene: Scene, step: Of<"blocking">): Resolved {
       const fd = actor.handles[which.index]?.fd ?? -1;
       const flags = actor.process.call("fcntl", fd, F_GETFL, 0);
       const wanted = step.on ? flags & ~O.NONBLOCK : flags | O.NONBLOCK;
-      host.say(`flags 0x${flags.toString(16)} ${resultText(actor.process.call("fcntl", fd, F_SETFL, wanted))}`);
+      host.say(
+        `flags 0x${flags.toString(16)} ${resultText(actor.process.call("fcntl", fd, F_SETFL, wanted))}`,
+      );
     },
   };
 }

@@ -5,7 +5,7 @@ import { UFFDIO } from "../../src/abi/userfaultfd.ts";
 import { HUGE_AREA } from "./arena.ts";
 import { resultText, THREADS } from "./host.ts";
 import { areaOf, byteAt, type Span, span } from "./places.ts";
-import { refuseUnregister, refuseWake } from "./rules.ts";
+import { refuseBareWake, refuseUnregister, refuseWake, writerWaits } from "./rules.ts";
 import { actorOf, handleOf, type Resolved, type Scene, Skip } from "./scene.ts";
 import type { Fill, Step } from "./steps.ts";
 
@@ -35,6 +35,8 @@ export function unregister(scene: Scene, step: Of<"unregister" | "wake">): Resol
 }
 
 export function wake(scene: Scene, step: Of<"unregister" | "wake">): Resolved {
+  const refusal = refuseBareWake(scene.host);
+  if (refusal !== undefined) return new Skip(refusal);
   return onRange(scene, step, step.place, "WAKE", {
     request: UFFDIO.WAKE,
     struct: uffdio.range,
@@ -82,12 +84,16 @@ function onRange<F extends string>(
       const fd = actor.handles[which.index]?.fd ?? -1;
       const result = actor.process.ioctl(fd, request.request, address);
       const { output } = request;
-      host.say(`${resultText(result)}${output === undefined ? "" : outputText(actor.view, at, request.struct, output)}`);
+      host.say(
+        `${resultText(result)}${output === undefined ? "" : outputText(actor.view, at, request.struct, output)}`,
+      );
     },
   };
 }
 
-const FILLS: Readonly<Record<Fill, { readonly request: number; readonly struct: Struct<string>; readonly output: string }>> = {
+const FILLS: Readonly<
+  Record<Fill, { readonly request: number; readonly struct: Struct<string>; readonly output: string }>
+> = {
   copy: { request: UFFDIO.COPY, struct: uffdio.copy, output: "copy" },
   zeropage: { request: UFFDIO.ZEROPAGE, struct: uffdio.zeropage, output: "zeropage" },
   continue: { request: UFFDIO.CONTINUE, struct: uffdio.continue, output: "mapped" },
@@ -105,11 +111,16 @@ export function fill(scene: Scene, step: Of<"fill">): Resolved {
   if (thread === undefined) return new Skip("no thread is idle");
   const where = span(step.place);
   if (step.fill === "move" && where.area.index === HUGE_AREA) return new Skip("MOVE knows small pages");
+  if (step.fill === "copy" && writerWaits(scene.host, scene.order, step.from.area)) {
+    return new Skip("a writer waits where the bytes would be taken from");
+  }
   scene.order.wake(scene.host);
   const { request, struct, output } = FILLS[step.fill];
   const takes = step.fill === "copy" || step.fill === "move";
   const source = byteAt(areaOf(step.from.area), step.from.page, step.from.offset);
-  const from = takes ? ` from ${step.from.area}:${step.from.page}${step.from.offset === 0 ? "" : `+${step.from.offset}`}` : "";
+  const from = takes
+    ? ` from ${step.from.area}:${step.from.page}${step.from.offset === 0 ? "" : `+${step.from.offset}`}`
+    : "";
   const bad = step.pointer === "bad";
   return {
     name: step.fill.toUpperCase(),
@@ -128,7 +139,7 @@ export function fill(scene: Scene, step: Of<"fill">): Resolved {
       host.begin(
         actor,
         { kind: "call", name: "ioctl", args: [fd, request, bad ? BAD_POINTER : address] },
-        { thread, family: "fill", finish },
+        { thread, family: "fill", place: step.from.area, finish },
       );
     },
   };

@@ -4,10 +4,20 @@
 // instead of addresses, the order of birth instead of process and thread ids, handles instead of descriptors.
 
 import { errnoName } from "../../src/abi/errno.ts";
-import { MAP, O, PAGE_SIZE, PROT } from "../../src/abi/memory.ts";
+import { MADV, MAP, O, PAGE_SIZE, PROT } from "../../src/abi/memory.ts";
 import type { Operation, Process, System, Thread } from "../../src/abi/system.ts";
 import { assert } from "../../src/base/errors.ts";
-import { ARENA, ARENA_PAGES, AREAS, type Area, HUGE_AREA, isOfObject, mapFlags, OBJECT_PAGES, placeName } from "./arena.ts";
+import {
+  AREAS,
+  ARENA,
+  ARENA_PAGES,
+  type Area,
+  HUGE_AREA,
+  isOfObject,
+  mapFlags,
+  OBJECT_PAGES,
+  placeName,
+} from "./arena.ts";
 
 /** A userfaultfd as a process knows it. */
 export interface Handle {
@@ -20,6 +30,10 @@ export interface Handle {
 export interface Pending {
   readonly thread: number;
   readonly family: "access" | "space" | "fill" | "read" | "fork";
+  /** The area that an access is in, or that a COPY takes its bytes from. */
+  readonly place?: number;
+  /** It changes what it touches. */
+  readonly writes?: boolean;
   /** The context that a read waits at. */
   readonly context?: number;
   /** The text of what came out; called once, when the operation has ended. */
@@ -37,7 +51,13 @@ export class Actor {
   readonly threads: Thread[] = [];
   readonly pending = new Map<number, Pending>();
   readonly handles: Handle[] = [];
-  readonly files: { readonly object: number; readonly zero: number; readonly sink: number; readonly pagemap: number };
+  readonly files: {
+    readonly object: number;
+    readonly zero: number;
+    readonly pagemap: number;
+    /** One a thread: a write that waits for its page holds its file. */
+    readonly sinks: readonly number[];
+  };
   alive = true;
 
   constructor(index: number, process: Process, inherited?: Actor, handles?: readonly Handle[]) {
@@ -46,11 +66,12 @@ export class Actor {
     for (let each = 0; each < THREADS; each++) this.threads.push(process.spawnThread());
     // What the parent opened since the fork began is not inherited, hence the list of that moment.
     this.handles.push(...(handles ?? []));
-    const pagemap = this.open("/proc/self/pagemap");
-    this.files =
-      inherited === undefined
-        ? { object: this.memfd("object"), zero: this.open("/dev/zero"), sink: this.memfd("sink"), pagemap }
-        : { ...inherited.files, pagemap };
+    this.files = {
+      object: inherited?.files.object ?? this.memfd("object"),
+      zero: inherited?.files.zero ?? this.open("/dev/zero"),
+      pagemap: this.open("/proc/self/pagemap"),
+      sinks: this.threads.map(() => this.memfd("sink")),
+    };
   }
 
   /** Where a thread's arguments are: in its process, and in our view of it. */
@@ -120,6 +141,9 @@ export class Host {
       const flags = mapFlags(area) | MAP.FIXED_NOREPLACE;
       root.must("mmap", area.start, area.mapped * area.pageBytes, PROT.READ | PROT.WRITE, flags, fd, 0);
       if (area.kind === "source") this.#fill(root, area);
+      // Whether tables of pages exist shows in scans: the huge ones exist from the beginning.
+      if (area.kind === "huge") root.must("madvise", area.start, area.pageBytes, MADV.POPULATE_WRITE);
+      if (area.kind === "huge") root.must("madvise", area.start, area.pageBytes, MADV.DONTNEED);
     }
   }
 
@@ -204,7 +228,9 @@ export class Host {
       }
       if (birth.thread.ending === undefined) return true;
       const { ending } = birth.thread;
-      this.say(`${birth.parent.index} fork failed ${ending.kind === "value" ? resultText(ending.value) : ending.kind}`);
+      this.say(
+        `${birth.parent.index} fork failed ${ending.kind === "value" ? resultText(ending.value) : ending.kind}`,
+      );
       return false;
     });
   }

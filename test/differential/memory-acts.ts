@@ -7,7 +7,7 @@ import { PAGEMAP_SCAN } from "../../src/abi/userfaultfd.ts";
 import { HUGE_AREA, isOfObject, mapFlags, placeName } from "./arena.ts";
 import { type Actor, resultText, THREADS } from "./host.ts";
 import { areaOf, byteAt, span } from "./places.ts";
-import { refuseChange, refuseRelease } from "./rules.ts";
+import { refuseChange, refuseRelease, sourceWaits } from "./rules.ts";
 import { actorOf, flagsText, type Resolved, type Scene, Skip } from "./scene.ts";
 import type { Place, Step } from "./steps.ts";
 
@@ -16,7 +16,7 @@ type Of<Kind extends Step["kind"]> = Extract<Step, { kind: Kind }>;
 const ACTORS_MAX = 3;
 const PROTECTION = { READ: PROT.READ, WRITE: PROT.WRITE, EXEC: PROT.EXEC };
 
-/** Each thread of each process has its own bytes in every page, so that the order of two accesses does not show. */
+/** Each thread of each process has its own bytes in every page, so that the order of two accesses does not show; the first belong to loads that straddle two pages. */
 const OWN_BYTES = 64;
 
 export function access(scene: Scene, step: Of<"access">): Resolved {
@@ -24,7 +24,11 @@ export function access(scene: Scene, step: Of<"access">): Resolved {
   const thread = actor.idle(step.thread);
   if (thread === undefined) return new Skip("no thread is idle");
   const area = areaOf(step.area);
-  const own = (actor.index * THREADS + thread) * OWN_BYTES + step.offset * 8;
+  const writes = step.access === "store" || step.access === "add" || step.access === "read(2)";
+  if (writes && sourceWaits(scene.host, scene.order, area.index)) {
+    return new Skip("a COPY waits to take its bytes from there");
+  }
+  const own = (1 + actor.index * THREADS + thread) * OWN_BYTES + step.offset * 8;
   // The last choice of an 8-byte load straddles the end of the page.
   const offset = step.access === "load8" && step.offset === 3 ? area.pageBytes - 4 : own;
   const address = byteAt(area, step.page, offset);
@@ -34,7 +38,8 @@ export function access(scene: Scene, step: Of<"access">): Resolved {
     actor: actor.index,
     run: (host, actor) => {
       const finish = (value: number) => `${step.access} ${value < 0 ? resultText(value) : value}`;
-      host.begin(actor, operation(actor, step.access, address, thread), { thread, family: "access", finish });
+      const pending = { thread, family: "access", place: area.index, writes, finish } as const;
+      host.begin(actor, operation(actor, step.access, address, thread), pending);
     },
   };
 }
@@ -54,7 +59,7 @@ function operation(actor: Actor, kind: Of<"access">["access"], address: number, 
     case "read(2)":
       return { kind: "call", name: "read", args: [actor.files.zero, address, 16] };
     case "write(2)":
-      return { kind: "call", name: "write", args: [actor.files.sink, address, 16] };
+      return { kind: "call", name: "write", args: [actor.files.sinks[thread] ?? -1, address, 16] };
     default:
       return kind satisfies never;
   }
@@ -85,7 +90,8 @@ function change(
   };
 }
 
-const call = (name: SyscallName, ...args: readonly (number | bigint)[]) => ({ kind: "call", name, args }) as const;
+const call = (name: SyscallName, ...args: readonly (number | bigint)[]) =>
+  ({ kind: "call", name, args }) as const;
 
 function hugeIsMissing(scene: Scene, place: Place): boolean {
   return place.area === HUGE_AREA && !scene.huge;
@@ -96,11 +102,17 @@ export function mmap(scene: Scene, step: Of<"mmap">): Resolved {
   const { area, page, start, length, text } = span(step.place);
   const fixed = step.over ? MAP.FIXED : MAP.FIXED_NOREPLACE;
   const protection = flagsText(step.protection, PROTECTION);
-  return change(scene, step, `mmap ${text} ${area.kind} ${protection}${step.over ? " over" : ""}`, "mmap", (actor) => {
-    const fd = isOfObject(area) ? actor.files.object : -1;
-    const offset = isOfObject(area) ? page * area.pageBytes : 0;
-    return call("mmap", start, length, step.protection, mapFlags(area) | fixed, fd, offset);
-  });
+  return change(
+    scene,
+    step,
+    `mmap ${text} ${area.kind} ${protection}${step.over ? " over" : ""}`,
+    "mmap",
+    (actor) => {
+      const fd = isOfObject(area) ? actor.files.object : -1;
+      const offset = isOfObject(area) ? page * area.pageBytes : 0;
+      return call("mmap", start, length, step.protection, mapFlags(area) | fixed, fd, offset);
+    },
+  );
 }
 
 export function munmap(scene: Scene, step: Of<"munmap">): Resolved {
@@ -115,7 +127,11 @@ export function mprotect(scene: Scene, step: Of<"mprotect">): Resolved {
 }
 
 export function madvise(scene: Scene, step: Of<"madvise">): Resolved {
-  const { start, length, text } = span(step.place);
+  const { start, length, text, area } = span(step.place);
+  // Linux 6.18 goes round for ever in GUARD_INSTALL over the mark of an empty page of an object.
+  if (step.advice === "GUARD_INSTALL" && (isOfObject(area) || scene.order.moved)) {
+    return new Skip("guards are for private memory");
+  }
   const advice = MADV[step.advice as keyof typeof MADV];
   const family = step.advice.startsWith("POPULATE") ? "access" : "space";
   return change(
@@ -137,12 +153,11 @@ export function mremap(scene: Scene, step: Of<"mremap">): Resolved {
   const newLength = step.dontUnmap && target !== undefined ? length : newCount * area.pageBytes;
   const to = target === undefined ? 0 : byteAt(target, step.to?.page ?? 0, 0);
   const flags =
-    target === undefined
-      ? 0
-      : MREMAP.MAYMOVE | MREMAP.FIXED | (step.dontUnmap ? MREMAP.DONTUNMAP : 0);
+    target === undefined ? 0 : MREMAP.MAYMOVE | MREMAP.FIXED | (step.dontUnmap ? MREMAP.DONTUNMAP : 0);
   const what = `mremap ${text} to ${target === undefined ? "" : `${placeName(to)}, `}${newCount} pages${
     step.dontUnmap && target !== undefined ? " DONTUNMAP" : ""
   }`;
+  if (isOfObject(area)) scene.order.moved = true;
   return change(scene, step, what, "mremap", () => call("mremap", start, length, newLength, flags, to));
 }
 

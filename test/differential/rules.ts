@@ -5,27 +5,32 @@
 //   together and compared sorted (`Order`).
 // - A thread that waits for its event to be read changes memory as soon as it is: what else would be woken by the same
 //   step, or would change memory meanwhile, is not done.
+// - A COPY that waits for its source and a thread that waits to write there are not woken together.
 // - One blocking reader a context: of two, anybody may get the message.
 
 import type { Host, Pending } from "./host.ts";
 
-/** The contexts whose unread messages have no certain order. */
+/** What is known of a program's past: the contexts whose unread messages have no certain order, and moved memory. */
 export class Order {
-  readonly #lost = new Set<number>();
+  readonly #uncertain = new Set<number>();
+  /** Whether a mapping of the object may be in another area by now. */
+  moved = false;
+  /** Whether a message was read to a bad address: a child's descriptor may be lost with it, and never be closed. */
+  lost = false;
 
   /** A step follows that may wake waiters: if there are several, their next messages come in any order. */
   wake(host: Host): void {
     if (waiters(host) < 2) return;
-    for (let context = 0; context < host.contexts; context++) this.#lost.add(context);
+    for (let context = 0; context < host.contexts; context++) this.#uncertain.add(context);
   }
 
   /** All messages have been taken. */
   drained(context: number): void {
-    this.#lost.delete(context);
+    this.#uncertain.delete(context);
   }
 
   isLost(context: number): boolean {
-    return this.#lost.has(context);
+    return this.#uncertain.has(context);
   }
 }
 
@@ -53,6 +58,28 @@ export function hasReader(host: Host, context?: number): boolean {
 export function refuseWake(host: Host): string | undefined {
   if (waiters(host) >= 2 && hasReader(host)) return "two waiters, and a reader who would get one of them";
   return undefined;
+}
+
+/** The same for a step that brings no page itself: see `refuseUnregister`. */
+export function refuseBareWake(host: Host): string | undefined {
+  const ofObjects = all(host).some(({ place }) => place !== undefined && place >= 2);
+  return refuseWake(host) ?? (ofObjects ? refuseUnregister(host) : undefined);
+}
+
+/** Whether a COPY waits for a page of that area to take its bytes from. */
+export function sourceWaits(host: Host, order: Order, area: number): boolean {
+  return all(host).some(({ family, place }) => family === "fill" && mayBeSame(order, place, area));
+}
+
+/** Whether a thread waits in that area to write. */
+export function writerWaits(host: Host, order: Order, area: number): boolean {
+  return all(host).some(({ writes, place }) => writes === true && mayBeSame(order, place, area));
+}
+
+/** Areas 2 to 4 are the same object. */
+function mayBeSame(order: Order, one: number | undefined, other: number): boolean {
+  const ofObject = (area: number | undefined) => area !== undefined && area >= 2 && area <= 4;
+  return order.moved || one === other || (ofObject(one) && ofObject(other));
 }
 
 /** Why a step that changes an address space can't be done now. */

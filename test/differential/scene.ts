@@ -40,7 +40,10 @@ export function actorOf(scene: Scene, step: Step): Actor {
 }
 
 /** The index of the userfaultfd that a step means; undefined if the process has none. */
-export function handleOf(actor: Actor, index: number): { readonly index: number; readonly handle: Handle } | undefined {
+export function handleOf(
+  actor: Actor,
+  index: number,
+): { readonly index: number; readonly handle: Handle } | undefined {
   if (actor.handles.length === 0) return undefined;
   const which = index % actor.handles.length;
   return { index: which, handle: actor.handles[which] as Handle };

@@ -190,148 +190,164 @@ const fill = fc
   );
 
 const step = (huge: boolean): fc.Arbitrary<Step> =>
-  fc.oneof(
-    {
-      weight: 4,
-      arbitrary: fc.record({
-        kind: fc.constant("open" as const),
-        flags: fc.constantFrom(0x800, 0x800, 0x800, 0x800, 0x80800, 0, 1, 0x801, 2),
-        features,
-        api: fc.constantFrom("good", "good", "good", "good", "good", "bad", "none" as const),
-        ...base,
-      }),
-    },
-    {
-      weight: 1,
-      arbitrary: fc.record({ kind: fc.constant("handshake" as const), handle, features, ...base }),
-    },
-    {
-      weight: 12,
-      arbitrary: fc.record({
-        kind: fc.constant("register" as const),
-        handle,
-        place: wide,
-        mode: mode([1, 1, 1, 2, 3, 3, 4, 5, 7], 8),
-        ...base,
-      }),
-    },
-    {
-      weight: 3,
-      arbitrary: fc.record({
-        kind: fc.constantFrom("unregister", "wake", "wake" as const),
-        handle,
-        place: wide,
-        ...base,
-      }),
-    },
-    { weight: 18, arbitrary: fill },
-    {
-      weight: 7,
-      arbitrary: fc.record({
-        kind: fc.constant("writeprotect" as const),
-        handle,
-        place: wide,
-        mode: mode([0, 1, 1, 1, 2], 4),
-        ...base,
-      }),
-    },
-    {
-      weight: 12,
-      arbitrary: fc.record({
-        kind: fc.constant("read" as const),
-        handle,
-        bytes: fc.constantFrom(32, 32, 64, 100, 3072, 3072, 3072, 31, 0),
-        buffer: fc.oneof(
-          { weight: 30, arbitrary: fc.constant("good" as const) },
-          { weight: 1, arbitrary: fc.constant("bad" as const) },
-        ),
-        ...base,
-      }),
-    },
-    {
-      weight: 3,
-      arbitrary: fc.record({
-        kind: fc.constantFrom("poll", "poll", "poll", "close", "duplicate" as const),
-        handle,
-        ...base,
-      }),
-    },
-    {
-      weight: 1,
-      arbitrary: fc.record({ kind: fc.constant("blocking" as const), handle, on: fc.boolean(), ...base }),
-    },
-    {
-      weight: 24,
-      arbitrary: fc.record({
-        kind: fc.constant("access" as const),
-        access: fc.constantFrom(
-          ...(["load", "load", "load8", "store", "store", "add", "execute", "read(2)", "write(2)"] as const),
-        ),
-        area,
-        page,
-        offset: small,
-        ...base,
-      }),
-    },
-    {
-      weight: 3,
-      arbitrary: fc.record({
-        kind: fc.constant("mmap" as const),
-        place,
-        protection,
-        over: fc.boolean(),
-        ...base,
-      }),
-    },
-    { weight: 2, arbitrary: fc.record({ kind: fc.constant("munmap" as const), place, ...base }) },
-    {
-      weight: 3,
-      arbitrary: fc.record({ kind: fc.constant("mprotect" as const), place, protection, ...base }),
-    },
-    {
-      weight: 8,
-      arbitrary: fc.record({
-        kind: fc.constant("madvise" as const),
-        place,
-        advice: fc.constantFrom(...ADVICE),
-        ...base,
-      }),
-    },
-    {
-      weight: 4,
-      arbitrary: fc.record({
-        kind: fc.constant("mremap" as const),
-        place,
-        newCount: fc.integer({ min: 1, max: 12 }),
-        to: fc.option(fc.record({ area: fc.constantFrom(0, 1, 1, 2, 3, 4), page }), {
-          nil: undefined,
-          freq: 3,
+  fc
+    .oneof(
+      {
+        weight: 4,
+        arbitrary: fc.record({
+          kind: fc.constant("open" as const),
+          flags: fc.constantFrom(0x800, 0x800, 0x800, 0x800, 0x80800, 0, 1, 0x801, 2),
+          features,
+          api: fc.constantFrom("good", "good", "good", "good", "good", "bad", "none" as const),
+          ...base,
         }),
-        dontUnmap: fc.constantFrom(false, false, false, true),
-        ...base,
-      }),
-    },
-    { weight: 2, arbitrary: fc.record({ kind: fc.constantFrom("fork", "fork", "kill" as const), ...base }) },
-    { weight: 1, arbitrary: fc.record({ kind: fc.constant("mincore" as const), place, ...base }) },
-    {
-      weight: 3,
-      arbitrary: fc.record({
-        kind: fc.constant("scan" as const),
-        place: wide,
-        flags: fc.constantFrom(0, 0, 1, 2, 3, 3, 4),
-        categories: fc.constantFrom(0, 1, 2, 2, 2, 3, 8, 10, 32, 64),
-        vector: fc.constantFrom(1, 2, 16, 16, 16, 0),
-        pagesMax: fc.constantFrom(0, 0, 0, 1, 3),
-        ...base,
-      }),
-    },
-  ).map((made) => (huge ? made : withoutHuge(made)));
+      },
+      {
+        weight: 1,
+        arbitrary: fc.record({ kind: fc.constant("handshake" as const), handle, features, ...base }),
+      },
+      {
+        weight: 12,
+        arbitrary: fc.record({
+          kind: fc.constant("register" as const),
+          handle,
+          place: wide,
+          mode: mode([1, 1, 1, 2, 3, 3, 4, 5, 7], 8),
+          ...base,
+        }),
+      },
+      {
+        weight: 3,
+        arbitrary: fc.record({
+          kind: fc.constantFrom("unregister", "wake", "wake" as const),
+          handle,
+          place: wide,
+          ...base,
+        }),
+      },
+      { weight: 18, arbitrary: fill },
+      {
+        weight: 7,
+        arbitrary: fc.record({
+          kind: fc.constant("writeprotect" as const),
+          handle,
+          place: wide,
+          mode: mode([0, 1, 1, 1, 2], 4),
+          ...base,
+        }),
+      },
+      {
+        weight: 12,
+        arbitrary: fc.record({
+          kind: fc.constant("read" as const),
+          handle,
+          bytes: fc.constantFrom(32, 32, 64, 100, 3072, 3072, 3072, 31, 0),
+          buffer: fc.oneof(
+            { weight: 30, arbitrary: fc.constant("good" as const) },
+            { weight: 1, arbitrary: fc.constant("bad" as const) },
+          ),
+          ...base,
+        }),
+      },
+      {
+        weight: 3,
+        arbitrary: fc.record({
+          kind: fc.constantFrom("poll", "poll", "poll", "close", "duplicate" as const),
+          handle,
+          ...base,
+        }),
+      },
+      {
+        weight: 1,
+        arbitrary: fc.record({ kind: fc.constant("blocking" as const), handle, on: fc.boolean(), ...base }),
+      },
+      {
+        weight: 24,
+        arbitrary: fc.record({
+          kind: fc.constant("access" as const),
+          access: fc.constantFrom(
+            ...([
+              "load",
+              "load",
+              "load8",
+              "store",
+              "store",
+              "add",
+              "execute",
+              "read(2)",
+              "write(2)",
+            ] as const),
+          ),
+          area,
+          page,
+          offset: small,
+          ...base,
+        }),
+      },
+      {
+        weight: 3,
+        arbitrary: fc.record({
+          kind: fc.constant("mmap" as const),
+          place,
+          protection,
+          over: fc.boolean(),
+          ...base,
+        }),
+      },
+      { weight: 2, arbitrary: fc.record({ kind: fc.constant("munmap" as const), place, ...base }) },
+      {
+        weight: 3,
+        arbitrary: fc.record({ kind: fc.constant("mprotect" as const), place, protection, ...base }),
+      },
+      {
+        weight: 8,
+        arbitrary: fc.record({
+          kind: fc.constant("madvise" as const),
+          place,
+          advice: fc.constantFrom(...ADVICE),
+          ...base,
+        }),
+      },
+      {
+        weight: 4,
+        arbitrary: fc.record({
+          kind: fc.constant("mremap" as const),
+          place,
+          newCount: fc.integer({ min: 1, max: 12 }),
+          to: fc.option(fc.record({ area: fc.constantFrom(0, 1, 1, 2, 3, 4), page }), {
+            nil: undefined,
+            freq: 3,
+          }),
+          dontUnmap: fc.constantFrom(false, false, false, true),
+          ...base,
+        }),
+      },
+      {
+        weight: 2,
+        arbitrary: fc.record({ kind: fc.constantFrom("fork", "fork", "kill" as const), ...base }),
+      },
+      { weight: 1, arbitrary: fc.record({ kind: fc.constant("mincore" as const), place, ...base }) },
+      {
+        weight: 3,
+        arbitrary: fc.record({
+          kind: fc.constant("scan" as const),
+          place: wide,
+          flags: fc.constantFrom(0, 0, 1, 2, 3, 3, 4),
+          categories: fc.constantFrom(0, 1, 2, 2, 2, 3, 8, 10, 32, 64),
+          vector: fc.constantFrom(1, 2, 16, 16, 16, 0),
+          pagesMax: fc.constantFrom(0, 0, 0, 1, 3),
+          ...base,
+        }),
+      },
+    )
+    .map((made) => (huge ? made : withoutHuge(made)));
 
 /** A huge page costs 2 MiB of zeroing: most programs do without. */
 function withoutHuge(made: Step): Step {
   const small = (index: number) => (index === 6 ? 0 : index);
   const changed = { ...made } as Step & { area?: number; place?: Place };
-  if ("area" in changed && typeof changed.area === "number") Object.assign(changed, { area: small(changed.area) });
+  if ("area" in changed && typeof changed.area === "number")
+    Object.assign(changed, { area: small(changed.area) });
   if ("place" in changed && changed.place !== undefined) {
     Object.assign(changed, { place: { ...changed.place, area: small(changed.place.area) } });
   }
@@ -351,14 +367,21 @@ const opening: fc.Arbitrary<Step[]> = fc
     ...areas.map((area): Step => {
       const place = { area, page: 0, count: 8, edge: "none" as const };
       // MINOR is for memory that is shared.
-      return { kind: "register", handle: 0, place, mode: area < 2 ? mode & 3 || 1 : mode, actor: 0, thread: 0 };
+      return {
+        kind: "register",
+        handle: 0,
+        place,
+        mode: area < 2 ? mode & 3 || 1 : mode,
+        actor: 0,
+        thread: 0,
+      };
     }),
   ]);
 
 /** Programs of at most so many steps. */
-export function programs(stepsMax: number): fc.Arbitrary<Program> {
+export function programs(stepsMax: number, huge = true): fc.Arbitrary<Program> {
   return fc
-    .constantFrom(false, false, false, false, false, false, false, true)
+    .constantFrom(false, false, false, false, false, false, false, huge)
     .chain((huge) =>
       fc.record({
         huge: fc.constant(huge),

@@ -70,7 +70,7 @@ export class DiskCache {
         `A cache holds at least ${CACHE_BYTES_MIN} bytes, not ${bytesMax}`,
       );
     }
-    fileCall("mkdir", folder, () => mkdirSync(folder, { recursive: true }));
+    fileCall("mkdir", folder, () => mkdirSync(folder, { recursive: true, mode: 0o700 }));
     return new DiskCache(folder, agreeOnSets(folder, bytesMax), bytesMax);
   }
 

@@ -38,6 +38,8 @@ export interface FaultLoopOptions
   readonly protects?: boolean;
   /** Keeps the resident pages below this. */
   readonly budget?: Pick<EvictorOptions, "caller" | "budgetBytes" | "swapFd"> | undefined;
+  /** The content of these addresses is gone, or they are: what waits there for bytes has to look again. */
+  readonly onChange?: (resolver: Resolver, start: number, until: number) => void;
   /** A pause before a fault after which `pump` returns when it has served it. Default 1 ms. */
   readonly pauseMs?: number;
 }
@@ -240,14 +242,18 @@ export class FaultLoop {
     const second = word(WORD.MESSAGE + 4);
     if (event === UFFD_EVENT.REMOVE) {
       this.regions.remove(first, second);
+      this.#options.onChange?.(this.resolver, first, second);
     } else if (event === UFFD_EVENT.UNMAP) {
       this.regions.unmap(first, second);
       // Who waits there is not woken by the unmapping itself, and must see that nothing is there any more.
       this.#filler.wake(first, second - first);
+      this.#options.onChange?.(this.resolver, first, second);
     } else if (event === UFFD_EVENT.REMAP) {
       const byteLength = word(WORD.MESSAGE + 6);
       this.regions.remap(first, second, byteLength);
       this.#filler.wake(first, byteLength);
+      this.#options.onChange?.(this.resolver, first, first + byteLength);
+      this.#options.onChange?.(this.resolver, second, second + byteLength);
     } else if (event === UFFD_EVENT.FORK) {
       this.#options.onFork(words[WORD.MESSAGE + 2]!, this.regions.fork());
     }

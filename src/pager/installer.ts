@@ -4,13 +4,13 @@
 // nobody waits for yet (neighbours, everything).
 
 import { ERRNO, errnoName } from "../abi/errno.ts";
-import { hasBit, nextClear, nextSet, setBits } from "../base/bitmap.ts";
+import { clearBits, hasBit, nextClear, nextSet, setBits } from "../base/bitmap.ts";
 import { hex, MinorfaultError } from "../base/errors.ts";
 import { COUNTER, type Counters } from "./counters.ts";
 import type { Evictor } from "./evictor.ts";
 import type { Filler } from "./filler.ts";
 import { addressOfPage, type Part } from "./regions.ts";
-import type { AddressableSource } from "./source.ts";
+import { type AddressableSource, AWAY } from "./source.ts";
 
 /** LIMIT: bytes of one fill. A longer one would keep others out of the guest's mapping for too long. */
 export const FILL_BYTES_MAX: number = 2 * 1024 * 1024;
@@ -31,6 +31,8 @@ export interface InstallerOptions {
 export class Installer {
   /** The last `install` was put off by the system: read what it has to say, and go on. */
   isPutOff = false;
+  /** The last `install` came to bytes that have to be fetched first. */
+  isAway = false;
   /** The guest has ended: a fill has answered ESRCH. */
   isGuestGone = false;
   readonly #options: InstallerOptions;
@@ -42,7 +44,7 @@ export class Installer {
 
   /**
    * Fills pages of one kind in one call, and books what was done (the filler knows how far it came). Answers 0, the
-   * errno, or THREW.
+   * errno, THREW, or AWAY.
    */
   fill(part: Part, first: number, until: number, isZero: boolean): number {
     const { region } = part;
@@ -58,7 +60,7 @@ export class Installer {
     if (!isZero || isSwapped) {
       const offset = region.imageOffset + first * region.pageSize;
       const source = isSwapped ? region.writes!.swapAddress + offset : this.#addressOf(offset, byteLength);
-      if (source < 0) return THREW;
+      if (source < 0) return source;
       errno = filler.copy(target, source, byteLength);
     } else if (region.takesZeropage || zeros === undefined) {
       errno = filler.zero(target, byteLength);
@@ -74,7 +76,9 @@ export class Installer {
     const { counters, filler } = this.#options;
     const { bytesDone } = filler;
     if (bytesDone > 0) {
-      setBits(part.region.resident, first, first + bytesDone / part.region.pageSize);
+      const until = first + bytesDone / part.region.pageSize;
+      setBits(part.region.resident, first, until);
+      if (part.region.poisoned !== undefined) clearBits(part.region.poisoned, first, until);
       counters[COUNTER.BYTES_INSTALLED]! += bytesDone;
       if (isZero) counters[COUNTER.BYTES_ZEROED]! += bytesDone;
     }
@@ -83,7 +87,7 @@ export class Installer {
 
   /**
    * Installs the missing pages of [first, until), at most `bytesMax` at once. Answers the page up to which all
-   * is done: `until`, or less when the system puts it off. Pages that can't be brought are reported and left missing.
+   * is done: `until`, or less when the system puts it off or bytes are away. Pages that can't be brought are reported and left missing.
    */
   install(part: Part, first: number, until: number, bytesMax: number = FILL_BYTES_MAX): number {
     const { region } = part;
@@ -91,6 +95,7 @@ export class Installer {
     const pagesMax = Math.max(1, Math.floor(Math.min(bytesMax, FILL_BYTES_MAX) / region.pageSize));
     let longest = pagesMax;
     this.isPutOff = false;
+    this.isAway = false;
     for (let page = first; ; ) {
       page = nextClear(region.resident, page, until);
       if (page >= until) return until;
@@ -104,6 +109,9 @@ export class Installer {
         page += filler.bytesDone / region.pageSize;
       } else if (filler.isPutOff) {
         this.isPutOff = true;
+        return page;
+      } else if (errno === AWAY) {
+        this.isAway = true;
         return page;
       } else if (errno === ERRNO.ESRCH) {
         this.isGuestGone = true;
@@ -131,6 +139,12 @@ export class Installer {
             operation: "UFFDIO_COPY",
             address,
           });
+    this.reportLoss(part, page, cause);
+  }
+
+  /** Tells the owner that a page can't be brought, and why. */
+  reportLoss(part: Part, page: number, cause: unknown): void {
+    const address = addressOfPage(part, page);
     this.#options.onError(
       new MinorfaultError("ERR_HANDLER_FAILED", `The page at ${hex(address)} could not be brought`, {
         cause,
@@ -144,6 +158,14 @@ export class Installer {
   #runUntil(part: Part, page: number, until: number, isZero: boolean): number {
     const { region } = part;
     let missingUntil = nextSet(region.resident, page, until);
+    const { source } = this.#options;
+    if (source.reach !== undefined) {
+      const pages = Math.max(
+        1,
+        Math.floor(source.reach(region.imageOffset + page * region.pageSize) / region.pageSize),
+      );
+      missingUntil = Math.min(missingUntil, page + pages);
+    }
     if (region.writes !== undefined) {
       const { swapped } = region.writes.bits;
       const next = region.writes.isSwapped(page) ? nextClear : nextSet;

@@ -48,6 +48,8 @@ export class Region implements RegionPages {
   readonly takesZeropage: boolean;
   readonly writes: Writes | undefined;
   readonly isEvictable: boolean;
+  /** Pages that could not be brought and are poisoned; absent while there has been none. */
+  poisoned: Uint32Array | undefined;
 
   constructor(pages: RegionPages) {
     this.pageSize = pages.pageSize;
@@ -62,11 +64,23 @@ export class Region implements RegionPages {
     this.isEvictable = pages.isEvictable ?? false;
   }
 
+  /** A page was poisoned. */
+  poison(page: number): void {
+    this.poisoned ??= new Uint32Array(wordsFor(this.pageCount));
+    setBits(this.poisoned, page, page + 1);
+  }
+
+  /** Pages that are zeros in the image, as it turned out. */
+  knowZeros(first: number, until: number): void {
+    setBits(this.zero, first, until);
+    this.hasZeros = true;
+  }
+
   /** Pages that the guest has dropped: their content is zeros from now on. */
   discard(first: number, until: number): void {
     clearBits(this.resident, first, until);
-    setBits(this.zero, first, until);
-    this.hasZeros = true;
+    if (this.poisoned !== undefined) clearBits(this.poisoned, first, until);
+    this.knowZeros(first, until);
   }
 }
 

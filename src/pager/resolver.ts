@@ -6,6 +6,7 @@
 //   ESRCH    the process is gone
 //   ENOMEM   put off, like EAGAIN
 //   EFAULT   the source's memory can't be read: poison. The same when the source throws
+//   AWAY     the bytes have to be fetched: the fault is parked (src/pager/fetch) and comes back by resume, lose or defer
 //
 // A fault that is put off waits in a list until the loop has read everything; there is no limit to tries, because a
 // storm of events can ask for tens of thousands, but a deadline. A page that can't be brought is poisoned: its threads
@@ -21,6 +22,7 @@ import type { Filler } from "./filler.ts";
 import type { Installer } from "./installer.ts";
 import { clipToKind, planRun, planSwap } from "./plan.ts";
 import { addressOfPage, type Part, pageAt, type RegionMap, untilPage } from "./regions.ts";
+import { AWAY } from "./source.ts";
 
 export interface ResolverOptions {
   readonly filler: Filler;
@@ -32,12 +34,17 @@ export interface ResolverOptions {
   /** How long a fault may be put off. Default 10 s. */
   readonly deferralMsMax?: number;
   readonly onError: (error: MinorfaultError) => void;
+  /** For sources that are AWAY. */
+  readonly park?: (resolver: Resolver, fault: Fault, part: Part, page: number) => Parked;
 }
+
+/** "parked": the fault comes back later. "again": the region knows more of the page now. */
+export type Parked = "parked" | "again";
 
 const FLAG = { WP: 2, MINOR: 4 } as const;
 const DEFERRAL_MS_MAX = 10_000;
 
-interface Fault {
+export interface Fault {
   readonly address: number;
   readonly flags: number;
   readonly startedMs: number;
@@ -68,6 +75,23 @@ export class Resolver {
     this.#serve({ address, flags, startedMs: this.#options.now(), isLost: false });
   }
 
+  /** Serves a fault that was parked: what it waited for is there. */
+  resume(fault: Fault): void {
+    this.#serve(fault);
+  }
+
+  /** Puts a fault that was parked off until everything has been read: its page has changed. */
+  defer(fault: Fault): void {
+    this.#deferred.push(fault);
+  }
+
+  /** Ends a fault that was parked: its page can't be brought. */
+  lose(fault: Fault, cause: MinorfaultError): void {
+    const part = this.#options.regions.find(fault.address);
+    if (part !== undefined) this.#options.installer.reportLoss(part, pageAt(part, fault.address), cause);
+    this.#serve({ ...fault, isLost: true });
+  }
+
   /** Tries what was put off again. */
   retry(): void {
     const faults = this.#deferred;
@@ -78,6 +102,7 @@ export class Resolver {
   #serve(fault: Fault): void {
     const { counters, deferralMsMax = DEFERRAL_MS_MAX, now } = this.#options;
     let outcome = this.#attempt(fault);
+    if (outcome === "PARKED") return;
     if (typeof outcome === "object") {
       if (now() - outcome.startedMs < deferralMsMax) {
         this.#deferred.push(outcome);
@@ -90,16 +115,18 @@ export class Resolver {
   }
 
   /** What became of the fault, or what to try later. */
-  #attempt(fault: Fault): Outcome | Fault {
+  #attempt(fault: Fault): Outcome | Fault | "PARKED" {
     const part = this.#options.regions.find(fault.address);
     if (part === undefined) return this.#outside(fault);
-    if (fault.isLost) return this.#poison(fault, part);
+    // What the guest has discarded meanwhile is zeros, and nothing that could be lost.
+    if (fault.isLost && !hasBit(part.region.zero, pageAt(part, fault.address)))
+      return this.#poison(fault, part);
     if ((fault.flags & FLAG.WP) !== 0) return this.#unprotect(fault, part);
     if ((fault.flags & FLAG.MINOR) !== 0) return this.#continue(fault, part);
     return this.#missing(fault, part);
   }
 
-  #missing(fault: Fault, part: Part): Outcome | Fault {
+  #missing(fault: Fault, part: Part): Outcome | Fault | "PARKED" {
     const { region } = part;
     const { installer } = this.#options;
     const filler = this.#filler;
@@ -112,6 +139,10 @@ export class Resolver {
       if (page < run.first + filler.bytesDone / region.pageSize) return isZero ? "ZEROED" : "COPIED";
       if (errno === ERRNO.ESRCH) return this.#gone();
       if (filler.isPutOff) return fault;
+      if (errno === AWAY && this.#options.park !== undefined) {
+        if (this.#options.park(this, fault, part, page) === "parked") return "PARKED";
+        continue;
+      }
       if (errno === ERRNO.EAGAIN) continue;
       if (errno === ERRNO.EEXIST) {
         setBits(region.resident, run.first, run.first + 1);
@@ -200,7 +231,10 @@ export class Resolver {
   #poison(fault: Fault, part: Part): Outcome | Fault {
     const page = pageAt(part, fault.address);
     const errno = this.#filler.poison(addressOfPage(part, page), part.region.pageSize);
-    if (errno === 0) return "POISONED";
+    if (errno === 0) {
+      part.region.poison(page);
+      return "POISONED";
+    }
     if (this.#filler.isPutOff) return fault;
     if (errno === ERRNO.ESRCH) return this.#gone();
     return this.#wake(part, page);

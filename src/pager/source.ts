@@ -1,11 +1,16 @@
 // Where a pager takes its bytes from: memory that is addressable in its own process.
 //
-// Sources that have to go somewhere for their bytes will put them into such memory first. `addressOf` may throw:
-// then the page is poisoned, the owner is told, and the pager goes on.
+// Sources that have to go somewhere for their bytes put them into such memory first (src/pager/fetch), and answer AWAY
+// until they have. `addressOf` may throw: then the page is poisoned, the owner is told, and the pager goes on.
+
+/** The answer of `addressOf` while the bytes are somewhere else. */
+export const AWAY = -2;
 
 export interface AddressableSource {
   readonly byteLength: number;
-  /** The address of [offset, offset + byteLength) of the image; valid until the fill that follows has ended. */
+  /** How many bytes from `offset` on lie in one piece; absent where all do. */
+  reach?(offset: number): number;
+  /** The address of [offset, offset + byteLength) of the image, or AWAY; valid until the fill that follows has ended. */
   addressOf(offset: number, byteLength: number): number;
 }
 

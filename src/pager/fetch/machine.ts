@@ -1,0 +1,330 @@
+// Decides what to fetch, in which order, and what becomes of the faults that wait for it. Pure: events and the time go in,
+// actions come out; nothing here knows a clock, a thread or a system call.
+//
+//   need, want ──▶  queued ──▶ fetching ──▶ staged          actions: fetch, cancel, serve, zero, refuse,
+//                     ▲  (a slot)  │  │                                expire, overdue
+//                     │            │  └──▶ hole, failed
+//                 withdraw         └─ cancelled: drains, its slot is taken again only when the fetcher has let go
+//
+// A unit is the piece of the image that is fetched at once, a slot the memory for one. Faults come first, then what
+// they announce (ahead), then filling in the background; the lower two together have half of the places.
+//
+// Every waiter leaves in exactly one of serve, zero, refuse, expire, or because it was withdrawn.
+
+export const RANK = { FAULT: 0, AHEAD: 1, BACKGROUND: 2 } as const;
+export type Rank = (typeof RANK)[keyof typeof RANK];
+
+export type Action =
+  | {
+      readonly kind: "fetch";
+      readonly ticket: number;
+      readonly unit: number;
+      readonly slot: number;
+      readonly rank: Rank;
+    }
+  | { readonly kind: "cancel"; readonly ticket: number }
+  /** The unit's bytes are in its slot. */
+  | { readonly kind: "serve"; readonly unit: number; readonly waiters: readonly number[] }
+  /** The unit is nothing but zeros. */
+  | { readonly kind: "zero"; readonly unit: number; readonly waiters: readonly number[] }
+  /** The unit can't be brought. */
+  | {
+      readonly kind: "refuse";
+      readonly unit: number;
+      readonly waiters: readonly number[];
+      readonly ticket: number;
+    }
+  /** The waiter's deadline has passed: it is let go of. */
+  | { readonly kind: "expire"; readonly unit: number; readonly waiter: number }
+  /** The waiter's deadline has passed, and it is to go on waiting. */
+  | { readonly kind: "overdue"; readonly unit: number; readonly waiter: number };
+
+export interface MachineOptions {
+  /** Pieces of memory for one unit each: more than `fetchesMax`. */
+  readonly slots: number;
+  /** Fetches at once. */
+  readonly fetchesMax: number;
+  /** Milliseconds that a fault may wait. */
+  readonly deadlineMs: number;
+  /** Whether a waiter is let go of at its deadline. */
+  readonly expires: boolean;
+  readonly unitBytes: number;
+  /** Bytes a second for the background; Infinity: as fast as it comes. */
+  readonly backgroundRate: number;
+}
+
+/** LIMIT: units in the queues that no fault waits for. */
+export const WANTED_MAX = 256;
+/** What the background may do at once after a rest, as time of its rate. */
+const BURST_MS = 50;
+
+interface Wanted {
+  readonly unit: number;
+  rank: Rank;
+  readonly waiters: Set<number>;
+  /** 0 while queued. */
+  ticket: number;
+}
+
+interface Fetch {
+  readonly slot: number;
+  readonly rank: Rank;
+  /** Undefined once cancelled. */
+  wanted: Wanted | undefined;
+}
+
+interface Waiter {
+  readonly unit: number;
+  readonly deadlineMs: number;
+  isOverdue: boolean;
+}
+
+export type FetchResult = "bytes" | "zero" | "failed";
+
+export class FetchMachine {
+  readonly #options: MachineOptions;
+  readonly #wanted = new Map<number, Wanted>();
+  readonly #fetches = new Map<number, Fetch>();
+  readonly #waiters = new Map<number, Waiter>();
+  /** Unit to slot, the one that was used last at the end. */
+  readonly #staged = new Map<number, number>();
+  readonly #free: number[] = [];
+  readonly #queues: readonly Set<number>[] = [new Set(), new Set(), new Set()];
+  #actions: Action[] = [];
+  #lastTicket = 0;
+  #lowFetches = 0;
+  #allowance = 0;
+  #allowanceAtMs = Number.NaN;
+
+  constructor(options: MachineOptions) {
+    this.#options = options;
+    for (let slot = options.slots - 1; slot >= 0; slot--) this.#free.push(slot);
+  }
+
+  /** What is to be done since this was asked last, in order. */
+  takeActions(): readonly Action[] {
+    const actions = this.#actions;
+    if (actions.length > 0) this.#actions = [];
+    return actions;
+  }
+
+  /** A fault waits for a unit since `startedMs`. */
+  need(waiter: number, unit: number, startedMs: number, now: number): void {
+    const deadlineMs = startedMs + this.#options.deadlineMs;
+    this.#waiters.set(waiter, { unit, deadlineMs, isOverdue: false });
+    const known = this.#wanted.get(unit);
+    if (known !== undefined) {
+      known.waiters.add(waiter);
+      this.#raise(known, RANK.FAULT);
+    } else {
+      this.#enqueue(unit, RANK.FAULT).waiters.add(waiter);
+    }
+    this.#pump(now);
+  }
+
+  /** A unit that nobody waits for yet; false when the queue takes no more. */
+  want(unit: number, rank: Exclude<Rank, 0>, now: number): boolean {
+    const known = this.#wanted.get(unit);
+    if (known !== undefined) {
+      this.#raise(known, rank);
+      return true;
+    }
+    if (this.#staged.has(unit)) return true;
+    if (this.#queues[RANK.AHEAD]!.size + this.#queues[RANK.BACKGROUND]!.size >= WANTED_MAX) return false;
+    this.#enqueue(unit, rank);
+    this.#pump(now);
+    return true;
+  }
+
+  /** Nothing of this rank is wanted any more. */
+  drop(rank: Exclude<Rank, 0>, now: number): void {
+    for (const wanted of [...this.#wanted.values()]) {
+      if (wanted.rank === rank) this.#abandon(wanted);
+    }
+    this.#pump(now);
+  }
+
+  /** A waiter is served by other means, or gone. */
+  withdraw(waiter: number, now: number): void {
+    const unit = this.#waiters.get(waiter)?.unit;
+    if (unit === undefined) return;
+    this.#leave(waiter, unit);
+    this.#pump(now);
+  }
+
+  /** How a fetch has ended; until then its slot is the fetcher's. */
+  ended(ticket: number, result: FetchResult, now: number): void {
+    const fetch = this.#fetches.get(ticket);
+    if (fetch === undefined) return;
+    this.#fetches.delete(ticket);
+    if (fetch.rank !== RANK.FAULT) this.#lowFetches--;
+    const { wanted, slot } = fetch;
+    if (wanted === undefined || result !== "bytes") this.#free.push(slot);
+    else this.#staged.set(wanted.unit, slot);
+    if (wanted !== undefined) this.#settle(wanted, result, ticket);
+    this.#pump(now);
+  }
+
+  /** Time has passed. */
+  tick(now: number): void {
+    for (const [waiter, state] of this.#waiters) {
+      if (state.deadlineMs > now || state.isOverdue) continue;
+      const { unit } = state;
+      if (this.#options.expires) {
+        this.#leave(waiter, unit);
+        this.#actions.push({ kind: "expire", unit, waiter });
+      } else {
+        state.isOverdue = true;
+        this.#actions.push({ kind: "overdue", unit, waiter });
+      }
+    }
+    this.#pump(now);
+  }
+
+  /** When `tick` is due; Infinity when nothing waits for time to pass. */
+  nextTickMs(now: number): number {
+    let next = Number.POSITIVE_INFINITY;
+    for (const { deadlineMs, isOverdue } of this.#waiters.values()) {
+      if (!isOverdue && deadlineMs < next) next = deadlineMs;
+    }
+    if (this.#queues[RANK.BACKGROUND]!.size > 0 && this.#lowFetches < this.#lowMax) {
+      const missing = this.#options.unitBytes - this.#allowanceAt(now);
+      if (missing > 0) next = Math.min(next, now + (missing * 1000) / this.#options.backgroundRate);
+    }
+    return next;
+  }
+
+  /** The slot that has a unit's bytes, or -1. */
+  slotOf(unit: number): number {
+    const slot = this.#staged.get(unit);
+    if (slot === undefined) return -1;
+    this.#staged.delete(unit);
+    this.#staged.set(unit, slot);
+    return slot;
+  }
+
+  /** Whether a unit's bytes are there, or on their way. */
+  isKnown(unit: number): boolean {
+    return this.#staged.has(unit) || this.#wanted.has(unit);
+  }
+
+  get waiting(): number {
+    return this.#waiters.size;
+  }
+
+  get fetching(): number {
+    return this.#fetches.size;
+  }
+
+  /** For those who check that the bounds hold. */
+  get bounds(): {
+    readonly slots: number;
+    readonly fetches: number;
+    readonly low: number;
+    readonly queued: number;
+  } {
+    const slots = this.#free.length + this.#staged.size + this.#fetches.size;
+    const queued = this.#queues[RANK.AHEAD]!.size + this.#queues[RANK.BACKGROUND]!.size;
+    return { slots, fetches: this.#fetches.size, low: this.#lowFetches, queued };
+  }
+
+  get #lowMax(): number {
+    return Math.max(1, this.#options.fetchesMax >> 1);
+  }
+
+  #enqueue(unit: number, rank: Rank): Wanted {
+    const wanted: Wanted = { unit, rank, waiters: new Set(), ticket: 0 };
+    this.#wanted.set(unit, wanted);
+    this.#queues[rank]!.add(unit);
+    return wanted;
+  }
+
+  #raise(wanted: Wanted, rank: Rank): void {
+    if (rank >= wanted.rank) return;
+    if (wanted.ticket === 0) {
+      this.#queues[wanted.rank]!.delete(wanted.unit);
+      this.#queues[rank]!.add(wanted.unit);
+    }
+    wanted.rank = rank;
+  }
+
+  /** Takes a waiter off; what nobody waits for any more is not fetched on its account. */
+  #leave(waiter: number, unit: number): void {
+    this.#waiters.delete(waiter);
+    const wanted = this.#wanted.get(unit);
+    if (wanted === undefined) return;
+    wanted.waiters.delete(waiter);
+    if (wanted.waiters.size === 0) this.#abandon(wanted);
+  }
+
+  #abandon(wanted: Wanted): void {
+    this.#wanted.delete(wanted.unit);
+    this.#queues[wanted.rank]!.delete(wanted.unit);
+    const fetch = this.#fetches.get(wanted.ticket);
+    if (fetch === undefined) return;
+    fetch.wanted = undefined;
+    this.#actions.push({ kind: "cancel", ticket: wanted.ticket });
+  }
+
+  #settle(wanted: Wanted, result: FetchResult, ticket: number): void {
+    const { unit } = wanted;
+    const waiters = [...wanted.waiters];
+    this.#wanted.delete(unit);
+    for (const waiter of waiters) this.#waiters.delete(waiter);
+    if (result === "bytes") this.#actions.push({ kind: "serve", unit, waiters });
+    else if (result === "zero") this.#actions.push({ kind: "zero", unit, waiters });
+    else this.#actions.push({ kind: "refuse", unit, waiters, ticket });
+  }
+
+  /** Begins as many fetches as may be. */
+  #pump(now: number): void {
+    while (this.#fetches.size < this.#options.fetchesMax) {
+      const wanted = this.#next(now);
+      if (wanted === undefined) return;
+      const slot = this.#takeSlot();
+      if (slot < 0) return;
+      const { unit, rank } = wanted;
+      const ticket = ++this.#lastTicket;
+      this.#queues[rank]!.delete(unit);
+      wanted.ticket = ticket;
+      this.#fetches.set(ticket, { slot, rank, wanted });
+      if (rank !== RANK.FAULT) this.#lowFetches++;
+      if (rank === RANK.BACKGROUND) this.#allowance -= this.#options.unitBytes;
+      this.#actions.push({ kind: "fetch", ticket, unit, slot, rank });
+    }
+  }
+
+  #next(now: number): Wanted | undefined {
+    const [fault] = this.#queues[RANK.FAULT]!;
+    if (fault !== undefined) return this.#wanted.get(fault);
+    if (this.#lowFetches >= this.#lowMax) return undefined;
+    const [ahead] = this.#queues[RANK.AHEAD]!;
+    if (ahead !== undefined) return this.#wanted.get(ahead);
+    const [background] = this.#queues[RANK.BACKGROUND]!;
+    if (background === undefined) return undefined;
+    this.#allowance = this.#allowanceAt(now);
+    this.#allowanceAtMs = now;
+    return this.#allowance < this.#options.unitBytes ? undefined : this.#wanted.get(background);
+  }
+
+  /** Bytes that the background may fetch now. */
+  #allowanceAt(now: number): number {
+    const { backgroundRate, unitBytes } = this.#options;
+    if (backgroundRate === Number.POSITIVE_INFINITY) return backgroundRate;
+    const burst = Math.max(unitBytes, (backgroundRate * BURST_MS) / 1000);
+    if (Number.isNaN(this.#allowanceAtMs)) return burst;
+    const grown = this.#allowance + ((now - this.#allowanceAtMs) * backgroundRate) / 1000;
+    return Math.min(burst, grown);
+  }
+
+  /** A slot that is free, or whose unit has not been used for the longest time; -1 when all are being written to. */
+  #takeSlot(): number {
+    const free = this.#free.pop();
+    if (free !== undefined) return free;
+    for (const [unit, slot] of this.#staged) {
+      this.#staged.delete(unit);
+      return slot;
+    }
+    return -1;
+  }
+}

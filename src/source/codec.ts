@@ -135,15 +135,24 @@ function builtIn(): RawCodec {
   const { zstdCompressSync, zstdDecompressSync, constants } = zlib as unknown as BuiltIn;
   return {
     compress: (bytes, level) =>
-      zstdCompressSync(bytes, {
-        params: { [constants.ZSTD_c_compressionLevel]: level },
-        pledgedSrcSize: bytes.byteLength,
-      }),
+      plainBytes(
+        zstdCompressSync(bytes, {
+          params: { [constants.ZSTD_c_compressionLevel]: level },
+          pledgedSrcSize: bytes.byteLength,
+        }),
+      ),
     // One piece of output of exactly the size, so that nothing is joined.
     decompress: (bytes, byteLength) =>
-      zstdDecompressSync(bytes, {
-        chunkSize: Math.max(byteLength, CHUNK_BYTES_MIN),
-        maxOutputLength: Math.max(byteLength, 1),
-      }),
+      plainBytes(
+        zstdDecompressSync(bytes, {
+          chunkSize: Math.max(byteLength, CHUNK_BYTES_MIN),
+          maxOutputLength: Math.max(byteLength, 1),
+        }),
+      ),
   };
+}
+
+/** Not a Buffer, whose `slice` shares memory where that of a Uint8Array copies. */
+function plainBytes({ buffer, byteOffset, byteLength }: Uint8Array): Uint8Array {
+  return new Uint8Array(buffer, byteOffset, byteLength);
 }

@@ -278,7 +278,10 @@ function regionOrder(region: PagerRegion, zeroPages: Uint32Array | undefined, tr
 /** The second thread of the self-test; it ends when it is dismissed. */
 function startToucher(): Int32Array {
   const words = new Int32Array(new SharedArrayBuffer(TOUCHER_WORDS * 4));
-  const worker = new Worker(new URL("./toucher-worker.js", import.meta.url), { workerData: words });
+  const worker = new Worker(new URL("./toucher-worker.js", import.meta.url), {
+    workerData: words,
+    execArgv: [],
+  });
   worker.unref();
   // Its failure shows as a self-test that does not end, which has a deadline.
   worker.on("error", () => undefined);

@@ -31,7 +31,9 @@ export class WorkerLink {
 
   constructor(order: WorkOrder, listener: LinkListener) {
     this.#control = order.control;
-    const worker = new Worker(new URL("./pager-worker.js", import.meta.url), { workerData: order });
+    // Flags such as --input-type are for the program, and would be refused here.
+    const options = { workerData: order, execArgv: [] };
+    const worker = new Worker(new URL("./pager-worker.js", import.meta.url), options);
     this.#worker = worker;
     const starting = setInterval(() => this.#interrupt(), START_MS);
     // Without this the end of the process would wait for ever for a thread that waits for faults.

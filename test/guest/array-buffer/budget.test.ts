@@ -1,0 +1,108 @@
+// A buffer far larger than the memory that its process may use.
+
+import assert from "node:assert/strict";
+import { closeSync, openSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { skipUnlessUserfaultfd } from "../../linux/host.ts";
+import { makeMemoryCgroup } from "./cgroup.ts";
+import { numberOf, ownFolder, PAGE, runChild } from "./files.ts";
+
+const MIB = 2 ** 20;
+const LIMIT = 192 * MIB;
+/** MINORFAULT_BIG=1: the full gigabyte of the promise, instead of half of it. */
+const BYTES = process.env.MINORFAULT_BIG === "1" ? 1024 * MIB : 512 * MIB;
+const folder = ownFolder();
+
+function bigFile(): string {
+  const path = join(folder, "big");
+  const fd = openSync(path, "w");
+  const piece = Buffer.alloc(MIB, 0x5a);
+  for (let at = 0; at < BYTES; at += MIB) {
+    for (let page = 0; page < MIB / PAGE; page++)
+      piece.writeUInt32LE(numberOf(at / PAGE + page), page * PAGE);
+    writeSync(fd, piece, 0, MIB, at);
+  }
+  closeSync(fd);
+  return path;
+}
+
+const WALKS: readonly { name: string; options: string; write: boolean }[] = [
+  { name: "read", options: `{ budget: "48MiB" }`, write: false },
+  { name: "private and written", options: `{ mode: "private", budget: "48MiB" }`, write: true },
+];
+let path: string | undefined;
+
+for (const { name, options, write } of WALKS) {
+  test(`${BYTES / MIB} MiB walked twice in a cgroup of ${LIMIT / MIB} MiB, Node included: ${name}`, {
+    skip: skipUnlessUserfaultfd,
+    timeout: 120_000,
+  }, (context) => {
+    const cgroup = makeMemoryCgroup(LIMIT);
+    if (typeof cgroup === "string") {
+      context.skip(cgroup);
+      return;
+    }
+    try {
+      path ??= bigFile();
+      const program = `
+        const memory = await open(path, { ...${options}, swapFolder: args[0] });
+        const words = new Uint32Array(memory.buffer);
+        let wrong = 0;
+        for (let round = 0; round < 2; round++) {
+          for (let page = 0; page < words.length / 1024; page++) {
+            const number = (page * 2654435761 + 12345) >>> 0;
+            if (words[page * 1024] !== number) wrong++;
+            if (${write}) {
+              if (words[page * 1024 + 1] !== (round === 0 ? 0x5a5a5a5a : page)) wrong++;
+              words[page * 1024 + 1] = page + round;
+            }
+          }
+        }
+        const { bytesEvicted, bytesSwapped } = memory.statistics();
+        say({ how: memory.how, wrong, evicted: bytesEvicted, swapped: bytesSwapped });
+        await memory.close();
+      `;
+      const result = runChild(program, {
+        args: [path, folder],
+        wrapper: cgroup.wrapper,
+        deadlineMs: 110_000,
+      });
+      assert.equal(result.status, 0, `${result.signal} ${result.stderr}`);
+      const { how, wrong, evicted, swapped } = JSON.parse(result.stdout);
+      assert.deepEqual([how, wrong], ["userfaultfd", 0]);
+      assert.ok(evicted >= 2 * BYTES - LIMIT, `${evicted} bytes were evicted`);
+      assert.equal(swapped > BYTES, write);
+      assert.equal(cgroup.oomKills, 0);
+      context.diagnostic(`peak of the cgroup: ${Math.round(cgroup.peakBytes / MIB)} MiB`);
+    } finally {
+      cgroup.remove();
+    }
+  });
+}
+
+test("without a budget the same walk is killed: the limit is real", {
+  skip: skipUnlessUserfaultfd,
+  timeout: 120_000,
+}, (context) => {
+  const cgroup = makeMemoryCgroup(LIMIT);
+  if (typeof cgroup === "string") {
+    context.skip(cgroup);
+    return;
+  }
+  try {
+    path ??= bigFile();
+    const program = `
+      const memory = await open(path, { implementation: "kernel" });
+      const words = new Uint32Array(memory.buffer);
+      let sum = 0;
+      for (let at = 0; at < words.length; at += 1024) sum += words[at];
+      say(sum);
+    `;
+    const result = runChild(program, { args: [path], wrapper: cgroup.wrapper, deadlineMs: 60_000 });
+    assert.notEqual(result.status, 0);
+    assert.ok(cgroup.oomKills > 0);
+  } finally {
+    cgroup.remove();
+  }
+});

@@ -30,9 +30,13 @@ export class Arena {
   readonly #byteLengthMax: number;
   #memory: GrowingMemory | undefined;
 
-  constructor(byteLengthMax: number) {
+  /** With `reserve` it has its full length at once, where the engine can do that without taking memory for it. */
+  constructor(byteLengthMax: number, reserve = false) {
     this.#byteLengthMax = Math.min(byteLengthMax, ARENA_MAX);
-    this.bytes = new Uint8Array(Math.min(SMALL_FIRST, this.#byteLengthMax));
+    this.bytes = new Uint8Array(0);
+    if (!reserve || !this.#growInPlace(this.#byteLengthMax)) {
+      this.bytes = new Uint8Array(Math.min(SMALL_FIRST, this.#byteLengthMax));
+    }
   }
 
   /** Makes it at least so long; false when that is over the limit or the engine refuses. */

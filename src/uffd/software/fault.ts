@@ -84,7 +84,7 @@ export function raise(
   if (ctx.has(FEATURE.SIGBUS) || (kernelMode && ctx.userModeOnly)) return FAULT.BUS;
   const exact = space.profile.exactAddress || ctx.has(FEATURE.EXACT_ADDRESS);
   const unit = vma.huge ? HUGE_PAGE_SIZE : PAGE_SIZE;
-  ctx.enqueue(faulter.waiter, exact ? address : address - (address % unit), flags);
+  ctx.enqueue(faulter.waiter, exact ? address : address - (address & (unit - 1)), flags);
   return FAULT.WAIT;
 }
 

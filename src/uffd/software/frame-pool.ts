@@ -3,7 +3,8 @@
 // One contiguous arena and not one buffer a page: a load is then `bytes[frame * 4096 + offset]`, which is what
 // keeps resident memory as fast as a plain array. The arena grows in place where the engine has WebAssembly
 // memory; elsewhere, and while it is small, it grows by being copied. `bytes` is another object after each
-// growth, so nobody keeps it across an allocation.
+// growth, so nobody keeps it across an allocation. (Fields of hot objects have a value of their type from the start:
+// engines then know what they hold without looking.)
 //
 //   frame   0          1   2   3  ...      high water        capacity
 //          ┌──────────┬───┬───┬───┬──────────┬─────────────────┐
@@ -24,7 +25,7 @@ export const HUGE_FRAMES = 512;
 
 export class FramePool {
   /** All frames, one after the other. Changes when the pool grows. */
-  bytes: Uint8Array;
+  bytes: Uint8Array = new Uint8Array(0);
   /** Told when `bytes` is another object. */
   readonly onGrow = new Set<() => void>();
   readonly zeroTwin = ZERO_TWIN;
@@ -32,19 +33,20 @@ export class FramePool {
   /** LIMIT: frames that may be in use; beyond it allocation answers 0 (ENOMEM). */
   readonly #frames: number;
   /** Users of each frame; of a free one, the bitwise complement of the next free frame. */
-  #refs: Int32Array;
+  #refs: Int32Array = new Int32Array(0);
   #free = 0;
   #highWater = 2;
-  #capacity: number;
+  #capacity = 0;
   #used = 0;
   readonly #freeHuge: number[] = [];
   /** LIMIT: huge pages that may be in use (vm.nr_hugepages). */
   readonly #hugeMax: number;
   #hugeUsed = 0;
 
-  constructor(byteLengthMax: number, hugePagesMax: number) {
+  /** `reserve`: address space for all of it is taken at once, so that `bytes` never changes. */
+  constructor(byteLengthMax: number, hugePagesMax: number, reserve = false) {
     this.#hugeMax = hugePagesMax;
-    this.#arena = new Arena(byteLengthMax);
+    this.#arena = new Arena(byteLengthMax, reserve);
     this.#frames = Math.floor(byteLengthMax / PAGE_SIZE);
     this.bytes = this.#arena.bytes;
     this.#capacity = this.bytes.length >>> PAGE_SHIFT;

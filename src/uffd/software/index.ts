@@ -2,7 +2,8 @@
 // Imports nothing of Node: it runs in a browser.
 
 export type { PageBytes, PageHandler } from "./page-service.ts";
-export { PagedMemory, type PagedMemoryOptions, type PageRange } from "./paged-memory.ts";
+export type { PagedMemoryOptions, PageRange } from "./paged-mapping.ts";
+export { PagedMemory } from "./paged-memory.ts";
 export type { SoftwareProcess } from "./process.ts";
 export type { ProfileName } from "./profile.ts";
 export { createSystem, SoftwareSystem, type SystemOptions } from "./system.ts";

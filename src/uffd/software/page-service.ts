@@ -44,6 +44,7 @@ export class PageService {
   readonly #faulter: Faulter = { waiter: new FaultWaiter(NOBODY) };
   /** Pages that a handler is bringing. */
   readonly #coming = new Set<number>();
+  #comingCount = 0;
   readonly #failures = new Map<number, unknown>();
 
   constructor(region: PagedRegion, handler: PageHandler) {
@@ -113,7 +114,7 @@ export class PageService {
     const { ctx, address } = this.#region;
     for (let message = ctx.takeFault(); message !== undefined; message = ctx.takeFault()) {
       const page = Math.floor((message.address - address) / PAGE_SIZE);
-      if (!this.#coming.has(page)) this.#ask(page);
+      if (this.#comingCount === 0 || !this.#coming.has(page)) this.#ask(page);
     }
   }
 
@@ -125,20 +126,24 @@ export class PageService {
       this.#poison(page, error);
       return;
     }
-    if (bytes instanceof Promise) void this.#await(page, bytes);
-    else this.#install(page, bytes);
+    if (bytes === undefined || bytes instanceof Uint8Array) this.#install(page, bytes);
+    else void this.#await(page, bytes);
   }
 
   async #await(page: number, coming: Promise<PageBytes>): Promise<void> {
     this.#coming.add(page);
+    this.#comingCount++;
+    let bytes: PageBytes;
+    let failure: { readonly error: unknown } | undefined;
     try {
-      const bytes = await coming;
-      this.#coming.delete(page);
-      this.#install(page, bytes);
+      bytes = await coming;
     } catch (error) {
-      this.#coming.delete(page);
-      this.#poison(page, error);
+      failure = { error };
     }
+    this.#coming.delete(page);
+    this.#comingCount--;
+    if (failure === undefined) this.#install(page, bytes);
+    else this.#poison(page, failure.error);
   }
 
   #install(page: number, bytes: PageBytes): void {

@@ -34,19 +34,22 @@ export const GUARD_MARKER: number = PTE.MARKER | PTE.GUARD;
 export const LEAF_SHIFT = 9;
 export const LEAF_ENTRIES = 512;
 
+const NO_LEAF: Int32Array = new Int32Array(0);
+
 export class PageTable {
   readonly #leaves = new Map<number, Int32Array>();
   /** Leaves that one huge page fills (THP): whoever changes a part of one splits it first. */
   readonly #huge = new Set<number>();
+  #hasHuge = false;
   // Accesses come in runs: the leaf that was used last.
   #lastIndex = -1;
-  #last: Int32Array | undefined;
+  #last = NO_LEAF;
 
   /** The entry of a page (its number: address / 4096); 0 when there is none. */
   get(page: number): number {
     const within = page & (LEAF_ENTRIES - 1);
     const index = (page - within) / LEAF_ENTRIES;
-    if (index === this.#lastIndex) return this.#last![within]!;
+    if (index === this.#lastIndex) return this.#last[within]!;
     const leaf = this.#leaves.get(index);
     if (leaf === undefined) return 0;
     this.#lastIndex = index;
@@ -61,7 +64,7 @@ export class PageTable {
 
   /** A leaf by its index, made if need be. */
   leaf(index: number): Int32Array {
-    if (index === this.#lastIndex) return this.#last!;
+    if (index === this.#lastIndex) return this.#last;
     let leaf = this.#leaves.get(index);
     if (leaf === undefined) {
       leaf = new Int32Array(LEAF_ENTRIES);
@@ -105,21 +108,22 @@ export class PageTable {
   }
 
   isHuge(page: number): boolean {
-    return this.#huge.size > 0 && this.#huge.has(Math.floor(page / LEAF_ENTRIES));
+    return this.#hasHuge && this.#huge.has(Math.floor(page / LEAF_ENTRIES));
   }
 
   markHuge(page: number): void {
+    this.#hasHuge = true;
     this.#huge.add(Math.floor(page / LEAF_ENTRIES));
   }
 
   /** From now on the leaf of this page consists of single pages. */
   split(page: number): void {
-    if (this.#huge.size > 0) this.#huge.delete(Math.floor(page / LEAF_ENTRIES));
+    if (this.#hasHuge) this.#huge.delete(Math.floor(page / LEAF_ENTRIES));
   }
 
   /** Splits the huge pages that the range holds only a part of. */
   splitEdges(from: number, until: number): void {
-    if (this.#huge.size === 0) return;
+    if (!this.#hasHuge) return;
     if (from % LEAF_ENTRIES !== 0) this.split(from);
     if (until % LEAF_ENTRIES !== 0) this.split(until);
   }

@@ -1,35 +1,64 @@
 // Where in the frame pool each page of a paged memory stands: the page tables once more, flat, for the hot path.
 //
 // One number a page: the byte offset of its frame, or 0 where there is none (the zero page has an offset of its own).
-// The arrays are as long as the memory, but the engine's zeroed buffers take no memory until they are touched.
-// Offsets from 2 GiB on come out negative; whoever reads them makes them unsigned.
+// The arrays are as long as the memory, but the engine's zeroed buffers take no memory until they are written, and
+// only what was written is cleared. Offsets from 2 GiB on come out negative; whoever reads them makes them unsigned.
 
 import { PAGE_SIZE } from "../../abi/memory.ts";
 
 /** Bytes of memory that one map covers, so that an offset in it is a small integer. */
 export const MAP_BYTES = 2 ** 31;
-export const MAP_PAGES: number = MAP_BYTES / PAGE_SIZE;
+const MAP_PAGES = MAP_BYTES / PAGE_SIZE;
+/** Entries that are known as written or not together: a page of theirs. */
+const CHUNK_SHIFT = 10;
+const CHUNK = 1 << CHUNK_SHIFT;
+
+class OffsetMap {
+  readonly offsets: Int32Array;
+  /** 1 for each chunk that may hold an entry. */
+  readonly #used: Uint8Array;
+
+  constructor(pages: number) {
+    this.offsets = new Int32Array(pages);
+    this.#used = new Uint8Array(Math.ceil(pages / CHUNK));
+  }
+
+  set(index: number, offset: number): void {
+    this.offsets[index] = offset;
+    this.#used[index >>> CHUNK_SHIFT] = 1;
+  }
+
+  clear(from: number, until: number): void {
+    for (let chunk = from >>> CHUNK_SHIFT; chunk << CHUNK_SHIFT < until; chunk++) {
+      if (this.#used[chunk] === 0) continue;
+      const start = Math.max(from, chunk << CHUNK_SHIFT);
+      const end = Math.min(until, (chunk + 1) << CHUNK_SHIFT);
+      this.offsets.fill(0, start, end);
+      if (end - start === CHUNK) this.#used[chunk] = 0;
+    }
+  }
+}
 
 export class Translations {
-  /** Of the first 2 GiB. Another array after `clear` of a large range. */
-  first: Int32Array;
-  readonly #maps: (Int32Array | undefined)[];
+  /** Of the first 2 GiB: always the same array. */
+  readonly first: Int32Array;
+  readonly #maps: (OffsetMap | undefined)[];
   readonly #pages: number;
 
   constructor(byteLength: number) {
     this.#pages = Math.ceil(byteLength / PAGE_SIZE);
-    this.#maps = new Array<Int32Array | undefined>(Math.ceil(this.#pages / MAP_PAGES)).fill(undefined);
-    this.first = this.#map(0);
+    this.#maps = new Array<OffsetMap | undefined>(Math.ceil(this.#pages / MAP_PAGES)).fill(undefined);
+    this.first = this.#map(0).offsets;
   }
 
   get(page: number): number {
     const index = Math.floor(page / MAP_PAGES);
-    return this.#maps[index]?.[page - index * MAP_PAGES] ?? 0;
+    return this.#maps[index]?.offsets[page - index * MAP_PAGES] ?? 0;
   }
 
   set(page: number, offset: number): void {
     const index = Math.floor(page / MAP_PAGES);
-    this.#map(index)[page - index * MAP_PAGES] = offset;
+    this.#map(index).set(page - index * MAP_PAGES, offset);
   }
 
   /** Forgets the pages from `from` until `until`; they may lie outside. */
@@ -37,30 +66,16 @@ export class Translations {
     const start = Math.max(0, from);
     const end = Math.min(until, this.#pages);
     for (let index = Math.floor(start / MAP_PAGES); index * MAP_PAGES < end; index++) {
-      const map = this.#maps[index];
-      if (map === undefined) continue;
       const base = index * MAP_PAGES;
-      const first = Math.max(0, start - base);
-      const last = Math.min(map.length, end - base);
-      // A fresh array is cheaper than writing zeros to one that was never touched.
-      if ((last - first) * 2 < map.length) map.fill(0, first, last);
-      else this.#renew(index, map, first, last);
+      this.#maps[index]?.clear(Math.max(0, start - base), Math.min(MAP_PAGES, end - base));
     }
   }
 
-  #renew(index: number, old: Int32Array, first: number, last: number): void {
-    this.#maps[index] = undefined;
-    const map = this.#map(index);
-    map.set(old.subarray(0, first));
-    map.set(old.subarray(last), last);
-  }
-
-  #map(index: number): Int32Array {
+  #map(index: number): OffsetMap {
     let map = this.#maps[index];
     if (map === undefined) {
-      map = new Int32Array(Math.min(MAP_PAGES, this.#pages - index * MAP_PAGES));
+      map = new OffsetMap(Math.min(MAP_PAGES, this.#pages - index * MAP_PAGES));
       this.#maps[index] = map;
-      if (index === 0) this.first = map;
     }
     return map;
   }

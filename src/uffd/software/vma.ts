@@ -45,15 +45,15 @@ export interface VmaInit {
 
 export class Vma {
   readonly space: AddressSpace;
-  start: number;
-  end: number;
-  prot: number;
-  readonly shared: boolean;
+  start = 0;
+  end = 0;
+  prot = 0;
+  readonly shared: boolean = false;
   readonly object: SharedObject | undefined;
-  pageOffset: number;
+  pageOffset = 0;
   /** False for a shared mapping of a file that was opened read-only. */
-  readonly mayWrite: boolean;
-  flags: number;
+  readonly mayWrite: boolean = true;
+  flags = 0;
   /** The context that this range is registered with, and how. */
   ctx: Context | undefined = undefined;
   modes = 0;

@@ -8,18 +8,22 @@ export interface Wakeable {
 
 export class WaitQueue {
   readonly #waiting = new Set<Wakeable>();
+  /** Whether it is empty, for a hot path on which it usually is. */
+  #empty = true;
 
   add(waiter: Wakeable): void {
     this.#waiting.add(waiter);
+    this.#empty = false;
   }
 
   delete(waiter: Wakeable): void {
     this.#waiting.delete(waiter);
+    this.#empty = this.#waiting.size === 0;
   }
 
   /** In order of arrival; they leave the queue themselves. */
   wakeAll(): void {
-    if (this.#waiting.size === 0) return;
+    if (this.#empty) return;
     for (const waiter of [...this.#waiting]) waiter.wake();
   }
 }

@@ -144,8 +144,10 @@ export class PagedRegion {
 
   /** The same at the end of the thread that opened it, without waiting for anybody. */
   abandon(): void {
-    if (!this.#isClosed) this.#uffd.close();
+    if (this.#isClosed) return;
     this.#isClosed = true;
+    this.#uffd.wake(this.address, this.byteLength);
+    this.#uffd.close();
   }
 
   /** The pager has failed: whoever touches what it has not brought is told by SIGBUS, instead of waiting for ever. */

@@ -65,19 +65,20 @@ export async function openCruncher(options: CruncherOptions, contentBytes: numbe
 
 class InlineCruncher implements Cruncher {
   readonly #batch: InlineBatch;
-  #free: Promise<void> = Promise.resolve();
-  #give: () => void = () => {};
+  readonly #waiting: (() => void)[] = [];
+  #isTaken = false;
 
   constructor(options: CruncherOptions) {
-    this.#batch = new InlineBatch(options, () => this.#give());
+    this.#batch = new InlineBatch(options, () => {
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#isTaken = false;
+      else next();
+    });
   }
 
   async take(): Promise<Batch> {
-    const before = this.#free;
-    this.#free = new Promise((resolve) => {
-      this.#give = resolve;
-    });
-    await before;
+    if (this.#isTaken) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    this.#isTaken = true;
     return this.#batch;
   }
 

@@ -1,4 +1,14 @@
-export * from "./build-image.ts";
+export * from "./add-working-set.ts";
+export { buildImage } from "./build-image.ts";
 export type * from "./build-options.ts";
+export * from "./copy-image.ts";
+export * from "./diff-images.ts";
+export * from "./export-image.ts";
 export type * from "./image.ts";
-export { type OpenOptions, openImage, openImageIn } from "./open-image.ts";
+export { CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN } from "./limits.ts";
+export * from "./list-images.ts";
+export type { Manifest } from "./manifest.ts";
+export { type OpenedImage, type OpenOptions, openImage, openImageIn } from "./open-image.ts";
+export { GRACE_MS, type PruneOptions, type PruneReport, pruneStore } from "./prune-store.ts";
+export { openRawFile, type RawFile } from "./raw-file.ts";
+export * from "./verify-image.ts";

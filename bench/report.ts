@@ -1,6 +1,6 @@
 // What the benchmark says: a table a group, and for each target whether it is met, with the figure.
 
-import type { Load } from "./load.ts";
+import { type Load, NOISE_MAX } from "./load.ts";
 import { median, type Series } from "./rounds.ts";
 
 export interface Verdict {
@@ -28,6 +28,11 @@ export interface Group {
   readonly repeated: number;
   /** Foreign and stolen processor time of each round. */
   readonly load: readonly Load[];
+}
+
+/** Whether nobody else did much in any round that counts: otherwise the verdicts say little, met or not. */
+export function isQuiet({ load }: Group): boolean {
+  return load.every(({ foreign, stolen }) => foreign + stolen <= NOISE_MAX);
 }
 
 /** The medians of a series as rows. */
@@ -66,6 +71,8 @@ export function printGroup(group: Group): void {
   console.log(
     `  ${group.rounds} rounds, ${group.repeated} measured again; worst round: ${worst("foreign")} % of a CPU foreign, ${worst("stolen")} % stolen`,
   );
+  if (!isQuiet(group))
+    console.log("  NOT QUIET: others were busy; these verdicts do not count, met or missed");
 }
 
 export function verdictText({ claim, figure, limit, bound, met }: Verdict): string {

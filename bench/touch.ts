@@ -64,6 +64,7 @@ export async function touchMuch(options: TouchOptions): Promise<Group> {
   try {
     const series = await alternate(contestants, rounds, meter);
     const verdicts: Verdict[] = [];
+    const notes: string[] = [];
     for (const order of ["in order", "at random"]) {
       const name = `ours, ${window} pages, ${order}`;
       const against = (other: string): number => ratioOf(series, "seconds", name, other);
@@ -75,8 +76,13 @@ export async function touchMuch(options: TouchOptions): Promise<Group> {
         atMost(`${order}: ours : kernel's own`, against(`kernel's own zero pages, ${order}`), 1.1),
       );
       if (handlers !== undefined) {
-        const bulkThenTouch = against(`C, one bulk loop, then touching, ${order}`);
-        verdicts.push(atMost(`${order}: ours : one bulk loop, then the same touching`, bulkThenTouch, 1.3));
+        // The target as it is written: the loop alone, which touches nothing.
+        const loop = against("C, one bulk loop, no touching");
+        verdicts.push(atMost(`${order}: ours : one bulk loop`, loop, 1.3));
+        const likeForLike = against(`C, one bulk loop, then touching, ${order}`).toFixed(2);
+        notes.push(
+          `${order}, like for like: ours : one bulk loop and then the same touching is ${likeForLike}`,
+        );
       }
     }
     return {
@@ -88,6 +94,7 @@ export async function touchMuch(options: TouchOptions): Promise<Group> {
       rows: rowsOf(series),
       verdicts,
       notes: [
+        ...notes,
         `C page by page was measured on ${partBytes / MIB} MiB and is scaled by pages to ${byteLength / MIB}`,
         "kernel's own: first store into private anonymous memory; the others: first load, then every byte is right",
         `ours: placement auto; verdicts are for the window of ${window} pages`,

@@ -10,6 +10,7 @@ import { type DemoOptions, runDemo } from "./demo/run.ts";
 import { renderResult } from "./demo/screen.ts";
 import { exactSize, formatSize, parseSize } from "./demo/size.ts";
 import { styleOf } from "./demo/style.ts";
+import { endOnSignals } from "./ending.ts";
 
 const SIZE_DEFAULT = 256 * 2 ** 20;
 const FAULT_AROUND_DEFAULT = 16;
@@ -18,7 +19,6 @@ const SEED_UNTIL = 2 ** 32;
 /** The image, one guest's memory, and room for what it takes to run both. */
 const COPIES = 2;
 const ROOM_BYTES = 256 * 2 ** 20;
-const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 const EXAMPLES = `
 Exit code: 0 every page was right, 1 some were wrong, 2 usage, 3 the guest asked for does not work here,
@@ -96,33 +96,6 @@ async function run(options: DemoOptions, manner: "json" | "quiet" | "talkative")
   } finally {
     ending.close();
   }
-}
-
-/** An abort signal that the first SIGINT, SIGTERM or SIGHUP raises; the second one ends the process as usual. */
-function endOnSignals(): {
-  readonly signal: AbortSignal;
-  readonly by: (typeof SIGNALS)[number] | undefined;
-  close(): void;
-} {
-  const controller = new AbortController();
-  let by: (typeof SIGNALS)[number] | undefined;
-  const listeners = SIGNALS.map((name) => {
-    const listener = () => {
-      by ??= name;
-      controller.abort();
-    };
-    process.once(name, listener);
-    return () => process.removeListener(name, listener);
-  });
-  return {
-    signal: controller.signal,
-    get by() {
-      return by;
-    },
-    close: () => {
-      for (const remove of listeners) remove();
-    },
-  };
 }
 
 function parseFaultAround(text: string): number {

@@ -6,8 +6,10 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "@commander-js/extra-typings";
 import { MinorfaultError } from "../base/errors.ts";
+import { registerCompletion } from "./completion.ts";
 import { registerDemo } from "./demo.ts";
 import { registerDoctor } from "./doctor.ts";
+import { registerImage } from "./image.ts";
 import { paint } from "./terminal.ts";
 
 const USAGE = 2;
@@ -22,6 +24,8 @@ export function createProgram(): Command {
     .exitOverride();
   registerDemo(program as unknown as Command);
   registerDoctor(program as unknown as Command);
+  registerImage(program as unknown as Command);
+  registerCompletion(program as unknown as Command);
   return program as unknown as Command;
 }
 

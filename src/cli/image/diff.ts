@@ -1,0 +1,52 @@
+// `minorfault image diff`: where two images differ.
+
+import type { Command } from "@commander-js/extra-typings";
+import { hex } from "../../base/errors.ts";
+import { diffImages, openImageIn } from "../../image/index.ts";
+import { bytesText } from "../bytes.ts";
+import { runVerb, UNTOUCHED } from "./verb.ts";
+
+const RANGES_SHOWN = 20;
+
+export function registerDiff(image: Command): void {
+  image
+    .command("diff")
+    .description("says which pages of two images differ, by their hashes")
+    .argument("<a>", "an image")
+    .argument("<b>", "another one, of the same size and chunk")
+    .option("--json", "print all ranges as JSON")
+    .option("--quiet", "only the exit code")
+    .addHelpText(
+      "after",
+      `
+Exit code: 0 the images are the same, 1 they differ.
+
+Examples:
+  $ minorfault image diff images/vm images/vm2
+  $ minorfault image diff images/vm https://host/images/vm --json | jq .pages`,
+    )
+    .action((left, right, options) =>
+      runVerb("diff", options, UNTOUCHED, async ({ signal, image: find }) => {
+        const [a, b] = [await find(left), await find(right)];
+        const images = [
+          await openImageIn(a.store, a.name, { signal }),
+          await openImageIn(b.store, b.name, { signal }),
+        ] as const;
+        try {
+          const report = await diffImages(...images, signal);
+          const { same, changed, added, removed, pages, ranges } = report;
+          const more = ranges.length - RANGES_SHOWN;
+          const lines = [
+            `${changed} chunks changed, ${added} added, ${removed} removed: up to ${pages} pages`,
+            ...ranges
+              .slice(0, RANGES_SHOWN)
+              .map(({ start, until }) => `  ${hex(start)}  ${bytesText(until - start)}`),
+            ...(more > 0 ? [`  and ${more} more ranges (--json has them all)`] : []),
+          ];
+          return { json: report, text: same ? "the same" : lines.join("\n"), exitCode: same ? 0 : 1 };
+        } finally {
+          for (const opened of images) await opened.close();
+        }
+      }),
+    );
+}

@@ -1,0 +1,81 @@
+// What all verbs of `minorfault image` have in common: --json and --quiet, progress, Ctrl-C, stores that are closed.
+
+import { constants } from "node:os";
+import { type ObjectStore, openStore, splitImageUrl } from "../../source/index.ts";
+import { type ByteProgress, byteProgress, NO_PROGRESS } from "../byte-progress.ts";
+import { endOnSignals } from "../ending.ts";
+
+export interface Manner {
+  readonly json?: true | undefined;
+  readonly quiet?: true | undefined;
+}
+
+export interface Work {
+  readonly signal: AbortSignal;
+  /** A bar, or nothing with --json and --quiet. */
+  progress(label: string): ByteProgress;
+  /** Closed when the verb has ended. */
+  store(url: string): Promise<ObjectStore>;
+  /** The store of an image and its name in it. */
+  image(url: string): Promise<{ store: ObjectStore; name: string }>;
+}
+
+export interface Outcome {
+  /** What --json prints. */
+  readonly json: unknown;
+  /** What is printed otherwise. */
+  readonly text: string;
+  readonly exitCode?: number;
+}
+
+/** Runs a verb. `left` says what an interruption leaves behind. */
+export async function runVerb(
+  verb: string,
+  manner: Manner,
+  left: string,
+  work: (tools: Work) => Promise<Outcome>,
+): Promise<void> {
+  const ending = endOnSignals();
+  const bars: ByteProgress[] = [];
+  const stores: ObjectStore[] = [];
+  const tools: Work = {
+    signal: ending.signal,
+    progress(label) {
+      for (const bar of bars) bar.close();
+      const bar = manner.json || manner.quiet ? NO_PROGRESS : byteProgress(label);
+      bars.push(bar);
+      return bar;
+    },
+    async store(url) {
+      const store = await openStore(url);
+      stores.push(store);
+      return store;
+    },
+    async image(url) {
+      const { store, name } = splitImageUrl(url);
+      return { store: await this.store(store), name };
+    },
+  };
+  try {
+    const outcome = await work(tools);
+    for (const bar of bars) bar.close();
+    if (manner.json) process.stdout.write(`${JSON.stringify(outcome.json, null, 2)}\n`);
+    else if (!manner.quiet && outcome.text !== "") process.stdout.write(`${outcome.text}\n`);
+    process.exitCode = outcome.exitCode ?? 0;
+  } catch (error) {
+    for (const bar of bars) bar.close();
+    if (ending.by === undefined) throw error;
+    process.stderr.write(`minorfault image ${verb}: ended by ${ending.by}, ${left}\n`);
+    process.exitCode = 128 + constants.signals[ending.by];
+  } finally {
+    ending.close();
+    await Promise.all(stores.map((store) => store.close()));
+  }
+}
+
+/** "name=value" options, collected. */
+export function collect(text: string, before: readonly string[] = []): string[] {
+  return [...before, text];
+}
+
+export const UNTOUCHED = "the store is as it was";

@@ -280,7 +280,9 @@ function checkParent(parent: OpenedImage, regions: readonly ManifestRegion[], ch
 async function checkAbsent(store: ObjectStore, name: string, signal?: AbortSignal): Promise<void> {
   for await (const { key } of store.list(manifestKey(name), signal)) {
     if (key !== manifestKey(name)) continue;
-    throw new MinorfaultError("ERR_STORE_EXISTS", `${store.url} has an image ${name} already`);
+    throw new MinorfaultError("ERR_STORE_EXISTS", `${store.url} has an image ${name} already`, {
+      hint: "Choose another name, or say that it shall be replaced (--replace)",
+    });
   }
 }
 

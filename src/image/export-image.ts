@@ -89,16 +89,19 @@ async function writeRegion(
 function writePages(fd: number, path: string, bytes: Uint8Array, at: number): number {
   let written = 0;
   let start = 0;
-  for (let page = 0; page <= bytes.byteLength; page += PAGE_BYTES) {
-    const isEnd = page >= bytes.byteLength;
-    if (!isEnd && !isZeroPage(bytes.subarray(page, page + PAGE_BYTES))) continue;
-    for (let done = start; done < page && done < bytes.byteLength; ) {
-      const until = Math.min(page, bytes.byteLength);
-      done += fileCall("write", path, () => writeSync(fd, bytes, done, until - done, at + done));
-      written += until - start;
+  const flush = (until: number): void => {
+    while (start < until) {
+      const count = fileCall("write", path, () => writeSync(fd, bytes, start, until - start, at + start));
+      start += count;
+      written += count;
     }
+  };
+  for (let page = 0; page < bytes.byteLength; page += PAGE_BYTES) {
+    if (!isZeroPage(bytes.subarray(page, page + PAGE_BYTES))) continue;
+    flush(page);
     start = page + PAGE_BYTES;
   }
+  flush(bytes.byteLength);
   return written;
 }
 

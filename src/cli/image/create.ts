@@ -41,7 +41,7 @@ export function registerCreate(image: Command): void {
     .addOption(levelOption())
     .option("--parent <name>", "an image of the same store: only what changed is stored")
     .addOption(chunkOption())
-    .option("--note <name=text>", "a note, may be repeated", collect, [] as string[])
+    .option("--note <name=text>", "a note, may be repeated", collect)
     .option(
       "--attach <name=file>",
       "a file that goes with the image, may be repeated",
@@ -60,8 +60,8 @@ export function registerCreate(image: Command): void {
             `${options.region.length} regions for ${files.length} files`,
           );
         }
-        const notes = Object.fromEntries(options.note.map((text) => pair("--note", text)));
-        const attachments = options.attach.map((text) => {
+        const notes = Object.fromEntries((options.note ?? []).map((text) => pair("--note", text)));
+        const attachments = (options.attach ?? []).map((text) => {
           const [name, path] = pair("--attach", text);
           return { name, bytes: readAttachment(path) };
         });

@@ -53,7 +53,7 @@ export async function runVerb(
     },
     async image(url) {
       const { store, name } = splitImageUrl(url);
-      return { store: await this.store(store), name };
+      return { store: await tools.store(store), name };
     },
   };
   try {
@@ -74,8 +74,8 @@ export async function runVerb(
 }
 
 /** "name=value" options, collected. */
-export function collect(text: string, before: readonly string[] = []): string[] {
-  return [...before, text];
+export function collect(text: string, before: readonly string[] | undefined): string[] {
+  return [...(before ?? []), text];
 }
 
 export const UNTOUCHED = "the store is as it was";

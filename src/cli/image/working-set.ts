@@ -1,7 +1,7 @@
 // `minorfault image working-set`: the pages that a guest needs first, stored with the image in that order.
 
 import { readFileSync } from "node:fs";
-import { type Command, InvalidArgumentError } from "@commander-js/extra-typings";
+import type { Command } from "@commander-js/extra-typings";
 import { MinorfaultError } from "../../base/errors.ts";
 import { addWorkingSet, openImageIn, removeWorkingSet } from "../../image/index.ts";
 import { bytesText } from "../bytes.ts";
@@ -68,6 +68,6 @@ function readOffsets(path: string): number[] {
     .filter((line) => line !== "" && !line.startsWith("#"))
     .map((line) => {
       if (/^(\d+|0x[0-9a-f]+)$/i.test(line)) return Number(line);
-      throw new InvalidArgumentError(`${JSON.stringify(line.slice(0, 40))} is not an offset.`);
+      throw new MinorfaultError("ERR_BAD_ARGUMENT", `${JSON.stringify(line.slice(0, 40))} is not an offset`);
     });
 }

@@ -33,5 +33,6 @@ export {
 export { openSource, openStore, type StoreOptions, splitImageUrl } from "./open-store.ts";
 export { checkRead, type PageSource } from "./page-source.ts";
 export { RetryingSource, type RetryOptions } from "./retrying-source.ts";
+export type { S3Options } from "./s3-client.ts";
 export { systemTimers, type Timers } from "./timers.ts";
 export { ZeroSource } from "./zero-source.ts";

@@ -42,3 +42,21 @@ export function knownLookup(addresses: readonly Address[]): LookupFunction {
     }
   };
 }
+
+/** A `lookup` for sockets that asks the system the first time and remembers. */
+export function rememberingLookup(): LookupFunction {
+  const known = new Map<string, Promise<readonly Address[]>>();
+  return (hostname, options, callback) => {
+    let found = known.get(hostname);
+    if (found === undefined) {
+      found = addressesOf(hostname);
+      known.set(hostname, found);
+      // A failure is not worth remembering.
+      found.catch(() => known.delete(hostname));
+    }
+    found.then(
+      (addresses) => knownLookup(addresses)(hostname, options, callback),
+      (error: Error) => callback(error, "", 0),
+    );
+  };
+}

@@ -3,7 +3,8 @@
 // well: with "a/b" there, "a" may be refused (ERR_STORE_PATH).
 //
 // LAW 1  `put` is atomic: whoever reads sees the whole object or none, whatever dies on the way.
-// LAW 2  With `ifAbsent` exactly one of several writers wins; the others get ERR_STORE_EXISTS.
+// LAW 2  With `ifAbsent` exactly one of several writers wins; the others get ERR_STORE_EXISTS. S3 servers without
+//        conditional writes can't promise that (s3-upload.ts): there, two at the same moment may both win.
 // LAW 3  `open` pins the object's identity (ETag, or inode, length and time): a replaced object is ERR_SOURCE_CHANGED.
 // LAW 4  Nothing outside the store's root is read or written, whatever a key or a link says: ERR_STORE_PATH.
 // LAW 5  An object that is not there is ERR_SOURCE_MISSING; deleting it again is no error.

@@ -15,12 +15,14 @@ import { checkKey, type ObjectStore } from "./object-store.ts";
 import { OwningSource } from "./owning-source.ts";
 import type { PageSource } from "./page-source.ts";
 import { plain } from "./plain-url.ts";
+import type { S3Options } from "./s3-client.ts";
 
 /** A scheme has at least two letters, so that C:\models is a path. */
 const SCHEME = /^([a-z][a-z0-9+.-]+):/i;
 
 export interface StoreOptions {
   readonly http?: HttpOptions;
+  readonly s3?: S3Options;
 }
 
 export async function openStore(url: string, options: StoreOptions = {}): Promise<ObjectStore> {
@@ -33,6 +35,10 @@ export async function openStore(url: string, options: StoreOptions = {}): Promis
     case "https": {
       const { HttpStore } = await import("./http-store.ts");
       return new HttpStore(url, options.http);
+    }
+    case "s3": {
+      const { S3Store } = await import("./s3-store.ts");
+      return S3Store.open(url, options.s3);
     }
     default:
       throw unknownStore(url);

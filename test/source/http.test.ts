@@ -58,7 +58,7 @@ for (const [name, path] of Object.entries({ nginx: "", "nginx behind a redirect"
   }
 }
 
-for (const { law, check } of objectStoreLaws(true)) {
+for (const { law, check } of objectStoreLaws({ isReadOnly: true })) {
   test(`nginx as a store: ${law}`, options, async () => {
     const root = join(nginx.root, `store-${++written}`);
     const store = await openStore(`${nginx.url}/store-${written}`);

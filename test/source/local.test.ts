@@ -55,7 +55,7 @@ for (const [name, subject] of Object.entries(subjects)) {
   }
 }
 
-for (const { law, check } of objectStoreLaws(false)) {
+for (const { law, check } of objectStoreLaws()) {
   test(`a folder: ${law}`, async () => {
     const store = await openStore(mkdtempSync(join(folder, "store-")));
     await check({ store, writer: store, isReadOnly: false, seed });

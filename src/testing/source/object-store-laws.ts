@@ -47,6 +47,24 @@ async function* pieces(bytes: Uint8Array, ...lengths: number[]): AsyncIterable<U
   yield bytes.subarray(start);
 }
 
+const ATOMIC_LAWS: readonly Law<StoreSubject>[] = [
+  {
+    law: "of several writers who all put if absent exactly one wins, and its bytes are there",
+    check: async ({ store }) => {
+      const outcomes = await Promise.allSettled(
+        Array.from({ length: 5 }, (_, index) =>
+          store.put("race/object", randomBytes(100 + index, 2000), { ifAbsent: true }),
+        ),
+      );
+      const winners = outcomes.flatMap(({ status }, index) => (status === "fulfilled" ? [index] : []));
+      assert.equal(winners.length, 1, `${winners.length} winners`);
+      for (const outcome of outcomes)
+        if (outcome.status === "rejected") code("ERR_STORE_EXISTS")(outcome.reason);
+      equal(await store.get("race/object", 2000), randomBytes(100 + (winners[0] ?? 0), 2000));
+    },
+  },
+];
+
 const WRITABLE_LAWS: readonly Law<StoreSubject>[] = [
   {
     law: "a put replaces the whole object",
@@ -78,21 +96,6 @@ const WRITABLE_LAWS: readonly Law<StoreSubject>[] = [
       await assert.rejects(store.put("broken/old", breaking()), (error) => error === reason);
       equal(await store.get("broken/old", 1000), randomBytes(4, 100));
       assert.deepEqual(await keys(store, "broken/"), ["broken/old"]);
-    },
-  },
-  {
-    law: "of several writers who all put if absent exactly one wins, and its bytes are there",
-    check: async ({ store }) => {
-      const outcomes = await Promise.allSettled(
-        Array.from({ length: 5 }, (_, index) =>
-          store.put("race/object", randomBytes(100 + index, 2000), { ifAbsent: true }),
-        ),
-      );
-      const winners = outcomes.flatMap(({ status }, index) => (status === "fulfilled" ? [index] : []));
-      assert.equal(winners.length, 1, `${winners.length} winners`);
-      for (const outcome of outcomes)
-        if (outcome.status === "rejected") code("ERR_STORE_EXISTS")(outcome.reason);
-      equal(await store.get("race/object", 2000), randomBytes(100 + (winners[0] ?? 0), 2000));
     },
   },
   {
@@ -248,7 +251,15 @@ const READING_LAWS: readonly Law<StoreSubject>[] = [
   },
 ];
 
+export interface StoreKind {
+  readonly isReadOnly?: boolean;
+  /** Whether one of several writers wins for sure: false for servers without conditional writes. Default true. */
+  readonly isIfAbsentAtomic?: boolean;
+}
+
 /** The laws that hold for a store of that kind. */
-export function objectStoreLaws(isReadOnly: boolean): readonly Law<StoreSubject>[] {
-  return [...READING_LAWS, ...(isReadOnly ? READ_ONLY_LAWS : WRITABLE_LAWS)];
+export function objectStoreLaws(kind: StoreKind = {}): readonly Law<StoreSubject>[] {
+  if (kind.isReadOnly) return [...READING_LAWS, ...READ_ONLY_LAWS];
+  const atomic = kind.isIfAbsentAtomic === false ? [] : ATOMIC_LAWS;
+  return [...READING_LAWS, ...WRITABLE_LAWS, ...atomic];
 }

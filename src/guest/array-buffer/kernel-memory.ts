@@ -198,9 +198,7 @@ class KernelMemory implements LazyMemory {
   }
 
   statistics(): MemoryStatistics {
-    const { faults, bytesInstalled, bytesEvicted, bytesSwapped, outcomes, latencyUs } =
-      this.#paged.pager.statistics();
-    return { faults, bytesInstalled, bytesEvicted, bytesSwapped, poisoned: outcomes.poisoned, latencyUs };
+    return this.#paged.statistics();
   }
 
   share(): MemoryHandle {

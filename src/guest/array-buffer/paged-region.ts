@@ -17,6 +17,7 @@ import {
   type WriteMode,
 } from "../../pager/index.ts";
 import { openUserfaultfd } from "../../uffd/index.ts";
+import type { MemoryStatistics } from "./options.ts";
 import { openSwapFile } from "./swap-file.ts";
 
 /** How writes are found: not at all, by scanning (WP_ASYNC), or by the pager taking each first one's fault. */
@@ -27,6 +28,8 @@ export interface PagedRegionOptions {
   /** Whole pages. */
   readonly byteLength: number;
   readonly image: PagerImage;
+  /** Drops what lies there already, once nobody can see the gap. Default: there is nothing. */
+  readonly discards?: boolean;
   readonly writes: WriteFinding;
   /** 0: none. */
   readonly budgetBytes: number;
@@ -87,6 +90,7 @@ export class PagedRegion {
       // A child of fork(2) would have neither the pages nor a pager.
       madvise(local, address, byteLength, MADV.DONTFORK);
       uffd.register(address, byteLength, { missing: true, writeProtect: writes !== "none" });
+      if (options.discards) madvise(local, address, byteLength, MADV.DONTNEED);
       const pager = await startPager({
         descriptor: uffd.fd,
         regions: [{ start: address, byteLength, imageOffset: 0 }],
@@ -132,6 +136,17 @@ export class PagedRegion {
     const work = install();
     this.#work = work.catch(() => undefined);
     await work;
+  }
+
+  statistics(): MemoryStatistics {
+    const { faults, bytesInstalled, bytesEvicted, bytesSwapped, outcomes, latencyUs } =
+      this.pager.statistics();
+    return { faults, bytesInstalled, bytesEvicted, bytesSwapped, poisoned: outcomes.poisoned, latencyUs };
+  }
+
+  /** The memory is not paged from now on: its missing pages are zeros. Wakes who waits. */
+  release(): void {
+    if (!this.#isClosed) this.#uffd.unregister(this.address, this.byteLength);
   }
 
   /** Ends the pager. What waits goes on with whatever lies at the addresses then: replace or load it first. */

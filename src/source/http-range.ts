@@ -22,8 +22,11 @@ interface ContentRange {
   readonly total: number | undefined;
 }
 
-/** The identity of an object by the answer to a request for its first byte. */
-export function identify(status: number, headers: HttpHeaders, name: string): HttpIdentity {
+/**
+ * The identity of an object by the answer to a request for its first `wanted` bytes (1 to open it, more to have all of
+ * a small one): throws unless exactly these come, or all where there are fewer.
+ */
+export function identify(status: number, headers: HttpHeaders, name: string, wanted: number): HttpIdentity {
   const validators = { etag: text(headers, "etag"), lastModified: text(headers, "last-modified") };
   if (status === 416 || status === 200) {
     // Nothing has no first byte: servers refuse the range, or answer with all of it.
@@ -35,11 +38,11 @@ export function identify(status: number, headers: HttpHeaders, name: string): Ht
   }
   if (status !== 206) throw statusFailure(status, name);
   checkPlain(headers, name);
-  const range = parseContentRange(headers, name);
-  if (range.start !== 0 || range.last !== 0 || range.total === undefined) {
-    throw rangeIgnored(name, "it did not answer with the first byte and the length");
+  const { start, last, total } = parseContentRange(headers, name);
+  if (start !== 0 || total === undefined || last !== Math.min(wanted, total) - 1) {
+    throw rangeIgnored(name, "it did not answer with the first bytes and the length");
   }
-  return { byteLength: range.total, ...validators };
+  return { byteLength: total, ...validators };
 }
 
 /** Throws unless the answer is exactly the range [offset, offset + byteLength) of that object. */

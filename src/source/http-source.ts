@@ -10,6 +10,7 @@ import { MinorfaultError } from "../base/errors.ts";
 import type { HttpClient, HttpHeaders } from "./http-client.ts";
 import { checkRange, type HttpIdentity, identify, text } from "./http-range.ts";
 import { checkRead, closedSource, type PageSource } from "./page-source.ts";
+import { checkWhole } from "./whole.ts";
 
 /** LIMIT: redirects that one request follows. */
 const REDIRECTS_MAX = 5;
@@ -47,12 +48,26 @@ export class HttpSource implements PageSource {
     let identity: HttpIdentity | undefined;
     const signals = signal === undefined ? [] : [signal];
     await request(target, { range: "bytes=0-0" }, signals, (status, headers) => {
-      identity = identify(status, headers, target.name);
+      identity = identify(status, headers, target.name, 1);
       // The one byte is read, so that the connection can be used again.
       return status === 206 ? new Uint8Array(1) : undefined;
     });
     if (identity === undefined) throw new MinorfaultError("ERR_BUG", "An exchange ended without headers");
     return new HttpSource(target, identity);
+  }
+
+  /** A whole small object in one request. */
+  static async whole(target: HttpTarget, bytesMax: number, signal?: AbortSignal): Promise<Uint8Array> {
+    let bytes = new Uint8Array(0);
+    const signals = signal === undefined ? [] : [signal];
+    const wanted = Math.max(bytesMax, 1);
+    await request(target, { range: `bytes=0-${wanted - 1}` }, signals, (status, headers) => {
+      const { byteLength } = identify(status, headers, target.name, wanted);
+      checkWhole(target.name, byteLength, bytesMax);
+      bytes = new Uint8Array(byteLength);
+      return status === 206 ? bytes : undefined;
+    });
+    return bytes;
   }
 
   async read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {

@@ -7,7 +7,6 @@ import { checkKey, checkPrefix, type ListedObject, type ObjectStore } from "./ob
 import { OwningSource } from "./owning-source.ts";
 import type { PageSource } from "./page-source.ts";
 import { plain } from "./plain-url.ts";
-import { readWhole } from "./whole.ts";
 
 export interface HttpOptions extends HttpClientOptions {
   /** Sent with every request to the store's own origin, for example `authorization`. Never printed. */
@@ -32,15 +31,11 @@ export class HttpStore implements ObjectStore {
   }
 
   async open(key: string, signal?: AbortSignal): Promise<PageSource> {
-    checkKey(key);
-    const path = key.split("/").map(encodeURIComponent).join("/");
-    const url = new URL(this.#base);
-    url.pathname = `${this.#base.pathname.replace(/\/$/, "")}/${path}`;
-    return HttpSource.open(this.#target(url), signal);
+    return HttpSource.open(this.#target(key), signal);
   }
 
   async get(key: string, bytesMax: number, signal?: AbortSignal): Promise<Uint8Array> {
-    return readWhole(await this.open(key, signal), bytesMax, signal);
+    return HttpSource.whole(this.#target(key), bytesMax, signal);
   }
 
   async put(key: string): Promise<void> {
@@ -63,7 +58,11 @@ export class HttpStore implements ObjectStore {
     await this.#client.close();
   }
 
-  #target(url: URL): HttpTarget {
+  #target(key: string): HttpTarget {
+    checkKey(key);
+    const path = key.split("/").map(encodeURIComponent).join("/");
+    const url = new URL(this.#base);
+    url.pathname = `${this.#base.pathname.replace(/\/$/, "")}/${path}`;
     return { client: this.#client, url, headers: this.#headers, name: plain(url.href) };
   }
 

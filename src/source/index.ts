@@ -16,6 +16,7 @@ export { CACHE_BYTES_MIN, type CacheCounters, DiskCache, type DiskCacheOptions }
 export { FileSource } from "./file-source.ts";
 export { FolderStore } from "./folder-store.ts";
 export { type HardenOptions, harden } from "./hardened-source.ts";
+export { HardenedStore, hardenStore } from "./hardened-store.ts";
 export { HedgedSource, type HedgeOptions } from "./hedged-source.ts";
 export type { HttpOptions } from "./http-store.ts";
 export { LayeredSource } from "./layered-source.ts";

@@ -21,54 +21,53 @@ export interface RetryOptions {
 }
 
 export class RetryingSource extends LayeredSource {
-  readonly #attemptsMax: number;
-  readonly #pauseMs: number;
-  readonly #pauseMsMax: number;
-  readonly #deadlineMs: number;
-  readonly #timers: Timers;
-  readonly #random: () => number;
+  readonly #options: RetryOptions;
 
   constructor(inner: PageSource, options: RetryOptions = {}) {
     super(inner);
-    this.#attemptsMax = options.attemptsMax ?? 6;
-    this.#pauseMs = options.pauseMs ?? 20;
-    this.#pauseMsMax = options.pauseMsMax ?? 2000;
-    this.#deadlineMs = options.deadlineMs ?? 30_000;
-    this.#timers = options.timers ?? systemTimers;
-    this.#random = options.random ?? Math.random;
+    this.#options = options;
   }
 
-  override async read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
-    signal?.throwIfAborted();
-    const { controller, release } = linked(signal);
-    let last: unknown;
-    const cancel = this.#timers.after(this.#deadlineMs, () => controller.abort(this.#late(last)));
-    try {
-      for (let attempt = 1; ; attempt++) {
-        try {
-          return await this.inner.read(offset, target, controller.signal);
-        } catch (error) {
-          const isWorthIt = error instanceof MinorfaultError && error.retryable;
-          if (controller.signal.aborted || !isWorthIt || attempt === this.#attemptsMax) throw error;
-          last = error;
-        }
-        await sleep(this.#timers, this.#pause(attempt), controller.signal);
+  override read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+    return retrying(this.name, this.#options, signal, (limited) => this.inner.read(offset, target, limited));
+  }
+}
+
+/** Runs `action` until it succeeds, fails for good, or time is up; its signal is aborted then, or with `signal`. */
+export async function retrying<T>(
+  name: string,
+  options: RetryOptions | undefined,
+  signal: AbortSignal | undefined,
+  action: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const { attemptsMax = 6, pauseMs = 20, pauseMsMax = 2000, deadlineMs = 30_000 } = options ?? {};
+  const { timers = systemTimers, random = Math.random } = options ?? {};
+  signal?.throwIfAborted();
+  const { controller, release } = linked(signal);
+  let last: unknown;
+  const cancel = timers.after(deadlineMs, () => controller.abort(outOfTime(name, deadlineMs, last)));
+  try {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await action(controller.signal);
+      } catch (error) {
+        const isWorthIt = error instanceof MinorfaultError && error.retryable;
+        if (controller.signal.aborted || !isWorthIt || attempt === attemptsMax) throw error;
+        last = error;
       }
-    } finally {
-      cancel();
-      release();
+      const pause = random() * Math.min(pauseMsMax, pauseMs * 2 ** (attempt - 1));
+      await sleep(timers, pause, controller.signal);
     }
+  } finally {
+    cancel();
+    release();
   }
+}
 
-  #pause(attempt: number): number {
-    return this.#random() * Math.min(this.#pauseMsMax, this.#pauseMs * 2 ** (attempt - 1));
-  }
-
-  #late(last: unknown): MinorfaultError {
-    return new MinorfaultError(
-      "ERR_SOURCE_TIMEOUT",
-      `${this.name} was tried again and again for ${this.#deadlineMs} ms without success`,
-      last === undefined ? {} : { cause: last },
-    );
-  }
+function outOfTime(name: string, deadlineMs: number, last: unknown): MinorfaultError {
+  return new MinorfaultError(
+    "ERR_SOURCE_TIMEOUT",
+    `${name} was tried again and again for ${deadlineMs} ms without success`,
+    last === undefined ? {} : { cause: last },
+  );
 }

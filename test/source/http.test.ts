@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { MinorfaultError } from "../../src/base/errors.ts";
 import { HttpStore } from "../../src/source/http-store.ts";
-import { FolderStore, openSource, openStore } from "../../src/source/index.ts";
+import { FolderStore, hardenStore, openSource, openStore } from "../../src/source/index.ts";
 import { objectStoreLaws, pageSourceLaws, type SourceSubject } from "../../src/testing/index.ts";
 import { freePort } from "./fixtures/daemon.ts";
 import { MisbehavingServer } from "./fixtures/misbehaving.ts";
@@ -217,6 +217,33 @@ test("requests beyond the connections wait, and an aborted one in the queue ends
   const honest = await store.open("honest/object");
   await honest.read(0, new Uint8Array(1000));
   await store.close();
+});
+
+test("a hardened store tries again what failed for a moment, opening too", async () => {
+  const store = hardenStore(await openStore(`${origin}/moody`), { retry: { pauseMs: 1 } });
+  // The server fails its first two requests, and every third one afterwards.
+  const source = await store.open("object");
+  const target = new Uint8Array(10_000);
+  for (let offset = 0; offset < content.byteLength; offset += target.byteLength) {
+    await source.read(offset, target);
+    assert.ok(Buffer.compare(target, content.subarray(offset, offset + target.byteLength)) === 0);
+  }
+  assert.ok(Buffer.compare(await store.get("object", 50_000), content) === 0);
+  await source.close();
+  await store.close();
+  assert.ok(server.moods > 3);
+
+  const refusing = hardenStore(await openStore(`${origin}/forbidden`), { retry: { pauseMs: 1 } });
+  const denied = await refusing.open("object");
+  const before = server.requests;
+  await assert.rejects(denied.read(1, new Uint8Array(1)), code("ERR_SOURCE_DENIED"));
+  assert.equal(server.requests, before + 1);
+  await refusing.close();
+});
+
+test("a folder needs no hardening and keeps its synchronous reads", async () => {
+  const store = await openStore("/tmp");
+  assert.equal(hardenStore(store), store);
 });
 
 test("nobody listening, no such host: unreachable", async () => {

@@ -36,8 +36,8 @@ function run(...args: string[]): Promise<Report> {
 }
 
 /** Each case a subtest, so that the list names what failed; the case and both token rows are in the message. */
-async function each(t: TestContext, report: Report): Promise<void> {
-  for (const result of report.results) {
+async function each(t: TestContext, report: Report, ids?: ReadonlySet<string>): Promise<void> {
+  for (const result of report.results.filter(({ id }) => ids?.has(id) ?? true)) {
     const { id, status, reason } = result;
     await t.test(`${id} on ${report.system}`, { skip: status === "skip" ? (reason ?? true) : false }, () => {
       assert.ok(status !== "fail", failureLines(result).join("\n"));
@@ -67,7 +67,8 @@ test("the software implementation answers every case as the kernel does", async 
 
 test("the software implementation answers the seed's cases as Linux 4.3 did", async (t) => {
   const report = await run("--on", "software", "--profile", "linux-4.3");
-  await each(t, report);
+  // The others ask for what came later: not skipped, but no cases of that kernel at all.
   const seed = CASES.filter((one) => one.era === "seed");
+  await each(t, report, new Set(seed.map(({ id }) => id)));
   assert.ok(report.ok >= seed.length - 3, `only ${report.ok} of ${seed.length} cases ran and passed`);
 });

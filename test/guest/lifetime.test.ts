@@ -47,6 +47,10 @@ test("a process that exits leaves its status", { skip }, () => {
   thread.start({ kind: "call", name: "exit_group", args: [3] });
   second.settle();
   assert.deepEqual(thread.ending, { kind: "gone" });
+  // The thread that called is gone first; the process ends when its last one is.
+  const pidfd = pidfdOpen(second.pid);
+  assert.ok(waitForEnd(pidfd, 5000));
+  local.call("close", pidfd);
   assert.equal(second.exited, 3 << 8);
   const third = system.spawnProcess();
   const leaver = third.spawnThread();

@@ -6,6 +6,7 @@ import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { SIGNAL } from "../../src/abi/memory.ts";
+import { local, pidfdOpen, waitForEnd } from "../../src/linux/index.ts";
 import { skipUnlessBareProcess as skip, skipUnlessUserfaultfd as skipUffd } from "../linux/host.ts";
 import { isThere, kernel, paged } from "./bare.ts";
 

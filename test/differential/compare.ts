@@ -30,7 +30,7 @@ export function compare(program: Program, systems: readonly [System, System]): R
   const acts: string[] = [];
   const hosts: Host[] = [];
   try {
-    for (const system of systems) hosts.push(new Host(system, program.huge));
+    for (const system of systems) hosts.push(new Host(system, program));
     const [first, second] = hosts as [Host, Host];
     const scene: Scene = { host: first, order: new Order(), huge: program.huge };
     const differ = (said: readonly (readonly string[])[]) => difference(acts, said as [string[], string[]]);

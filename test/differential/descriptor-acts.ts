@@ -97,7 +97,7 @@ export function read(scene: Scene, step: Of<"read">): Resolved {
       host.begin(
         actor,
         { kind: "call", name: "read", args: [fd, buffer, bytes] },
-        { thread, family: "read", context, finish },
+        { thread, family: "read", context, messagesMax: Math.floor(bytes / UFFD_MSG_SIZE), finish },
       );
     },
   };

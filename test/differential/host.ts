@@ -18,6 +18,7 @@ import {
   OBJECT_PAGES,
   placeName,
 } from "./arena.ts";
+import type { Program } from "./steps.ts";
 
 /** A userfaultfd as a process knows it. */
 export interface Handle {
@@ -34,8 +35,14 @@ export interface Pending {
   readonly place?: number;
   /** It changes what it touches. */
   readonly writes?: boolean;
+  /** It is an instruction of the thread, not a call. */
+  readonly byItself?: boolean;
+  /** The process whose memory a call reaches into. */
+  readonly remote?: number;
   /** The context that a read waits at. */
   readonly context?: number;
+  /** How many messages it takes at most. */
+  readonly messagesMax?: number;
   /** The text of what came out; called once, when the operation has ended. */
   readonly finish: (value: number) => string;
 }
@@ -130,9 +137,10 @@ export class Host {
   /** What has come out since it was last asked. */
   #said: string[] = [];
 
-  constructor(system: System, huge: boolean) {
+  constructor(system: System, { huge, restart }: Pick<Program, "huge" | "restart">) {
     this.system = system;
     const root = new Actor(0, system.spawnProcess());
+    root.process.catchUserSignal({ restart });
     this.actors.push(root);
     root.must("ftruncate", root.files.object, OBJECT_PAGES * PAGE_SIZE);
     for (const area of AREAS) {
@@ -241,7 +249,10 @@ export class Host {
     this.#said = [];
     for (const actor of this.living) {
       const states = actor.threads.map((thread) => thread.state[0]).join("");
-      lines.push(`${actor.index} threads ${states} pages ${this.#pages(actor)}`);
+      const signals = actor.threads.map((thread) => thread.signalsHandled || "").join("");
+      lines.push(
+        `${actor.index} threads ${states}${signals === "" ? "" : ` signals ${signals}`} pages ${this.#pages(actor)}`,
+      );
     }
     if (this.#births.length > 0) lines.push(`${this.#births.length} forks wait`);
     return lines;

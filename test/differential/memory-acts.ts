@@ -7,17 +7,17 @@ import { PAGEMAP_SCAN } from "../../src/abi/userfaultfd.ts";
 import { HUGE_AREA, isOfObject, mapFlags, placeName } from "./arena.ts";
 import { type Actor, resultText, THREADS } from "./host.ts";
 import { areaOf, byteAt, span } from "./places.ts";
-import { refuseChange, refuseRelease, sourceWaits } from "./rules.ts";
+import { refuseChange, sourceWaits } from "./rules.ts";
 import { actorOf, flagsText, type Resolved, type Scene, Skip } from "./scene.ts";
 import type { Place, Step } from "./steps.ts";
 
 type Of<Kind extends Step["kind"]> = Extract<Step, { kind: Kind }>;
 
-const ACTORS_MAX = 3;
 const PROTECTION = { READ: PROT.READ, WRITE: PROT.WRITE, EXEC: PROT.EXEC };
 
 /** Each thread of each process has its own bytes in every page, so that the order of two accesses does not show; the first belong to loads that straddle two pages. */
 const OWN_BYTES = 64;
+const IOV_BYTES = 16;
 
 export function access(scene: Scene, step: Of<"access">): Resolved {
   const actor = actorOf(scene, step);
@@ -38,7 +38,8 @@ export function access(scene: Scene, step: Of<"access">): Resolved {
     actor: actor.index,
     run: (host, actor) => {
       const finish = (value: number) => `${step.access} ${value < 0 ? resultText(value) : value}`;
-      const pending = { thread, family: "access", place: area.index, writes, finish } as const;
+      const byItself = !step.access.endsWith("(2)");
+      const pending = { thread, family: "access", place: area.index, writes, byItself, finish } as const;
       host.begin(actor, operation(actor, step.access, address, thread), pending);
     },
   };
@@ -161,22 +162,55 @@ export function mremap(scene: Scene, step: Of<"mremap">): Resolved {
   return change(scene, step, what, "mremap", () => call("mremap", start, length, newLength, flags, to));
 }
 
-export function fork(scene: Scene, step: Of<"fork" | "kill">): Resolved {
-  const { host } = scene;
-  const actor = actorOf(scene, step);
-  const refusal = refuseChange(host);
+/** It changes the memory, and touches it. */
+export function mlock(scene: Scene, step: Of<"mlock" | "munlock">): Resolved {
+  const refusal = refuseChange(scene.host);
   if (refusal !== undefined) return new Skip(refusal);
-  if (host.living.length >= ACTORS_MAX) return new Skip("there are enough processes");
-  return { name: "fork", text: "fork", actor: actor.index, run: (host, actor) => host.fork(actor) };
+  const { start, length, text } = span(step.place);
+  const { kind } = step;
+  return change(scene, step, `${kind} ${text}`, kind, () => call(kind, start, length), "access");
 }
 
-export function kill(scene: Scene, step: Of<"fork" | "kill">): Resolved {
+/** Reads or writes the memory of a process, perhaps another, by a system call. */
+export function vm(scene: Scene, step: Of<"vm">): Resolved {
   const actor = actorOf(scene, step);
-  if (actor.index === 0) return new Skip("the first process stays");
-  const refusal = refuseRelease(scene.host);
-  if (refusal !== undefined) return new Skip(refusal);
-  scene.order.wake(scene.host);
-  return { name: "kill", text: "kill", actor: actor.index, run: (host, actor) => host.kill(actor) };
+  const thread = actor.idle(step.thread);
+  if (thread === undefined) return new Skip("no thread is idle");
+  const { living } = scene.host;
+  const other = living[step.other % living.length]?.index ?? 0;
+  const area = areaOf(step.area);
+  if (step.write && sourceWaits(scene.host, scene.order, area.index)) {
+    return new Skip("a COPY waits to take its bytes from there");
+  }
+  const place = byteAt(area, step.page, (1 + actor.index * THREADS + thread) * OWN_BYTES);
+  const name = step.write ? "process_vm_writev" : "process_vm_readv";
+  return {
+    name,
+    text: `${name} of ${other} ${placeName(place)} by thread ${thread}`,
+    actor: actor.index,
+    run: (host, actor) => {
+      const { at, address } = actor.scratch(thread);
+      // Two struct iovec: ours, theirs. Then the bytes.
+      for (const [offset, word] of [address + 64, IOV_BYTES, place, IOV_BYTES].entries()) {
+        actor.view.setBigUint64(at + 8 * offset, BigInt(word), true);
+      }
+      for (let byte = 0; byte < IOV_BYTES; byte++) actor.view.setUint8(at + 64 + byte, 200 + thread);
+      const finish = (value: number) => {
+        const bytes = actor.process.scratch.bytes.subarray(at + 64, at + 64 + IOV_BYTES);
+        return `vm ${resultText(value)} ${step.write ? "" : bytes.join(",")}`;
+      };
+      const pid = host.actors[other]?.process.pid ?? 0;
+      const pending = {
+        thread,
+        family: "access",
+        place: area.index,
+        writes: step.write,
+        remote: other,
+        finish,
+      } as const;
+      host.begin(actor, call(name, pid, address, 1, address + 16, 1, 0), pending);
+    },
+  };
 }
 
 export function mincore(scene: Scene, step: Of<"mincore">): Resolved {

@@ -84,7 +84,10 @@ function mayBeSame(order: Order, one: number | undefined, other: number): boolea
 
 /** Why a step that changes an address space can't be done now. */
 export function refuseChange(host: Host): string | undefined {
-  return hasOriginator(host) ? "an event waits to be read" : undefined;
+  if (hasOriginator(host)) return "an event waits to be read";
+  // Whoever raised the first event goes on as soon as it is read, and may raise another while the read goes on too.
+  const greedy = all(host).some(({ messagesMax = 0 }) => messagesMax > 1);
+  return greedy ? "somebody reads as many messages as there are" : undefined;
 }
 
 /** Why a step can't be done now after which waiters go on by themselves, without their page having been brought. */

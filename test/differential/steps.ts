@@ -72,7 +72,16 @@ export type Step = Base &
         readonly to: { readonly area: number; readonly page: number } | undefined;
         readonly dontUnmap: boolean;
       }
-    | { readonly kind: "fork" | "kill" }
+    | { readonly kind: "fork" | "kill" | "signal" }
+    | { readonly kind: "mlock" | "munlock"; readonly place: Place }
+    | {
+        readonly kind: "vm";
+        /** Whose memory. */
+        readonly other: number;
+        readonly write: boolean;
+        readonly area: number;
+        readonly page: number;
+      }
     | { readonly kind: "mincore"; readonly place: Place }
     | {
         readonly kind: "scan";
@@ -87,6 +96,8 @@ export type Step = Base &
 export interface Program {
   /** Whether there is an area of huge pages. */
   readonly huge: boolean;
+  /** Whether system calls begin anew after a caught signal. */
+  readonly restart: boolean;
   readonly steps: readonly Step[];
 }
 
@@ -326,6 +337,22 @@ const step = (huge: boolean): fc.Arbitrary<Step> =>
         weight: 2,
         arbitrary: fc.record({ kind: fc.constantFrom("fork", "fork", "kill" as const), ...base }),
       },
+      { weight: 2, arbitrary: fc.record({ kind: fc.constant("signal" as const), ...base }) },
+      {
+        weight: 2,
+        arbitrary: fc.record({ kind: fc.constantFrom("mlock", "munlock" as const), place, ...base }),
+      },
+      {
+        weight: 2,
+        arbitrary: fc.record({
+          kind: fc.constant("vm" as const),
+          other: fc.constantFrom(0, 0, 1, 2),
+          write: fc.boolean(),
+          area,
+          page,
+          ...base,
+        }),
+      },
       { weight: 1, arbitrary: fc.record({ kind: fc.constant("mincore" as const), place, ...base }) },
       {
         weight: 3,
@@ -385,9 +412,10 @@ export function programs(stepsMax: number, huge = true): fc.Arbitrary<Program> {
     .chain((huge) =>
       fc.record({
         huge: fc.constant(huge),
+        restart: fc.boolean(),
         begin: fc.oneof({ weight: 9, arbitrary: opening }, { weight: 1, arbitrary: fc.constant([]) }),
         steps: fc.array(step(huge), { minLength: 1, maxLength: stepsMax, size: "max" }),
       }),
     )
-    .map(({ huge, begin, steps }) => ({ huge, steps: [...begin, ...steps] }));
+    .map(({ huge, restart, begin, steps }) => ({ huge, restart, steps: [...begin, ...steps] }));
 }

@@ -3,13 +3,15 @@
 import type { Range } from "../base/range.ts";
 import { COUNTER, type Counters } from "./counters.ts";
 import type { FaultLoop } from "./fault-loop.ts";
+import type { Fetcher } from "./fetch/fetcher.ts";
 import { FILL_BYTES_MAX } from "./installer.ts";
 import { type Part, pageAt, untilPage } from "./regions.ts";
 
 /** All addresses. */
 const EVERYTHING: Range = { start: 0, until: Number.MAX_SAFE_INTEGER };
 
-export type BulkState = "more" | "put-off" | "done";
+/** "away": what comes next is being fetched. */
+export type BulkState = "more" | "put-off" | "away" | "done";
 
 export class Bulk {
   /** Names the order to the one who gave it. */
@@ -19,6 +21,7 @@ export class Bulk {
   readonly pieceBytes: number;
   /** Addresses outside of it are left alone. */
   readonly #range: Range;
+  readonly #fetcher: Fetcher | undefined;
   #parts: readonly Part[] = [];
   #part = 0;
   #page = 0;
@@ -30,7 +33,9 @@ export class Bulk {
     counters: Counters,
     pieceBytes: number = FILL_BYTES_MAX,
     range: Range = EVERYTHING,
+    fetcher?: Fetcher,
   ) {
+    this.#fetcher = fetcher;
     this.id = id;
     this.#range = range;
     this.#loop = loop;
@@ -52,7 +57,12 @@ export class Bulk {
     const page = installer.install(part, this.#page, pieceUntil, this.pieceBytes);
     this.#counters[COUNTER.BULK_DONE]! += (page - this.#page) * pageSize;
     this.#page = page;
-    if (page === until) this.#enter(this.#part + 1);
+    if (installer.isAway && this.#fetcher !== undefined) {
+      const goesOnAt = this.#fetcher.fetchFrom(part, page, until);
+      if (goesOnAt === undefined) return "away";
+      this.#page = goesOnAt;
+    }
+    if (this.#page === until) this.#enter(this.#part + 1);
     if (installer.isPutOff) return "put-off";
     return this.#part === this.#parts.length ? "done" : "more";
   }

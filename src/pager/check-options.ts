@@ -3,7 +3,7 @@
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../abi/memory.ts";
 import { hex, MinorfaultError } from "../base/errors.ts";
 import { overlaps } from "../base/range.ts";
-import type { PagerOptions, PagerRegion } from "./options.ts";
+import type { PagerOptions, PagerRegion, PagerSource } from "./options.ts";
 import { WINDOW_PAGES_MAX } from "./plan.ts";
 
 const PLACEMENTS: ReadonlySet<string> = new Set(["auto", "same-cpu", "spin", "block"]);
@@ -16,8 +16,13 @@ export function checkPagerOptions(options: PagerOptions): void {
   }
   for (const region of options.regions) checkRegion(region);
   checkApart(options.regions);
-  const { image, plan, placement, guest, zeroPages } = options;
-  if ("path" in image) {
+  const { image, source, plan, placement, guest, zeroPages } = options;
+  if ((image === undefined) === (source === undefined))
+    throw bad("A pager needs an image or a source, one of them");
+  if (source !== undefined) checkSource(source, options.regions);
+  if (image === undefined) {
+    // The source is opened by the thread that fetches, which says what is wrong with it.
+  } else if ("path" in image) {
     if (typeof image.path !== "string") throw bad("The image's path must be a string");
   } else {
     checkInteger("image byteLength", image.byteLength, 1);
@@ -52,6 +57,18 @@ export function checkImage(regions: readonly PagerRegion[], imageBytes: number):
         `The region at ${hex(start)} wants ${byteLength} bytes at offset ${imageOffset} of an image of ${imageBytes}`,
       );
     }
+  }
+}
+
+function checkSource(source: PagerSource, regions: readonly PagerRegion[]): void {
+  const name = "url" in source ? source.url : source.module;
+  if (typeof name !== "string" || name === "") throw bad("A source needs a url or a module");
+  for (const { start, imageOffset, pageSize = PAGE_SIZE } of regions) {
+    if (imageOffset % pageSize === 0) continue;
+    throw new MinorfaultError(
+      "ERR_UNALIGNED",
+      `The region at ${hex(start)} begins at offset ${imageOffset} of its source, which is not where a page begins`,
+    );
   }
 }
 

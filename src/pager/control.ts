@@ -6,8 +6,9 @@
 //   interrupts it every millisecond             (an interrupt that comes just before a wait is lost)
 //   until SEEN = REQUEST
 
-import type { MinorfaultError } from "../base/errors.ts";
-import type { PagerEnd, PlacementMode, PlacementReport, WriteMode } from "./options.ts";
+import type { FetchOrder } from "./fetch/order.ts";
+import type { ErrorNote } from "./notes.ts";
+import type { PagerEnd, PlacementMode, PlacementReport, RepairReport, WriteMode } from "./options.ts";
 import type { FlushStep, WriteBits } from "./writes.ts";
 
 /** Index of each 32-bit word. */
@@ -28,9 +29,13 @@ export const CONTROL = {
   /** The addresses that a bulk is limited to, two words each, low one first; an end of 0: everything. */
   BULK_START: 10,
   BULK_UNTIL: 12,
+  /** The number of the repair that is wanted, and its addresses. */
+  REPAIR: 16,
+  REPAIR_START: 18,
+  REPAIR_UNTIL: 20,
 } as const;
 
-export const CONTROL_WORDS = 16;
+export const CONTROL_WORDS = 32;
 
 export const FLUSH_STEPS = ["begin", "done", "failed"] as const satisfies readonly FlushStep[];
 
@@ -55,7 +60,8 @@ export interface WorkOrder {
   readonly windowPages: number;
   readonly image:
     | { readonly descriptor: number; readonly byteLength: number }
-    | { readonly address: number; readonly byteLength: number };
+    | { readonly address: number; readonly byteLength: number }
+    | { readonly fetch: FetchOrder; readonly byteLength: number };
   readonly control: Int32Array;
   readonly counters: Float64Array;
   /** What is known already: a hand setting, or the self-test of an earlier pager. */
@@ -72,23 +78,12 @@ export interface WorkOrder {
   readonly swapBytes: number;
 }
 
-/** An error on its way between threads. */
-export interface ErrorNote {
-  readonly code: MinorfaultError["code"];
-  readonly message: string;
-  readonly hint: string;
-  readonly errno?: number;
-  readonly operation?: string;
-  readonly address?: number;
-  readonly byteLength?: number;
-  readonly cause?: unknown;
-}
-
 export type PagerMessage =
   | { readonly kind: "ready"; readonly placement: PlacementReport }
   | { readonly kind: "error"; readonly error: ErrorNote }
   | { readonly kind: "installed"; readonly id: number }
   | { readonly kind: "flushed"; readonly id: number }
+  | { readonly kind: "repaired"; readonly id: number; readonly report: RepairReport }
   | { readonly kind: "ended"; readonly end: EndNote };
 
 export type EndNote =

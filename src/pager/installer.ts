@@ -62,7 +62,7 @@ export class Installer {
       const source = isSwapped ? region.writes!.swapAddress + offset : this.#addressOf(offset, byteLength);
       if (source < 0) return source;
       errno = filler.copy(target, source, byteLength);
-    } else if (region.takesZeropage || zeros === undefined) {
+    } else if ((region.takesZeropage && !this.#isPoisoned(part, first, until)) || !zeros) {
       errno = filler.zero(target, byteLength);
     } else {
       errno = filler.copy(target, zeros, byteLength);
@@ -173,6 +173,11 @@ export class Installer {
     }
     if (!region.hasZeros) return missingUntil;
     return isZero ? nextClear(region.zero, page, missingUntil) : nextSet(region.zero, page, missingUntil);
+  }
+
+  /** ZEROPAGE does not take the place of poison, a copy does. */
+  #isPoisoned({ region: { poisoned } }: Part, first: number, until: number): boolean {
+    return poisoned !== undefined && nextSet(poisoned, first, until) < until;
   }
 
   #addressOf(offset: number, byteLength: number): number {

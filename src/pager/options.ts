@@ -5,8 +5,10 @@
 
 import type { MinorfaultError } from "../base/errors.ts";
 import type { Range } from "../base/range.ts";
+import type { PagerSource } from "./fetch/options.ts";
 import type { FlushStep, WriteBits } from "./writes.ts";
 
+export type { FetchOptions, PagerSource, SourceDescriptor } from "./fetch/options.ts";
 export type { FlushStep, WriteBits } from "./writes.ts";
 
 /** A registered range of the guest's memory, and where its content begins in the image. */
@@ -56,7 +58,10 @@ export interface PagerOptions {
   readonly descriptor: number;
   /** At least one; they do not overlap. They are registered already. */
   readonly regions: readonly PagerRegion[];
-  readonly image: PagerImage;
+  /** Where the bytes are at hand. Either this or `source`. */
+  readonly image?: PagerImage;
+  /** Where the bytes have to be fetched: an image of a store, or a raw file or object. Either this or `image`. */
+  readonly source?: PagerSource;
   /** One bit a 4 KiB page of the image, lowest bit first: set where the page is known to be all zero. */
   readonly zeroPages?: Uint32Array;
   readonly plan?: PlanOptions;
@@ -143,6 +148,14 @@ export interface InstallOptions {
   readonly pieceBytes?: number;
 }
 
+/** Pages that were poisoned. */
+export interface RepairReport {
+  /** They have their bytes now. */
+  readonly repaired: number;
+  /** They are still poisoned; the errors were told. */
+  readonly lost: number;
+}
+
 /** Why a pager ended. */
 export type PagerEnd =
   | { readonly reason: "closed" }
@@ -159,6 +172,8 @@ export interface Pager {
   statistics(): PagerStatistics;
   /** One entry a region, in the order given. */
   residency(): readonly Residency[];
+  /** Asks the source once more for pages that were poisoned, all of them or those at these addresses. */
+  repair(range?: Range): Promise<RepairReport>;
   /** With `writes: "track"`: one entry a region, live, in the order given; else none. */
   writes(): readonly WriteBits[];
   /** With `writes: "track"`: marks what a flush has to make durable, or says how that ended. One flush at a time. */

@@ -7,19 +7,15 @@ import type { Range } from "../base/range.ts";
 import { acceptInterrupts, affinity, close, local, mmap, munmap, threadId } from "../linux/index.ts";
 import { Bulk } from "./bulk.ts";
 import { openPort } from "./chain-port.ts";
-import {
-  CONTROL,
-  type EndNote,
-  type ErrorNote,
-  FLUSH_STEPS,
-  type PagerMessage,
-  type WorkOrder,
-} from "./control.ts";
+import { CONTROL, type EndNote, FLUSH_STEPS, type PagerMessage, type WorkOrder } from "./control.ts";
 import { FaultLoop } from "./fault-loop.ts";
+import { Companion } from "./fetch/companion.ts";
 import { Follower } from "./follower.ts";
+import { noteOf } from "./notes.ts";
 import type { PlacementReport } from "./options.ts";
 import { Region, RegionMap, wholePart } from "./regions.ts";
 import { rehearse } from "./rehearsal.ts";
+import { Repair } from "./repair.ts";
 import { dismiss, fastest, selfTest } from "./self-test.ts";
 import { Server } from "./server.ts";
 import { type AddressableSource, MemorySource } from "./source.ts";
@@ -32,6 +28,8 @@ const order = workerData as WorkOrder;
 const { control, counters } = order;
 /** The last flush step that was taken up. */
 let flushed = 0;
+/** The last repair that was taken up. */
+let repairedId = 0;
 const now = (): number => performance.now();
 const tell = (message: PagerMessage): void => parentPort?.postMessage(message);
 const onError = (error: unknown): void => tell({ kind: "error", error: noteOf(error) });
@@ -46,8 +44,9 @@ function run(): EndNote {
     Atomics.store(control, CONTROL.TID, threadId(local));
     const placement = prepare();
     const follower = new Follower(placement.mode, now);
-    server = new Server({ mode: placement.mode, counters, follower, tid: order.tid, now });
     const source = mapImage();
+    const companion = source instanceof Companion ? source : undefined;
+    server = new Server({ mode: placement.mode, counters, follower, tid: order.tid, now, companion });
     const zeros = zeroPage();
     addLoop(server, source, zeros, order.fd, guestRegions());
     follower.follow(order.tid);
@@ -85,7 +84,7 @@ function prepare(): PlacementReport {
 function serve(server: Server): EndNote {
   const shouldStop = (): boolean => Atomics.load(control, CONTROL.REQUEST) !== control[CONTROL.SEEN];
   for (;;) {
-    const goesOn = server.serve(shouldStop, (bulk) => tell({ kind: "installed", id: bulk.id }));
+    const goesOn = server.serve(shouldStop, tellDone);
     Atomics.store(control, CONTROL.SEEN, Atomics.load(control, CONTROL.REQUEST));
     if (!goesOn) return { reason: "guest-gone" };
     if (Atomics.load(control, CONTROL.STOP) !== 0) {
@@ -94,7 +93,30 @@ function serve(server: Server): EndNote {
     }
     takeUpBulk(server);
     takeUpFlush(server);
+    takeUpRepair(server);
   }
+}
+
+function tellDone(work: Bulk | Repair): void {
+  if (work instanceof Bulk) {
+    tell({ kind: "installed", id: work.id });
+  } else {
+    const { id, repaired, lost } = work;
+    tell({ kind: "repaired", id, report: { repaired, lost } });
+  }
+}
+
+function takeUpRepair(server: Server): void {
+  const id = Atomics.load(control, CONTROL.REPAIR);
+  if (id === repairedId) return;
+  repairedId = id;
+  const range = { start: addressAt(CONTROL.REPAIR_START), until: addressAt(CONTROL.REPAIR_UNTIL) };
+  server.repair = new Repair(id, server.loops, range, server.companion?.fetcher);
+}
+
+/** An address in two control words. */
+function addressAt(word: number): number {
+  return control[word + 1]! * 2 ** 32 + (control[word]! >>> 0);
 }
 
 function takeUpFlush(server: Server): void {
@@ -112,39 +134,43 @@ function takeUpBulk(server: Server): void {
   const [loop] = server.loops;
   if (wanted === (server.bulk?.id ?? 0) || loop === undefined) return;
   const piece = control[CONTROL.BULK_PIECE]!;
-  server.bulk = wanted === 0 ? undefined : new Bulk(wanted, loop, counters, piece, bulkRange());
+  const fetcher = server.companion?.fetcher;
+  server.bulk = wanted === 0 ? undefined : new Bulk(wanted, loop, counters, piece, bulkRange(), fetcher);
 }
 
 function bulkRange(): Range | undefined {
-  const address = (word: number): number => control[word + 1]! * 2 ** 32 + (control[word]! >>> 0);
-  const until = address(CONTROL.BULK_UNTIL);
-  return until === 0 ? undefined : { start: address(CONTROL.BULK_START), until };
+  const until = addressAt(CONTROL.BULK_UNTIL);
+  return until === 0 ? undefined : { start: addressAt(CONTROL.BULK_START), until };
 }
 
 function addLoop(
   server: Server,
-  source: AddressableSource,
+  image: AddressableSource | Companion,
   zeros: number,
   fd: number,
   regions: RegionMap,
 ): void {
   const port = openPort(fd);
-  const onFork = (child: number, memory: RegionMap): void => addLoop(server, source, zeros, child, memory);
+  const onFork = (child: number, memory: RegionMap): void => addLoop(server, image, zeros, child, memory);
   const { budgetBytes, swapFd } = order;
   const budget = budgetBytes > 0 ? { caller: local, budgetBytes, swapFd } : undefined;
   const protects = order.writes !== "ignore";
-  const parts = { port, regions, source, counters, zeros, protects, budget };
+  const source = image instanceof Companion ? image.fetcher : image;
+  const fetching =
+    image instanceof Companion ? { park: image.fetcher.park, onChange: image.fetcher.change } : {};
+  const parts = { port, regions, source, counters, zeros, protects, budget, ...fetching };
   server.add(new FaultLoop({ ...parts, now, onError, onFork }));
 }
 
 function guestRegions(): RegionMap {
   const swapAddress = order.swapFd < 0 ? 0 : mapUntilExit(order.swapBytes, MAP.SHARED, order.swapFd);
-  const { regions, windowPages } = order;
+  const { regions, image } = order;
+  const unitBytes = "fetch" in image ? image.fetch.unitBytes : 0;
   return new RegionMap(
     regions.map(({ start, writes: bits, ...pages }) => {
       const region = new Region({
         ...pages,
-        windowPages: pages.pageSize === PAGE_SIZE ? windowPages : 1,
+        windowPages: pages.pageSize === PAGE_SIZE ? windowWithin(unitBytes, pages.imageOffset) : 1,
         writes: bits === undefined ? undefined : new Writes(bits, swapAddress),
         isEvictable: order.budgetBytes > 0,
         isProtected: order.writes !== "ignore",
@@ -154,9 +180,21 @@ function guestRegions(): RegionMap {
   );
 }
 
-/** The image's memory. */
-function mapImage(): AddressableSource {
+/** The largest window that never goes over the end of what is fetched at once. */
+function windowWithin(unitBytes: number, imageOffset: number): number {
+  let { windowPages } = order;
+  if (unitBytes === 0) return windowPages;
+  const isCut = (bytes: number): boolean => bytes > unitBytes || imageOffset % bytes !== 0;
+  while (windowPages > 1 && isCut(windowPages * PAGE_SIZE)) windowPages >>= 1;
+  return windowPages;
+}
+
+/** The image's memory, or the line to who fetches it. */
+function mapImage(): AddressableSource | Companion {
   const { image } = order;
+  if ("fetch" in image) {
+    return new Companion({ order: image.fetch, installsWhole: order.windowPages > 1, now, onError });
+  }
   if ("address" in image) return new MemorySource(image.address, image.byteLength);
   return new MemorySource(mapUntilExit(image.byteLength, MAP.SHARED, image.descriptor), image.byteLength);
 }
@@ -164,7 +202,8 @@ function mapImage(): AddressableSource {
 /** As many zeros as a huge page has, for memory that does not take ZEROPAGE; 0 where there is none such. */
 function zeroPage(): number {
   const takesZeropage = order.regions.every(({ pageSize }) => pageSize === PAGE_SIZE);
-  if (takesZeropage && order.writes === "ignore") return 0;
+  // A copy of zeros also takes the place of poison, which only a source that fails leaves behind.
+  if (takesZeropage && order.writes === "ignore" && !("fetch" in order.image)) return 0;
   return mapUntilExit(HUGE_PAGE_SIZE, MAP.PRIVATE | MAP.ANONYMOUS, -1);
 }
 
@@ -173,22 +212,4 @@ function mapUntilExit(byteLength: number, flags: number, fd: number): number {
   const address = mmap(local, byteLength, { protection: PROT.READ, flags, fd });
   process.on("exit", () => munmap(local, address, byteLength));
   return address;
-}
-
-function noteOf(error: unknown): ErrorNote {
-  if (error instanceof MinorfaultError) {
-    const { code, message, hint, errno, operation, address, byteLength, cause } = error;
-    return {
-      code,
-      message,
-      hint,
-      ...(errno === undefined ? {} : { errno }),
-      ...(operation === undefined ? {} : { operation }),
-      ...(address === undefined ? {} : { address }),
-      ...(byteLength === undefined ? {} : { byteLength }),
-      ...(cause === undefined ? {} : { cause: cause instanceof MinorfaultError ? noteOf(cause) : cause }),
-    };
-  }
-  const message = error instanceof Error ? `${error.message}\n${error.stack}` : String(error);
-  return { code: "ERR_BUG", message, hint: "Please report it" };
 }

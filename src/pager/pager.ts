@@ -4,17 +4,18 @@
 // an event loop; here is the handle to it. Whoever may wait for a page must not be the one who brings it, so neither
 // this thread nor the pool of libuv has a part in it.
 
-import { fstatSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import { PAGE_SIZE } from "../abi/memory.ts";
 import { UFFDIO_ZEROPAGE_MODE } from "../abi/userfaultfd.ts";
 import { hasBit, setBits, wordsFor } from "../base/bitmap.ts";
 import { MinorfaultError } from "../base/errors.ts";
-import { close, duplicate, local, open } from "../linux/index.ts";
+import type { Range } from "../base/range.ts";
+import { close, duplicate, local } from "../linux/index.ts";
 import { Ioctls } from "../uffd/ioctls.ts";
 import { checkImage, checkPagerOptions } from "./check-options.ts";
 import { CONTROL, CONTROL_WORDS, FLUSH_STEPS, type RegionOrder, type WorkOrder } from "./control.ts";
 import { COUNTER, makeCounters, readStatistics } from "./counters.ts";
+import { type PreparedImage, prepareImage } from "./image.ts";
 import { FILL_BYTES_MAX } from "./installer.ts";
 import { isProcessGone } from "./liveness.ts";
 import type {
@@ -22,11 +23,11 @@ import type {
   InstallOptions,
   Pager,
   PagerEnd,
-  PagerImage,
   PagerOptions,
   PagerRegion,
   PagerStatistics,
   PlacementReport,
+  RepairReport,
   Residency,
   WriteBits,
 } from "./options.ts";
@@ -45,15 +46,17 @@ let tested: PlacementReport | undefined;
 /** Starts serving the faults of a userfaultfd; resolves when the pager's thread is about to wait for the first one. */
 export async function startPager(options: PagerOptions): Promise<Pager> {
   checkPagerOptions(options);
-  const image = openImage(options.image);
+  const image = await prepareImage(options);
   try {
     checkImage(options.regions, image.place.byteLength);
-    const pager = new WorkerPager(options, image.place);
+    const pager = new WorkerPager(options, image);
     await pager.ready;
     return pager;
+  } catch (error) {
+    await image.close();
+    throw error;
   } finally {
-    // The thread has mapped it, and a mapping does not need its descriptor.
-    if (image.opened !== undefined) close(local, image.opened);
+    image.started();
   }
 }
 
@@ -65,15 +68,17 @@ class WorkerPager implements Pager {
   readonly #regions: readonly RegionOrder[];
   readonly #installs = new Map<number, () => void>();
   readonly #flushes = new Map<number, () => void>();
+  readonly #repairs = new Map<number, (report: RepairReport | undefined) => void>();
   #placement: PlacementReport | undefined;
   #installId = 0;
   #flushId = 0;
+  #repairId = 0;
   #keepsAlive = true;
   #waiting = 0;
   #isEnded = false;
   #isGuestGone = false;
 
-  constructor(options: PagerOptions, image: WorkOrder["image"]) {
+  constructor(options: PagerOptions, image: PreparedImage) {
     const { placement: asked = "auto", guest, plan, onError } = options;
     const { writes = "ignore", budgetBytes = 0, swapDescriptor } = options;
     const tracks = writes === "track";
@@ -84,7 +89,7 @@ class WorkerPager implements Pager {
       fd: duplicate(local, options.descriptor),
       regions: this.#regions,
       windowPages: plan?.faultAroundPages ?? FAULT_AROUND_PAGES,
-      image,
+      image: image.place,
       control: new Int32Array(new SharedArrayBuffer(CONTROL_WORDS * 4)),
       counters: this.#counters,
       placement: known,
@@ -95,20 +100,24 @@ class WorkerPager implements Pager {
       swapFd: swapDescriptor === undefined ? -1 : duplicate(local, swapDescriptor),
       swapBytes: Math.max(...options.regions.map((region) => region.imageOffset + region.byteLength)),
     };
-    this.#link = new WorkerLink(order, {
-      onError: onError ?? ((error) => process.emitWarning(error)),
-      onInstalled: (id) => this.#installs.get(id)?.(),
-      onFlushed: (id) => this.#flushes.get(id)?.(),
-    });
+    const listener = {
+      onError: onError ?? ((error: MinorfaultError) => process.emitWarning(error)),
+      onInstalled: (id: number) => this.#installs.get(id)?.(),
+      onFlushed: (id: number) => this.#flushes.get(id)?.(),
+      onRepaired: (id: number, report: RepairReport) => this.#repairs.get(id)?.(report),
+    };
+    this.#link = new WorkerLink(order, listener, image.transfer);
     this.ready = this.#link.ready.then((placement) => {
       this.#placement = placement;
       if (placement.selfTest !== undefined) tested = placement;
     });
-    this.ended = this.#link.ended.then((end) => {
+    this.ended = this.#link.ended.then(async (end) => {
       this.#isEnded = true;
       watch.stop();
       for (const settle of this.#installs.values()) settle();
       for (const settle of this.#flushes.values()) settle();
+      for (const settle of this.#repairs.values()) settle(undefined);
+      await image.close();
       return end.reason === "closed" && this.#isGuestGone ? { reason: "guest-gone" } : end;
     });
   }
@@ -217,6 +226,21 @@ class WorkerPager implements Pager {
     await this.ended;
   }
 
+  async repair(range?: Range): Promise<RepairReport> {
+    if (this.#isEnded) throw new MinorfaultError("ERR_CLOSED", "This pager has ended");
+    if (this.#repairs.size > 0) throw new MinorfaultError("ERR_BUSY", "This pager is repairing already");
+    const id = ++this.#repairId;
+    const report = await new Promise<RepairReport | undefined>((resolve) => {
+      this.#repairs.set(id, resolve);
+      this.#orderAddress(CONTROL.REPAIR_START, range?.start ?? 0);
+      this.#orderAddress(CONTROL.REPAIR_UNTIL, range?.until ?? Number.MAX_SAFE_INTEGER);
+      this.#link.request(CONTROL.REPAIR, id);
+    });
+    this.#repairs.delete(id);
+    if (report === undefined) throw new MinorfaultError("ERR_CLOSED", "This pager ended during a repair");
+    return report;
+  }
+
   #orderAddress(word: number, address: number): void {
     this.#link.order(word, (address % TWO_32) | 0);
     this.#link.order(word + 1, address / TWO_32);
@@ -241,18 +265,6 @@ class WorkerPager implements Pager {
       },
     };
   }
-}
-
-interface OpenImage {
-  readonly place: WorkOrder["image"];
-  /** A descriptor that was opened here. */
-  readonly opened?: number;
-}
-
-function openImage(image: PagerImage): OpenImage {
-  if (!("path" in image)) return { place: image };
-  const descriptor = open(local, image.path);
-  return { place: { descriptor, byteLength: fstatSync(descriptor).size }, opened: descriptor };
 }
 
 /** A region with its bitmaps, in memory that both threads see. */

@@ -13,8 +13,10 @@ import { close, failure, local, setNonBlocking, writeTimespec } from "../linux/i
 import type { Bulk, BulkState } from "./bulk.ts";
 import { COUNTER, type Counters } from "./counters.ts";
 import type { FaultLoop } from "./fault-loop.ts";
+import type { Companion } from "./fetch/companion.ts";
 import type { Follower } from "./follower.ts";
 import type { PlacementMode } from "./options.ts";
+import type { Repair } from "./repair.ts";
 
 /** Messages between two looks at commands and at the guest's CPU: about a millisecond at full speed. */
 const MESSAGES_MAX = 256;
@@ -32,6 +34,8 @@ export interface ServerOptions {
   /** The guest's thread to follow while messages do not name one; 0: none. */
   readonly tid: number;
   readonly now: () => number;
+  /** Where the bytes have to be fetched. */
+  readonly companion?: Companion | undefined;
 }
 
 export class Server {
@@ -40,6 +44,8 @@ export class Server {
   readonly #loops: FaultLoop[] = [];
   readonly #blocking = new Map<FaultLoop, boolean>();
   #bulk: Bulk | undefined;
+  /** What is being repaired. */
+  repair: Repair | undefined;
 
   constructor(options: ServerOptions) {
     this.#options = options;
@@ -47,10 +53,15 @@ export class Server {
 
   add(loop: FaultLoop): void {
     this.#loops.push(loop);
+    this.#options.companion?.add(loop);
   }
 
   get loops(): readonly FaultLoop[] {
     return this.#loops;
+  }
+
+  get companion(): Companion | undefined {
+    return this.#options.companion;
   }
 
   get bulk(): Bulk | undefined {
@@ -64,10 +75,10 @@ export class Server {
   }
 
   /** Serves until it should stop, or until no guest is left (false). */
-  serve(shouldStop: () => boolean, onBulkDone: (bulk: Bulk) => void): boolean {
+  serve(shouldStop: () => boolean, onDone: (work: Bulk | Repair) => void): boolean {
     while (!shouldStop()) {
-      if (this.#bulk !== undefined || this.#loops.some((loop) => loop.resolver.isWaiting)) {
-        this.#work(onBulkDone);
+      if (this.#bulk !== undefined || this.repair !== undefined || this.#hasPutOff) {
+        this.#work(onDone);
       } else {
         if (this.#options.mode === "spin") this.#spin(shouldStop);
         else this.#wait();
@@ -100,13 +111,19 @@ export class Server {
   /** Waits for messages, and serves them. */
   #wait(): void {
     const [first, ...others] = this.#loops;
-    if (first !== undefined && others.length === 0) {
+    const { companion } = this.#options;
+    if (first !== undefined && others.length === 0 && companion === undefined) {
       this.#setBlocking(first, true);
       this.#pump(first);
       return;
     }
     this.#poll();
     for (const loop of this.#loops) this.#pump(loop);
+    companion?.fetcher.collect();
+  }
+
+  get #hasPutOff(): boolean {
+    return this.#options.companion?.fetcher.isPutOff || this.#loops.some((loop) => loop.resolver.isWaiting);
   }
 
   /** Asks again and again while messages come; parks when none has come for a while. */
@@ -117,11 +134,12 @@ export class Server {
     let idleMs = now();
     while (now() - idleMs < SPIN_MS) {
       for (const loop of this.#loops) this.#pump(loop);
+      this.#options.companion?.fetcher.collect();
       if (messages(counters) !== served) {
         served = messages(counters);
         idleMs = now();
         this.#follow();
-        if (this.#loops.some((loop) => loop.resolver.isWaiting || loop.installer.isGuestGone)) return;
+        if (this.#hasPutOff || this.#loops.some((loop) => loop.installer.isGuestGone)) return;
       }
       if (shouldStop()) return;
     }
@@ -129,7 +147,7 @@ export class Server {
   }
 
   /** One round of what can't wait: messages first, then what was put off, then a piece of the bulk. */
-  #work(onBulkDone: (bulk: Bulk) => void): void {
+  #work(onDone: (work: Bulk | Repair) => void): void {
     const { counters } = this.#options;
     const served = messages(counters);
     for (const loop of this.#loops) {
@@ -137,14 +155,30 @@ export class Server {
       this.#pump(loop);
       if (loop.resolver.isWaiting) loop.resolver.retry();
     }
+    this.#options.companion?.fetcher.collect();
     const state = this.#bulkRound();
     if (state === "done" && this.#bulk !== undefined) {
       const bulk = this.#bulk;
       this.bulk = undefined;
-      onBulkDone(bulk);
+      onDone(bulk);
     }
+    const repairing = this.#repairRound(onDone);
     // The one whose event we have read has to run before the system takes fills again.
     if (state === "put-off" && messages(counters) === served) local.call("sched_yield");
+    // What has been fetched is installed when it comes: until then there is nothing to do but faults.
+    const isIdle = messages(counters) === served && !this.#hasPutOff;
+    const bulk = this.#bulk === undefined ? "away" : state;
+    if (isIdle && bulk === "away" && repairing === "away") this.#poll();
+  }
+
+  #repairRound(onDone: (work: Bulk | Repair) => void): BulkState {
+    const { repair } = this;
+    if (repair === undefined) return "away";
+    const state = repair.step();
+    if (state !== "done") return state;
+    this.repair = undefined;
+    onDone(repair);
+    return state;
   }
 
   /** As many pieces as may come before the next look at messages. */
@@ -165,11 +199,25 @@ export class Server {
       view.setInt32(index * 8, loop.port.fd, true);
       view.setUint32(index * 8 + 4, POLL.IN, true);
     }
+    const { companion } = this.#options;
+    let count = this.#loops.length;
     // Alone it waits for ever: its owner looks whether the guest lives. Nobody else knows of its children.
-    const others = this.#loops.length > 1;
-    const timeoutAt = this.#loops.length * 8;
-    if (others) writeTimespec(view, timeoutAt, CHILDREN_MS);
-    const ready = local.call("ppoll", address, this.#loops.length, others ? address + timeoutAt : 0, 0, 8);
+    let timeoutMs = count > 1 ? CHILDREN_MS : Number.POSITIVE_INFINITY;
+    if (companion !== undefined) {
+      if (!companion.beginSleep()) {
+        companion.endSleep();
+        return;
+      }
+      view.setInt32(count * 8, companion.fd, true);
+      view.setUint32(count * 8 + 4, POLL.IN, true);
+      count++;
+      timeoutMs = Math.min(timeoutMs, companion.fetcher.dueMs);
+    }
+    const timeoutAt = count * 8;
+    const isBounded = timeoutMs < Number.POSITIVE_INFINITY;
+    if (isBounded) writeTimespec(view, timeoutAt, timeoutMs);
+    const ready = local.call("ppoll", address, count, isBounded ? address + timeoutAt : 0, 0, 8);
+    companion?.endSleep();
     if (ready === 0) for (const loop of this.#loops) loop.checkGuest();
   }
 
@@ -183,6 +231,7 @@ export class Server {
     for (const loop of this.#loops.filter(({ installer }) => installer.isGuestGone)) {
       this.#loops.splice(this.#loops.indexOf(loop), 1);
       this.#blocking.delete(loop);
+      this.#options.companion?.remove(loop);
       release(loop);
     }
   }
@@ -194,6 +243,7 @@ export class Server {
       release(loop);
     }
     this.#loops.length = 0;
+    this.#options.companion?.close();
     this.#options.follower.close();
   }
 

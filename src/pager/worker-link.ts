@@ -1,10 +1,11 @@
 // The owner's end of the line to a pager's thread: orders by shared words and interrupts, answers by messages.
 
-import { Worker } from "node:worker_threads";
-import { type ErrorDetails, MinorfaultError } from "../base/errors.ts";
+import { type MessagePort, Worker } from "node:worker_threads";
+import { MinorfaultError } from "../base/errors.ts";
 import { interrupt } from "../linux/index.ts";
-import { CONTROL, type EndNote, type ErrorNote, type PagerMessage, type WorkOrder } from "./control.ts";
-import type { PagerEnd, PlacementReport } from "./options.ts";
+import { CONTROL, type EndNote, type PagerMessage, type WorkOrder } from "./control.ts";
+import { type ErrorNote, errorOf } from "./notes.ts";
+import type { PagerEnd, PlacementReport, RepairReport } from "./options.ts";
 
 /** How often an interrupt is repeated until the pager's thread has seen it. */
 const INTERRUPT_MS = 1;
@@ -17,6 +18,7 @@ export interface LinkListener {
   onError(error: MinorfaultError): void;
   onInstalled(id: number): void;
   onFlushed(id: number): void;
+  onRepaired(id: number, report: RepairReport): void;
 }
 
 export class WorkerLink {
@@ -29,10 +31,10 @@ export class WorkerLink {
   readonly #atExit = (): void => this.#stopAtExit();
   #ringer: NodeJS.Timeout | undefined;
 
-  constructor(order: WorkOrder, listener: LinkListener) {
+  constructor(order: WorkOrder, listener: LinkListener, transferList: readonly MessagePort[] = []) {
     this.#control = order.control;
     // Flags such as --input-type are for the program, and would be refused here.
-    const options = { workerData: order, execArgv: [] };
+    const options = { workerData: order, execArgv: [], transferList: [...transferList] };
     const worker = new Worker(new URL("./pager-worker.js", import.meta.url), options);
     this.#worker = worker;
     const starting = setInterval(() => this.#interrupt(), START_MS);
@@ -49,6 +51,7 @@ export class WorkerLink {
       else if (message.kind === "error") listener.onError(errorOf(message.error));
       else if (message.kind === "installed") listener.onInstalled(message.id);
       else if (message.kind === "flushed") listener.onFlushed(message.id);
+      else if (message.kind === "repaired") listener.onRepaired(message.id, message.report);
       else end = message.end;
     });
     worker.on("error", (error) => {
@@ -127,17 +130,4 @@ export class WorkerLink {
 
 function bugNote(message: string): ErrorNote {
   return { code: "ERR_BUG", message, hint: new MinorfaultError("ERR_BUG", message).hint };
-}
-
-/** The error that a note tells of. */
-function errorOf(note: ErrorNote): MinorfaultError {
-  const { code, message, ...rest } = note;
-  const details: ErrorDetails = isNote(rest.cause) ? { ...rest, cause: errorOf(rest.cause) } : rest;
-  return new MinorfaultError(code, message, details);
-}
-
-function isNote(cause: unknown): cause is ErrorNote {
-  return (
-    typeof cause === "object" && cause !== null && "code" in cause && "message" in cause && "hint" in cause
-  );
 }

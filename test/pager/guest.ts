@@ -61,7 +61,9 @@ export class Guest {
       const pager = await startPager({
         descriptor,
         regions: [{ start: this.base, byteLength: this.byteLength, imageOffset: 0, pageSize: this.pageSize }],
-        image: { descriptor: this.imageFd, byteLength: this.byteLength },
+        ...(options.source === undefined && {
+          image: { descriptor: this.imageFd, byteLength: this.byteLength },
+        }),
         guest: { pid: this.process.pid, tid: this.thread.tid },
         placement: "block",
         onError: (error) => assert.fail(error),

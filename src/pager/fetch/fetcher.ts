@@ -9,14 +9,19 @@
 // discards is told to us before its pages are gone, and a fill is refused until we have read that. A second thread that
 // installs would need to be told in turn, and in the meantime bring back what had been discarded.
 
-import { hasBit, setBits } from "../../base/bitmap.ts";
+import { hasBit } from "../../base/bitmap.ts";
 import { hex, MinorfaultError } from "../../base/errors.ts";
 import type { FaultLoop } from "../fault-loop.ts";
 import { type Part, untilPage } from "../regions.ts";
 import type { Fault, Parked, Resolver } from "../resolver.ts";
 import { type AddressableSource, AWAY } from "../source.ts";
 import type { FetchEnd, FetchLink } from "./link.ts";
-import { type Action, FetchMachine, type MachineOptions, type Rank } from "./machine.ts";
+import { type Action, FetchMachine, type MachineOptions, RANK, type Rank } from "./machine.ts";
+
+/** Units that a bulk has fetched ahead of what it installs. */
+const BULK_UNITS = 16;
+/** LIMIT: failures that are kept until somebody asks. */
+const FAILED_MAX = 1024;
 
 export interface FetcherOptions extends MachineOptions {
   /** Bytes of the image. */
@@ -57,7 +62,7 @@ export class Fetcher implements AddressableSource {
   #putOff: Piece[] = [];
   #lastWaiter = 0;
   /** Units that failed although nobody waited for them, until somebody asks. */
-  readonly #failed = new Map<number, MinorfaultError | undefined>();
+  readonly #failed = new Map<number, MinorfaultError>();
   #lastEnd: FetchEnd | undefined;
 
   constructor(options: FetcherOptions) {
@@ -128,6 +133,32 @@ export class Fetcher implements AddressableSource {
     return isTaken;
   }
 
+  /**
+   * Fetches the bytes from a page on, for whoever installs everything. Answers the page where to go on, undefined while
+   * they are on their way: this page where the image turns out to have a hole, a later one behind what can't be brought.
+   */
+  fetchFrom(part: Part, page: number, until: number): number | undefined {
+    const { imageOffset, pageSize } = part.region;
+    const unit = this.#unitOf(part, page);
+    const unitUntil = Math.min(until, Math.floor(((unit + 1) * this.unitBytes - imageOffset) / pageSize));
+    if (hasBit(this.#options.holes, unit)) {
+      knowZeros(part, unit, this.unitBytes);
+      return page;
+    }
+    const failure = this.#failed.get(unit);
+    if (failure !== undefined) {
+      this.#failed.delete(unit);
+      const message = `${this.unitBytes} bytes of the image at ${unit * this.unitBytes} could not be fetched`;
+      this.#options.onError(new MinorfaultError("ERR_HANDLER_FAILED", message, { cause: failure }));
+      return unitUntil;
+    }
+    const last = this.#unitOf(part, until - 1);
+    for (let next = unit; next <= Math.min(last, unit + BULK_UNITS); next++) {
+      if (!this.want(next, RANK.BACKGROUND)) break;
+    }
+    return undefined;
+  }
+
   /** Takes in what has been fetched, and lets deadlines pass. */
   collect(): void {
     const { link, now } = this.#options;
@@ -152,13 +183,6 @@ export class Fetcher implements AddressableSource {
   get dueMs(): number {
     const now = this.#options.now();
     return Math.max(0, this.machine.nextTickMs(now) - now);
-  }
-
-  /** Why a unit that was wanted did not come; asking forgets it. */
-  takeFailure(unit: number): MinorfaultError | undefined {
-    const error = this.#failed.get(unit);
-    this.#failed.delete(unit);
-    return error;
   }
 
   #perform(): void {
@@ -207,14 +231,13 @@ export class Fetcher implements AddressableSource {
   }
 
   #zero(unit: number, waiters: readonly Waiting[]): void {
-    setBits(this.#options.holes, unit, unit + 1);
     for (const { part } of this.#pieces(unit)) knowZeros(part, unit, this.unitBytes);
     for (const { resolver, fault } of waiters) resolver.resume(fault);
   }
 
   #refuse(unit: number, waiters: readonly Waiting[]): void {
     const cause = this.#lastEnd?.error ?? new MinorfaultError("ERR_BUG", "A fetch failed without a reason");
-    if (waiters.length === 0) this.#failed.set(unit, cause);
+    if (waiters.length === 0 && this.#failed.size < FAILED_MAX) this.#failed.set(unit, cause);
     for (const { resolver, fault } of waiters) resolver.lose(fault, cause);
   }
 

@@ -187,9 +187,10 @@ export class FetchMachine {
     for (const { deadlineMs, isOverdue } of this.#waiters.values()) {
       if (!isOverdue && deadlineMs < next) next = deadlineMs;
     }
-    if (this.#queues[RANK.BACKGROUND]!.size > 0 && this.#lowFetches < this.#lowMax) {
-      const missing = this.#options.unitBytes - this.#allowanceAt(now);
-      if (missing > 0) next = Math.min(next, now + (missing * 1000) / this.#options.backgroundRate);
+    const hasRoom = this.#lowFetches < this.#lowMax && this.#fetches.size < this.#options.fetchesMax;
+    if (hasRoom && this.#queues[RANK.BACKGROUND]!.size > 0) {
+      const missing = Math.max(0, this.#options.unitBytes - this.#allowanceAt(now));
+      next = Math.min(next, now + (missing * 1000) / this.#options.backgroundRate);
     }
     return next;
   }

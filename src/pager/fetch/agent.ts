@@ -1,0 +1,113 @@
+// Does what is asked for: reads, verifies and decompresses units into their slots, and tells how each ended.
+//
+// A slot is written to from its request until its end is told, and never later: also a cancelled fetch has its end, when
+// its source has let go.
+
+import { MinorfaultError } from "../../base/errors.ts";
+import { noteOf } from "../notes.ts";
+import type { UnitReader } from "./opened-source.ts";
+import type { WireEnd, WireRequest } from "./order.ts";
+
+/** LIMIT: units of which one span of the index tells whether they are holes. */
+const SPAN_UNITS = 1024;
+
+export interface AgentOptions {
+  readonly reader: UnitReader;
+  /** The memory of all slots. */
+  readonly staging: Uint8Array;
+  /** One bit a unit; only written here. */
+  readonly holes: Uint32Array;
+  readonly tell: (end: WireEnd) => void;
+}
+
+export class FetchAgent {
+  readonly #options: AgentOptions;
+  readonly #running = new Map<number, AbortController>();
+  readonly #spans = new Set<number>();
+  /** The last read was made at once. */
+  isLocal = false;
+
+  constructor(options: AgentOptions) {
+    this.#options = options;
+  }
+
+  /** Reads that wait for something. */
+  get running(): number {
+    return this.#running.size;
+  }
+
+  handle(request: WireRequest): void {
+    if (request.kind === "cancel") this.#running.get(request.ticket)?.abort(cancelled());
+    else this.#fetch(request.ticket, request.unit, request.slot);
+  }
+
+  /** Ends everything. */
+  abort(): void {
+    for (const controller of this.#running.values()) controller.abort(cancelled());
+  }
+
+  /** Marks the holes among the first units, as far as the index is in memory. */
+  learnFirst(units: number): void {
+    this.#learn(0, units);
+  }
+
+  /** Marks the holes around a unit whose index is in memory now. */
+  #learnAround(unit: number): void {
+    const span = Math.floor(unit / SPAN_UNITS);
+    if (this.#spans.has(span)) return;
+    this.#spans.add(span);
+    this.#learn(span * SPAN_UNITS, (span + 1) * SPAN_UNITS);
+  }
+
+  #learn(first: number, last: number): void {
+    const { reader, holes } = this.#options;
+    if (reader.image === undefined) return;
+    const until = Math.min(last, Math.ceil(reader.byteLength / reader.unitBytes));
+    for (let unit = first; unit < until; unit++) {
+      if (reader.isHole(unit)) Atomics.or(holes, unit >>> 5, 1 << (unit & 31));
+    }
+  }
+
+  #fetch(ticket: number, unit: number, slot: number): void {
+    const { reader, tell } = this.#options;
+    const target = this.#slot(slot);
+    try {
+      const result = reader.readSync(unit, target);
+      if (result !== undefined) {
+        this.isLocal = true;
+        tell({ ticket, result });
+        this.#learnAround(unit);
+        return;
+      }
+    } catch (error) {
+      tell({ ticket, result: "failed", error: noteOf(error) });
+      return;
+    }
+    this.isLocal = false;
+    void this.#fetchLater(ticket, unit, target);
+  }
+
+  async #fetchLater(ticket: number, unit: number, target: Uint8Array): Promise<void> {
+    const { reader, tell } = this.#options;
+    const controller = new AbortController();
+    this.#running.set(ticket, controller);
+    let end: WireEnd;
+    try {
+      end = { ticket, result: await reader.read(unit, target, controller.signal) };
+    } catch (error) {
+      end = { ticket, result: "failed", error: noteOf(error) };
+    }
+    this.#running.delete(ticket);
+    tell(end);
+    if (end.result !== "failed") this.#learnAround(unit);
+  }
+
+  #slot(slot: number): Uint8Array {
+    const { reader, staging } = this.#options;
+    return staging.subarray(slot * reader.unitBytes, (slot + 1) * reader.unitBytes);
+  }
+}
+
+function cancelled(): MinorfaultError {
+  return new MinorfaultError("ERR_CLOSED", "The fetch was cancelled: nobody waits for it any more");
+}

@@ -1,0 +1,106 @@
+// The serving thread's end of the line to the thread that fetches, as its server sees it: something to wait for beside
+// the userfaultfds, and to look after when it has woken up.
+
+import { receiveMessageOnPort } from "node:worker_threads";
+import { MinorfaultError } from "../../base/errors.ts";
+import { close, local } from "../../linux/index.ts";
+import type { FaultLoop } from "../fault-loop.ts";
+import { errorOf } from "../notes.ts";
+import { Fetcher } from "./fetcher.ts";
+import type { FetchEnd, FetchLink, FetchRequest } from "./link.ts";
+import { type FetchOrder, WIRE, type WireEnd } from "./order.ts";
+
+/** Taken out of the pipe at once. */
+const BELL_BYTES = 4096;
+
+export interface CompanionOptions {
+  readonly order: FetchOrder;
+  readonly installsWhole: boolean;
+  readonly now: () => number;
+  readonly onError: (error: MinorfaultError) => void;
+}
+
+export class Companion {
+  readonly fetcher: Fetcher;
+  /** Readable when something has come while we slept. */
+  readonly fd: number;
+  readonly #words: Int32Array;
+  readonly #link: PortLink;
+
+  constructor({ order, ...options }: CompanionOptions) {
+    this.fd = order.bellFd;
+    this.#words = order.words;
+    this.#link = new PortLink(order);
+    this.fetcher = new Fetcher({ ...options, ...order, link: this.#link });
+  }
+
+  /** To be called before a sleep; false when there is something to collect already. */
+  beginSleep(): boolean {
+    Atomics.store(this.#words, WIRE.SLEEPING, 1);
+    return !this.#link.hasNews;
+  }
+
+  endSleep(): void {
+    Atomics.store(this.#words, WIRE.SLEEPING, 0);
+    // It does not matter how often it rang.
+    local.call("read", this.fd, local.scratch.address, BELL_BYTES);
+  }
+
+  add(loop: FaultLoop): void {
+    this.fetcher.add(loop);
+  }
+
+  remove(loop: FaultLoop): void {
+    this.fetcher.remove(loop);
+  }
+
+  close(): void {
+    close(local, this.fd);
+  }
+}
+
+class PortLink implements FetchLink {
+  readonly #order: FetchOrder;
+  /** Sent, and not ended yet. */
+  readonly #open = new Set<number>();
+  #seen = 0;
+
+  constructor(order: FetchOrder) {
+    this.#order = order;
+  }
+
+  get hasNews(): boolean {
+    const { words } = this.#order;
+    if (Atomics.load(words, WIRE.DEAD) !== 0) return this.#open.size > 0;
+    return Atomics.load(words, WIRE.DONE) !== this.#seen;
+  }
+
+  send(request: FetchRequest): void {
+    const { port, words } = this.#order;
+    if (request.kind === "fetch") this.#open.add(request.ticket);
+    port.postMessage(request);
+    Atomics.add(words, WIRE.RUNG, 1);
+    Atomics.notify(words, WIRE.RUNG);
+  }
+
+  receive(): FetchEnd | undefined {
+    const { port, words } = this.#order;
+    if (!this.hasNews) return undefined;
+    const got = receiveMessageOnPort(port);
+    if (got === undefined) {
+      if (Atomics.load(words, WIRE.DEAD) === 0) return undefined;
+      const [ticket] = this.#open;
+      if (ticket === undefined) return undefined;
+      this.#open.delete(ticket);
+      return {
+        ticket,
+        result: "failed",
+        error: new MinorfaultError("ERR_BUG", "The thread that fetches has failed"),
+      };
+    }
+    this.#seen = (this.#seen + 1) | 0;
+    const { error, ...end } = got.message as WireEnd;
+    this.#open.delete(end.ticket);
+    return error === undefined ? end : { ...end, error: errorOf(error) };
+  }
+}

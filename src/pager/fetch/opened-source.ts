@@ -1,0 +1,180 @@
+// Opens what a descriptor names, as something that gives whole units: an image, a raw object, or a module's source.
+
+import { MinorfaultError } from "../../base/errors.ts";
+import { roundUp } from "../../base/range.ts";
+import { type Image, openImageIn } from "../../image/index.ts";
+import {
+  harden,
+  type ObjectStore,
+  openSource,
+  openStore,
+  type PageSource,
+  splitImageUrl,
+} from "../../source/index.ts";
+import type { SourceDescriptor } from "./options.ts";
+
+/** Gives units of a source, the last one completed with zeros. */
+export interface UnitReader {
+  readonly name: string;
+  readonly byteLength: number;
+  readonly unitBytes: number;
+  /** Undefined for a source that has no such thing. */
+  readonly image: Image | undefined;
+  /** Fills the target at once and answers what it is; undefined when that would have to wait. */
+  readSync(unit: number, target: Uint8Array): "bytes" | "zero" | undefined;
+  read(unit: number, target: Uint8Array, signal: AbortSignal): Promise<"bytes" | "zero">;
+  /** Whether a unit is known to be zeros, without reading anything. */
+  isHole(unit: number): boolean;
+  close(): Promise<void>;
+}
+
+/** Bytes of a raw object that are read at once. */
+const RAW_UNIT_BYTES = 64 * 1024;
+
+export async function openUnits(descriptor: SourceDescriptor, unitBytesMin: number): Promise<UnitReader> {
+  if ("module" in descriptor) {
+    const loaded = (await import(descriptor.module)) as {
+      openSource?: (argument: unknown) => Promise<PageSource>;
+    };
+    if (loaded.openSource === undefined) {
+      throw new MinorfaultError("ERR_BAD_ARGUMENT", `${descriptor.module} exports no openSource`);
+    }
+    return new RawUnits(await loaded.openSource(descriptor.argument), Math.max(RAW_UNIT_BYTES, unitBytesMin));
+  }
+  const { url, kind, digest } = descriptor;
+  if (kind !== "raw") {
+    try {
+      return await openImageUnits(url, digest, unitBytesMin);
+    } catch (error) {
+      const isMissing = error instanceof MinorfaultError && error.code === "ERR_SOURCE_MISSING";
+      if (kind === "image" || digest !== undefined || !isMissing) throw error;
+    }
+  }
+  return new RawUnits(hardened(await openSource(url)), Math.max(RAW_UNIT_BYTES, unitBytesMin));
+}
+
+async function openImageUnits(
+  url: string,
+  digest: string | undefined,
+  unitBytesMin: number,
+): Promise<UnitReader> {
+  const { store: storeUrl, name } = splitImageUrl(url);
+  const store = hardenedStore(await openStore(storeUrl));
+  try {
+    const image = await openImageIn(store, name, digest === undefined ? {} : { digest });
+    return new ImageUnits(image, store, Math.max(image.chunkBytes, RAW_UNIT_BYTES, unitBytesMin));
+  } catch (error) {
+    await store.close();
+    throw error;
+  }
+}
+
+/** What goes over a network is asked again, hedged and limited. */
+function hardened(source: PageSource): PageSource {
+  return source.readSync === undefined ? harden(source, { coalesce: false }) : source;
+}
+
+function hardenedStore(store: ObjectStore): ObjectStore {
+  return {
+    url: store.url,
+    open: async (key, signal) => hardened(await store.open(key, signal)),
+    get: (key, bytesMax, signal) => store.get(key, bytesMax, signal),
+    put: (key, bytes, options) => store.put(key, bytes, options),
+    list: (prefix, signal) => store.list(prefix, signal),
+    delete: (key, signal) => store.delete(key, signal),
+    close: () => store.close(),
+  };
+}
+
+class RawUnits implements UnitReader {
+  readonly name: string;
+  readonly byteLength: number;
+  readonly unitBytes: number;
+  readonly image = undefined;
+  readonly #source: PageSource;
+
+  constructor(source: PageSource, unitBytes: number) {
+    this.#source = source;
+    this.name = source.name;
+    this.byteLength = source.byteLength;
+    this.unitBytes = unitBytes;
+  }
+
+  readSync(unit: number, target: Uint8Array): "bytes" | undefined {
+    if (this.#source.readSync === undefined) return undefined;
+    const part = this.#partOf(unit, target);
+    this.#source.readSync(unit * this.unitBytes, part);
+    return "bytes";
+  }
+
+  async read(unit: number, target: Uint8Array, signal: AbortSignal): Promise<"bytes"> {
+    await this.#source.read(unit * this.unitBytes, this.#partOf(unit, target), signal);
+    return "bytes";
+  }
+
+  isHole(): boolean {
+    return false;
+  }
+
+  close(): Promise<void> {
+    return this.#source.close();
+  }
+
+  #partOf(unit: number, target: Uint8Array): Uint8Array {
+    const byteLength = Math.min(this.unitBytes, this.byteLength - unit * this.unitBytes);
+    target.fill(0, byteLength);
+    return target.subarray(0, byteLength);
+  }
+}
+
+class ImageUnits implements UnitReader {
+  readonly name: string;
+  readonly byteLength: number;
+  readonly unitBytes: number;
+  readonly image: Image;
+  readonly #store: ObjectStore;
+  readonly #chunks: number;
+
+  constructor(image: Image, store: ObjectStore, unitBytes: number) {
+    this.image = image;
+    this.#store = store;
+    this.name = image.name;
+    this.byteLength = image.byteLength;
+    this.unitBytes = roundUp(unitBytes, image.chunkBytes);
+    this.#chunks = image.byteLength / image.chunkBytes;
+  }
+
+  readSync(unit: number, target: Uint8Array): "bytes" | "zero" | undefined {
+    for (const [chunk, part] of this.#parts(unit, target)) {
+      if (chunk >= this.#chunks) part.fill(0);
+      else if (!this.image.readChunkSync(chunk, part)) return undefined;
+    }
+    return this.isHole(unit) ? "zero" : "bytes";
+  }
+
+  async read(unit: number, target: Uint8Array, signal: AbortSignal): Promise<"bytes" | "zero"> {
+    for (const [chunk, part] of this.#parts(unit, target)) {
+      if (chunk >= this.#chunks) part.fill(0);
+      else await this.image.readChunk(chunk, part, signal);
+    }
+    return this.isHole(unit) ? "zero" : "bytes";
+  }
+
+  isHole(unit: number): boolean {
+    const offset = unit * this.unitBytes;
+    return this.image.isZero(offset, Math.min(this.unitBytes, this.byteLength - offset)) === true;
+  }
+
+  async close(): Promise<void> {
+    await this.image.close();
+    await this.#store.close();
+  }
+
+  *#parts(unit: number, target: Uint8Array): Generator<readonly [chunk: number, part: Uint8Array]> {
+    const { chunkBytes } = this.image;
+    const first = (unit * this.unitBytes) / chunkBytes;
+    for (let at = 0; at < this.unitBytes; at += chunkBytes) {
+      yield [first + at / chunkBytes, target.subarray(at, at + chunkBytes)];
+    }
+  }
+}

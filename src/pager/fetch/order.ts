@@ -1,0 +1,78 @@
+// What the two threads of a pager with a source are told at their start, and the words of memory that they share.
+//
+//   serving thread                                fetching thread
+//   posts a request, adds 1 to RUNG, notifies ─▶  woken by the message, or from Atomics.wait where its source never waits
+//   sees DONE ≠ seen, receives              ◀──  posts an end, adds 1 to DONE; writes to the pipe if SLEEPING
+//
+// The serving thread sleeps in poll(2), on its userfaultfds and the reading end of the pipe.
+
+import type { MessagePort } from "node:worker_threads";
+import type { ErrorNote } from "../notes.ts";
+import type { FetchRequest } from "./link.ts";
+import type { FetchResult } from "./machine.ts";
+import type { SourceDescriptor } from "./options.ts";
+
+/** Index of each 32-bit word. */
+export const WIRE = {
+  /** Requests posted. */
+  RUNG: 0,
+  /** Ends posted. */
+  DONE: 1,
+  /** The serving thread is about to sleep, or does. */
+  SLEEPING: 2,
+  /** The fetching thread is to end. */
+  STOP: 3,
+  /** The fetching thread has failed and answers no more. */
+  DEAD: 4,
+} as const;
+
+export const WIRE_WORDS = 8;
+
+/** For the fetching thread. */
+export interface FetchWorkOrder {
+  readonly source: SourceDescriptor;
+  readonly unitBytesMin: number;
+  readonly slots: number;
+  readonly words: Int32Array;
+  readonly port: MessagePort;
+  /** The pipe's writing end. */
+  readonly bellFd: number;
+}
+
+/** What the fetching thread tells its starter. */
+export type OpenedMessage =
+  | { readonly kind: "opened"; readonly opened: OpenedSource }
+  | { readonly kind: "failed"; readonly error: ErrorNote };
+
+export interface OpenedSource {
+  /** For errors. */
+  readonly name: string;
+  readonly byteLength: number;
+  readonly unitBytes: number;
+  /** Address of slot 0. */
+  readonly staging: number;
+  readonly stagingBytes: number;
+  readonly holes: Uint32Array;
+  readonly workingSets: readonly string[];
+}
+
+/** For the serving thread. */
+export interface FetchOrder extends OpenedSource {
+  readonly port: MessagePort;
+  readonly words: Int32Array;
+  /** The pipe's reading end, the serving thread's to close. */
+  readonly bellFd: number;
+  readonly slots: number;
+  readonly fetchesMax: number;
+  readonly deadlineMs: number;
+  readonly expires: boolean;
+  readonly backgroundRate: number;
+}
+
+export type WireRequest = FetchRequest;
+
+export interface WireEnd {
+  readonly ticket: number;
+  readonly result: FetchResult;
+  readonly error?: ErrorNote;
+}

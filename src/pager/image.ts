@@ -1,0 +1,40 @@
+// Brings the image of a pager to where its threads can use it: a file is opened, a source gets a thread that fetches.
+
+import { fstatSync } from "node:fs";
+import type { MessagePort } from "node:worker_threads";
+import { PAGE_SIZE } from "../abi/memory.ts";
+import { MinorfaultError } from "../base/errors.ts";
+import { close, local, open } from "../linux/index.ts";
+import type { WorkOrder } from "./control.ts";
+import { openRemote } from "./fetch/remote.ts";
+import type { PagerOptions } from "./options.ts";
+
+export interface PreparedImage {
+  readonly place: WorkOrder["image"];
+  readonly transfer: readonly MessagePort[];
+  /** When the pager serves. */
+  started(): void;
+  /** When the pager has ended. */
+  close(): Promise<void>;
+}
+
+export async function prepareImage({ image, source, regions }: PagerOptions): Promise<PreparedImage> {
+  if (source !== undefined) {
+    const remote = await openRemote(source, Math.max(...regions.map(({ pageSize = PAGE_SIZE }) => pageSize)));
+    const { order, transfer } = remote;
+    return {
+      place: { fetch: order, byteLength: order.byteLength },
+      transfer,
+      started: () => undefined,
+      close: () => remote.close(),
+    };
+  }
+  if (image === undefined)
+    throw new MinorfaultError("ERR_BUG", "Options without image and source were not refused");
+  const nothing = { transfer: [], started: () => undefined, close: async () => undefined };
+  if (!("path" in image)) return { place: image, ...nothing };
+  const descriptor = open(local, image.path);
+  const place = { descriptor, byteLength: fstatSync(descriptor).size };
+  // The thread has mapped it then, and a mapping does not need its descriptor.
+  return { ...nothing, place, started: () => close(local, descriptor) };
+}

@@ -1,0 +1,258 @@
+// The pager with bytes that have to be fetched, on the real kernel: raw files, images, and sources that misbehave.
+
+import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, type TestContext, test } from "node:test";
+import { MADV, PAGE_SIZE, SIGNAL } from "../../src/abi/memory.ts";
+import { MinorfaultError } from "../../src/base/errors.ts";
+import { buildImage } from "../../src/image/index.ts";
+import type { PagerOptions } from "../../src/pager/index.ts";
+import { MemorySource, openStore } from "../../src/source/index.ts";
+import { skipUnlessUserfaultfd as skip } from "../linux/host.ts";
+import type { Behaviour } from "./fixtures/source.ts";
+import { Guest, type GuestOptions, imageByte } from "./guest.ts";
+
+const MODULE = new URL("./fixtures/source.js", import.meta.url).href;
+const UNIT_PAGES = 16;
+const UNIT_BYTES = UNIT_PAGES * PAGE_SIZE;
+
+function guestFor(t: TestContext, options?: GuestOptions): Guest {
+  const guest = new Guest(options);
+  t.after(() => guest.close());
+  return guest;
+}
+
+async function folderFor(t: TestContext): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), "minorfault-source-"));
+  t.after(() => rm(folder, { recursive: true }));
+  return folder;
+}
+
+function content(pages: number, byteOf: (page: number) => number = imageByte): Uint8Array {
+  const bytes = new Uint8Array(pages * PAGE_SIZE);
+  for (let page = 0; page < pages; page++) bytes.fill(byteOf(page), page * PAGE_SIZE, (page + 1) * PAGE_SIZE);
+  return bytes;
+}
+
+/** A pager whose source is the fixture's. */
+function behaving(guest: Guest, behaviour: Partial<Behaviour>, options: Partial<PagerOptions> = {}) {
+  const argument = { byteLength: guest.byteLength, ...behaviour };
+  return guest.pager({ source: { module: MODULE, argument }, ...options });
+}
+
+describe("a pager with a source", { skip, timeout: 60_000 }, () => {
+  for (const placement of ["same-cpu", "spin", "block"] as const) {
+    test(`brings a raw file's bytes, placement ${placement}`, async (t) => {
+      const path = join(await folderFor(t), "raw");
+      await writeFile(path, content(64));
+      const guest = guestFor(t);
+      const pager = await guest.pager({ source: { url: path }, placement });
+      guest.checkAll();
+      const { faults, outcomes, bytesInstalled } = pager.statistics();
+      assert.deepEqual([faults, outcomes.copied, bytesInstalled], [4, 4, guest.byteLength]);
+    });
+  }
+
+  test("a raw file that ends within a page is completed with zeros", async (t) => {
+    const path = join(await folderFor(t), "raw");
+    await writeFile(path, content(21).subarray(0, 20 * PAGE_SIZE + 100));
+    const guest = guestFor(t, { pages: 21 });
+    await guest.pager({ source: { url: path } });
+    guest.checkAll();
+    guest.thread.start({ kind: "load", address: guest.address(20) + 100, size: 1 });
+    assert.equal(guest.finish(), 0);
+  });
+
+  test("brings an image's chunks, and zeros for its holes without fetching them", async (t) => {
+    const store = await openStore(await folderFor(t));
+    const isHole = (page: number): boolean => page >= 64 && page < 192;
+    const bytes = content(256, (page) => (isHole(page) ? 0 : imageByte(page)));
+    await buildImage(store, "one", { regions: [{ name: "ram", source: new MemorySource(bytes) }] });
+    const guest = guestFor(t, { pages: 256 });
+    const pager = await guest.pager({ source: { url: `${store.url}/one` } });
+    guest.checkAll((page) => (isHole(page) ? 0 : imageByte(page)));
+    const { faults, outcomes, bytesZeroed } = pager.statistics();
+    assert.deepEqual([faults, outcomes.copied, outcomes.zeroed], [16, 8, 8]);
+    assert.equal(bytesZeroed, 128 * PAGE_SIZE);
+  });
+
+  test("a source that can't be opened is the start's error, with the source's own code", async (t) => {
+    const guest = guestFor(t);
+    await assert.rejects(behaving(guest, { refuses: true }), { code: "ERR_SOURCE_DENIED" });
+    const url = join(await folderFor(t), "nothing");
+    await assert.rejects(guest.pager({ source: { url } }), { code: "ERR_SOURCE_MISSING" });
+    await assert.rejects(behaving(guest, { byteLength: PAGE_SIZE }), { code: "ERR_OUT_OF_RANGE" });
+  });
+
+  test("many threads at one unit cause one read; the next unit is read meanwhile", async (t) => {
+    const guest = guestFor(t);
+    const reads = new Int32Array(new SharedArrayBuffer(4));
+    await behaving(guest, { delayMs: 30, reads });
+    const threads = Array.from({ length: 6 }, () => guest.process.spawnThread());
+    const started = performance.now();
+    for (const [index, thread] of threads.entries()) {
+      thread.start({ kind: "load", address: guest.address(index < 4 ? index : UNIT_PAGES + index), size: 1 });
+    }
+    for (const [index, thread] of threads.entries()) {
+      assert.equal(guest.finish(thread), imageByte(index < 4 ? index : UNIT_PAGES + index));
+    }
+    assert.equal(reads[0], 2);
+    assert.ok(performance.now() - started < 58, "both were read at the same time");
+  });
+
+  test("a read that fails poisons the page and tells the owner; other pages are served; repair() brings it", async (t) => {
+    const guest = guestFor(t);
+    const errors: MinorfaultError[] = [];
+    const pager = await behaving(
+      guest,
+      { failing: [UNIT_BYTES], heals: true },
+      { onError: (error) => errors.push(error) },
+    );
+    guest.thread.start({ kind: "load", address: guest.address(UNIT_PAGES + 3), size: 1 });
+    assert.equal(guest.signalOf(), SIGNAL.SIGBUS);
+    assert.equal(guest.load(2), imageByte(2));
+    await new Promise((resolve) => setImmediate(resolve));
+    const [error] = errors;
+    assert.equal(error?.code, "ERR_HANDLER_FAILED");
+    assert.equal(error.address, guest.address(UNIT_PAGES + 3));
+    assert.ok(error.cause instanceof MinorfaultError && error.cause.code === "ERR_SOURCE_FAILED");
+    assert.equal(pager.statistics().outcomes.poisoned, 1);
+
+    const report = await pager.repair();
+    assert.deepEqual(report, { repaired: 1, lost: 0 });
+    assert.equal(guest.load(UNIT_PAGES + 3), imageByte(UNIT_PAGES + 3));
+    assert.deepEqual(await pager.repair(), { repaired: 0, lost: 0 });
+  });
+
+  test("repair() of a page whose source still fails leaves it poisoned and says so", async (t) => {
+    const guest = guestFor(t);
+    const pager = await behaving(guest, { failing: [0] }, { onError: () => undefined });
+    guest.thread.start({ kind: "load", address: guest.address(3), size: 1 });
+    assert.equal(guest.signalOf(), SIGNAL.SIGBUS);
+    assert.deepEqual(await pager.repair({ start: guest.base, until: guest.address(8) }), {
+      repaired: 0,
+      lost: 1,
+    });
+    guest.thread.start({ kind: "load", address: guest.address(3), size: 1 });
+    assert.equal(guest.signalOf(), SIGNAL.SIGBUS);
+  });
+
+  test("a read that never ends: the page is poisoned at the deadline, and all else goes on", async (t) => {
+    const guest = guestFor(t);
+    const errors: MinorfaultError[] = [];
+    const source = {
+      module: MODULE,
+      argument: { byteLength: guest.byteLength, hanging: [0] },
+      deadlineMs: 60,
+    };
+    await guest.pager({ source, onError: (error) => errors.push(error) });
+    const started = performance.now();
+    guest.thread.start({ kind: "load", address: guest.base, size: 1 });
+    const other = guest.process.spawnThread();
+    assert.equal(guest.load(40, other), imageByte(40));
+    assert.equal(guest.signalOf(), SIGNAL.SIGBUS);
+    const ms = performance.now() - started;
+    assert.ok(ms >= 59 && ms < 500, `${ms} ms`);
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal((errors[0]?.cause as MinorfaultError).code, "ERR_DEADLINE");
+  });
+
+  test("atDeadline report: the owner is told, and the fault goes on waiting for its bytes", async (t) => {
+    const guest = guestFor(t);
+    const errors: MinorfaultError[] = [];
+    const argument = { byteLength: guest.byteLength, delayMs: 120 };
+    const source = { module: MODULE, argument, deadlineMs: 40, atDeadline: "report" } as const;
+    await guest.pager({ source, onError: (error) => errors.push(error) });
+    assert.equal(guest.load(7), imageByte(7));
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(
+      errors.map(({ code }) => code),
+      ["ERR_DEADLINE"],
+    );
+  });
+
+  test("what the guest discards while it is fetched is zeros, and stays so when the bytes come late", async (t) => {
+    const guest = guestFor(t, { features: ["EVENT_REMOVE"] });
+    await behaving(guest, { delayMs: 80 });
+    guest.thread.start({ kind: "load", address: guest.address(2), size: 1 });
+    const other = guest.process.spawnThread();
+    // Until the fault has been read and is being fetched.
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const args = [guest.address(0), 4 * PAGE_SIZE, MADV.DONTNEED];
+    other.start({ kind: "call", name: "madvise", args });
+    assert.equal(guest.finish(other), 0);
+    assert.equal(guest.finish(), 0, "the waiting thread sees zeros");
+    await new Promise((resolve) => setTimeout(resolve, 120));
+    for (const page of [0, 1, 2, 3]) assert.equal(guest.load(page), 0, `page ${page}`);
+    for (const page of [4, 15, 16]) assert.equal(guest.load(page), imageByte(page), `page ${page}`);
+  });
+
+  test("the thread that fetches dies: every fault that waits ends, with a poisoned page and an error", async (t) => {
+    const guest = guestFor(t);
+    const errors: MinorfaultError[] = [];
+    await behaving(guest, { deadly: [0] }, { onError: (error) => errors.push(error) });
+    guest.thread.start({ kind: "load", address: guest.base, size: 1 });
+    assert.equal(guest.signalOf(), SIGNAL.SIGBUS);
+    guest.thread.start({ kind: "load", address: guest.address(40), size: 1 });
+    assert.equal(guest.signalOf(), SIGNAL.SIGBUS);
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(errors.length, 2);
+  });
+
+  test("installAll() fetches everything, with holes and at a limited rate", async (t) => {
+    const guest = guestFor(t, { pages: 256 });
+    const argument = { byteLength: guest.byteLength, delayMs: 1 };
+    // 16 units of 64 KiB; one is there at once (the burst), the others at 10 MB/s: some 90 ms.
+    const source = { module: MODULE, argument, backgroundBytesPerSecond: 10e6 };
+    const pager = await guest.pager({ source });
+    const started = performance.now();
+    const all = pager.installAll();
+    assert.equal(guest.load(250), imageByte(250));
+    assert.ok(performance.now() - started < 60, "a fault does not wait for the rate");
+    await all;
+    const ms = performance.now() - started;
+    assert.ok(ms > 30 && ms < 1000, `${ms} ms`);
+    guest.checkAll();
+    assert.equal(pager.statistics().bytesInstalled, guest.byteLength);
+  });
+
+  test("installAll() passes over what fails, and says so", async (t) => {
+    const guest = guestFor(t, { pages: 64 });
+    const errors: MinorfaultError[] = [];
+    const pager = await behaving(
+      guest,
+      { failing: [UNIT_BYTES] },
+      { onError: (error) => errors.push(error) },
+    );
+    await pager.installAll();
+    assert.equal(pager.statistics().bytesInstalled, 48 * PAGE_SIZE);
+    assert.equal(errors[0]?.code, "ERR_HANDLER_FAILED");
+  });
+
+  test("a forked child's faults are fetched too", async (t) => {
+    const guest = guestFor(t, { features: ["EVENT_FORK"] });
+    await behaving(guest, { delayMs: 2 });
+    assert.equal(guest.load(1), imageByte(1));
+    const { thread, child } = guest.process.fork();
+    guest.finish(thread);
+    const born = child();
+    assert.ok(born !== undefined);
+    const childThread = born.spawnThread();
+    childThread.start({ kind: "load", address: guest.address(30), size: 1 });
+    while (childThread.ending === undefined) await new Promise((resolve) => setTimeout(resolve, 1));
+    assert.deepEqual(childThread.ending, { kind: "value", value: imageByte(30) });
+    born.kill();
+  });
+
+  test("a pager closes while reads are outstanding, and leaves no thread behind", async (t) => {
+    const guest = guestFor(t);
+    const pager = await behaving(guest, { delayMs: 10_000 });
+    guest.thread.start({ kind: "load", address: guest.base, size: 1 });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const started = performance.now();
+    await pager.close();
+    assert.ok(performance.now() - started < 1000);
+  });
+});

@@ -44,12 +44,12 @@ test("a process that exits leaves its status", { skip }, () => {
   assert.equal(first.call("exit_group", 7), 0);
   assert.equal(first.exited, 7 << 8);
   const second = system.spawnProcess();
+  const pidfd = pidfdOpen(second.pid);
   const thread = second.spawnThread();
   thread.start({ kind: "call", name: "exit_group", args: [3] });
   second.settle();
   assert.deepEqual(thread.ending, { kind: "gone" });
   // The thread that called is gone first; the process ends when its last one is.
-  const pidfd = pidfdOpen(second.pid);
   assert.ok(waitForEnd(pidfd, 5000));
   local.call("close", pidfd);
   assert.equal(second.exited, 3 << 8);

@@ -87,10 +87,6 @@ export class PackReader {
     });
   }
 
-  async byteLength(pack: string): Promise<number> {
-    return this.#with(pack, async (source) => source.byteLength);
-  }
-
   async close(): Promise<void> {
     const all = [...this.#opened.values()];
     this.#opened.clear();

@@ -5,7 +5,7 @@
 
 import { MinorfaultError } from "../base/errors.ts";
 import type { ObjectStore } from "../source/object-store.ts";
-import { contentOf, wrongBytes } from "./content.ts";
+import { badImage, contentOf, wrongBytes } from "./content.ts";
 import { PAGE_BYTES } from "./limits.ts";
 import { type OpenedImage, openImageIn } from "./open-image.ts";
 import { groupsOf, readGroup, recordsOf } from "./walk.ts";
@@ -108,12 +108,9 @@ class Verification {
       this.#packs.add(pack);
       const name = index.root.packs.name(pack);
       await this.#attempt(undefined, async () => {
-        const byteLength = await packs.byteLength(name);
+        const { byteLength } = await packs.table(name);
         if (end <= byteLength) return;
-        throw new MinorfaultError(
-          "ERR_BAD_IMAGE",
-          `Pack ${name} has ${byteLength} bytes, ${end} are referred to`,
-        );
+        throw badImage(`Pack ${name} has ${byteLength} bytes, ${end} are referred to`);
       });
     }
     return this.#storedBytes;

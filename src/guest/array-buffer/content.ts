@@ -1,10 +1,16 @@
 // What a memory is opened on: finds out what a path or URL is, and says how a pager gets at it.
+//
+//   an existing local file           as it is, mapped by the pager
+//   folder/name, http(s)://, s3://   an image of that name if there is one, else the raw object
+//
+// What a URL names is looked at here once, and pinned: the pager's thread opens it again, and must find the same.
 
-import { existsSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { MinorfaultError } from "../../base/errors.ts";
-import type { PagerImage } from "../../pager/index.ts";
-import { openSource, type PageSource } from "../../source/index.ts";
+import { type Image, openImage } from "../../image/index.ts";
+import type { FetchOptions, PagerOptions } from "../../pager/index.ts";
+import { openSource, type PageSource, splitImageUrl } from "../../source/index.ts";
 import { recoverFile } from "./journal.ts";
 import type { MemoryRegion } from "./options.ts";
 
@@ -14,31 +20,94 @@ export interface Content {
   readonly regions: readonly MemoryRegion[];
   /** Where it is a plain local file. */
   readonly path?: string;
-  readonly pagerImage: PagerImage;
+  /** Where it is an image: its store and its name there. */
+  readonly image?: { readonly store: string; readonly name: string };
+  /** Where the pager finds the bytes. */
+  readonly pager: Pick<PagerOptions, "image" | "source">;
   openSource(): Promise<PageSource>;
 }
 
 /** Throws ERR_SOURCE_MISSING, ERR_BAD_ARGUMENT and what the source has to say. */
-export async function openContent(target: string | URL): Promise<Content> {
-  const path = localPath(String(target));
-  if (path === undefined || !existsSync(path)) {
-    throw new MinorfaultError("ERR_SOURCE_MISSING", `There is no file ${String(target)}`);
-  }
-  const stat = statSync(path);
-  if (!stat.isFile()) {
-    throw new MinorfaultError("ERR_BAD_ARGUMENT", `${path} is neither a file nor an image`);
-  }
+export async function openContent(target: string | URL, fetch: FetchOptions = {}): Promise<Content> {
+  const url = String(target);
+  const path = localPath(url);
+  const stat = path === undefined ? undefined : statSync(path, { throwIfNoEntry: false });
+  if (path !== undefined && stat?.isFile()) return await fileContent(path);
+  const content =
+    (await imageContent(url, fetch)) ?? (path === undefined ? await rawContent(url, fetch) : undefined);
+  if (content !== undefined) return content;
+  throw new MinorfaultError("ERR_SOURCE_MISSING", `There is no file and no image ${url}`, {
+    hint: "An image is named by its store and its name: folder/name",
+  });
+}
+
+async function fileContent(path: string): Promise<Content> {
   await recoverFile(path);
   const byteLength = statSync(path).size;
-  if (byteLength === 0) throw new MinorfaultError("ERR_BAD_ARGUMENT", `${path} is empty`);
+  checkLength(byteLength, path);
   return {
     name: path,
     byteLength,
     path,
     regions: [{ name: "file", offset: 0, byteLength, guestAddress: 0 }],
-    pagerImage: { path },
+    pager: { image: { path } },
     openSource: () => openSource(path),
   };
+}
+
+/** Undefined when there is no image of that name. */
+async function imageContent(url: string, fetch: FetchOptions): Promise<Content | undefined> {
+  const image = await unlessMissing(() => openImage(url));
+  if (image === undefined) return undefined;
+  try {
+    const { byteLength, digest, name } = image;
+    checkLength(byteLength, name);
+    return {
+      name,
+      byteLength,
+      regions: image.regions.map(({ name, offset, byteLength, guestAddress }) => ({
+        name,
+        offset,
+        byteLength,
+        guestAddress,
+      })),
+      image: splitImageUrl(url),
+      pager: { source: { ...fetch, url, kind: "image", digest } },
+      openSource: (): Promise<Image> => openImage(url, { digest }),
+    };
+  } finally {
+    await image.close();
+  }
+}
+
+async function rawContent(url: string, fetch: FetchOptions): Promise<Content> {
+  const source = await openSource(url);
+  const { name, byteLength } = source;
+  await source.close();
+  checkLength(byteLength, name);
+  return {
+    name,
+    byteLength,
+    regions: [{ name: "object", offset: 0, byteLength, guestAddress: 0 }],
+    pager: { source: { ...fetch, url, kind: "raw" } },
+    openSource: () => openSource(url),
+  };
+}
+
+async function unlessMissing<T>(open: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await open();
+  } catch (error) {
+    if (error instanceof MinorfaultError && MISSING.has(error.code)) return undefined;
+    throw error;
+  }
+}
+
+/** There is nothing of the name, or the name is none that an image could have. */
+const MISSING: ReadonlySet<string> = new Set(["ERR_SOURCE_MISSING", "ERR_STORE_PATH", "ERR_STORE_URL"]);
+
+function checkLength(byteLength: number, name: string): void {
+  if (byteLength === 0) throw new MinorfaultError("ERR_BAD_ARGUMENT", `${name} is empty`);
 }
 
 /** Of a path or a file: URL; undefined for what is elsewhere. */

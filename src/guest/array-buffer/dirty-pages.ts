@@ -12,7 +12,8 @@ import type { ByteRange } from "./ranges.ts";
 
 export interface DirtyPages {
   begin(): Promise<ByteRange[]>;
-  end(isDurable: boolean): Promise<void>;
+  /** `isSeenByPager`: the pager's image has the new bytes too. */
+  end(isDurable: boolean, isSeenByPager: boolean): Promise<void>;
   close(): void;
 }
 
@@ -69,8 +70,10 @@ export class TrackedPages implements DirtyPages {
     return rangesOf(dirty, this.#pageCount);
   }
 
-  async end(isDurable: boolean): Promise<void> {
-    await this.#pager.flush(isDurable ? "done" : "failed");
+  async end(isDurable: boolean, isSeenByPager: boolean): Promise<void> {
+    // Where the pager would fetch the old bytes, a page must not be dropped without being saved: it stays written, and
+    // the next flush looks at it again.
+    await this.#pager.flush(isDurable && isSeenByPager ? "done" : "failed");
   }
 
   close(): void {

@@ -8,7 +8,7 @@ import { Buffers } from "./buffers.ts";
 import type { Content } from "./content.ts";
 import { type DirtyPages, ScannedPages, TrackedPages } from "./dirty-pages.ts";
 import { unwatchExit, watchExit } from "./exit.ts";
-import { writeThroughJournal } from "./journal.ts";
+import { type FlushTarget, flushTarget } from "./flush-target.ts";
 import type {
   FlushReport,
   LazyMemory,
@@ -34,11 +34,21 @@ export interface KernelMemoryOptions extends OpenMemoryOptions {
 
 export async function openKernelMemory(content: Content, options: KernelMemoryOptions): Promise<LazyMemory> {
   const { mode, budgetBytes, onError, swapFolder, plan, placement } = options;
+  // Refused before anything is opened.
+  if (mode === "write-back") flushTarget(content);
   const byteLength = roundUp(content.byteLength, PAGE_SIZE);
   const range = AddressRange.reserve(byteLength, mode === "read" ? PROT.READ : PROT.READ | PROT.WRITE);
   const { address } = range;
-  const image = content.pagerImage;
-  const base = { address, byteLength, image, budgetBytes, swapFolder, plan, placement, onError };
+  const base = {
+    address,
+    byteLength,
+    content: content.pager,
+    budgetBytes,
+    swapFolder,
+    plan,
+    placement,
+    onError,
+  };
   try {
     const finding = findingFor(mode, budgetBytes);
     const region = await openFinding(finding, (writes) => PagedRegion.open({ ...base, writes }));
@@ -78,11 +88,11 @@ class KernelMemory implements LazyMemory {
   readonly byteLength: number;
   readonly regions: readonly MemoryRegion[];
   readonly isUserModeOnly: boolean;
-  readonly #content: Content;
   readonly #range: AddressRange;
   readonly #paged: PagedRegion;
   readonly #buffers: Buffers;
   readonly #dirty: DirtyPages | undefined;
+  readonly #target: FlushTarget | undefined;
   #flushing: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
@@ -98,11 +108,11 @@ class KernelMemory implements LazyMemory {
     this.byteLength = content.byteLength;
     this.regions = content.regions;
     this.isUserModeOnly = paged.isUserModeOnly;
-    this.#content = content;
     this.#range = range;
     this.#paged = paged;
     this.#buffers = new Buffers(range, content.byteLength);
     if (options.mode === "write-back") {
+      this.#target = flushTarget(content);
       const { address, byteLength } = range;
       this.#dirty =
         finding === "scan"
@@ -170,8 +180,8 @@ class KernelMemory implements LazyMemory {
 
   async #flushNow(): Promise<FlushReport> {
     const dirty = this.#dirty;
-    const { path } = this.#content;
-    if (dirty === undefined || path === undefined) {
+    const target = this.#target;
+    if (dirty === undefined || target === undefined) {
       throw new MinorfaultError("ERR_BAD_ARGUMENT", `A memory in mode "${this.mode}" has nothing to flush`, {
         hint: 'Open it with mode: "write-back"',
       });
@@ -187,11 +197,11 @@ class KernelMemory implements LazyMemory {
       if (ranges.length > 0) {
         const read = (offset: number, byteLength: number): Uint8Array =>
           new Uint8Array(this.#range.view(offset, byteLength)).slice();
-        await writeThroughJournal(path, ranges, read);
+        await target.write(ranges, read);
       }
       isDurable = true;
     } finally {
-      await dirty.end(isDurable);
+      await dirty.end(isDurable, target.isSeenByPager);
     }
     const bytesWritten = pages.reduce((sum, { byteLength }) => sum + byteLength, 0);
     return { bytesWritten, ranges: ranges.length };

@@ -23,7 +23,7 @@ export async function open(target: string | URL, options: OpenMemoryOptions = {}
   check("mode", mode, MODES);
   check("implementation", implementation, IMPLEMENTATIONS);
   const budgetBytes = budgetOf(options.budget);
-  const content = await openContent(target);
+  const content = await openContent(target, options.fetch);
   if (implementation === "software") return await loadEagerly(content, mode, budgetBytes, "it was asked for");
   const mapping = whyMapping(content, mode, budgetBytes);
   if (implementation === "mmap" && mode !== "read") {

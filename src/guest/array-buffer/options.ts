@@ -2,7 +2,7 @@
 
 import type { MinorfaultError } from "../../base/errors.ts";
 import type { AddressRangeHandle } from "../../linux/index.ts";
-import type { PlacementChoice, PlanOptions } from "../../pager/index.ts";
+import type { FetchOptions, PlacementChoice, PlanOptions } from "../../pager/index.ts";
 
 /**
  * `read`: a write ends the process with SIGSEGV, as in any read-only mapping. `private`: writes stay in this memory and
@@ -26,6 +26,8 @@ export interface OpenMemoryOptions {
   /** Where the pager's thread waits. Default "auto". */
   readonly placement?: PlacementChoice;
   readonly plan?: PlanOptions;
+  /** For content that has to be fetched: how long a fault may wait, and others. */
+  readonly fetch?: FetchOptions;
   /** Default "auto". */
   readonly implementation?: MemoryImplementation;
   /** Where written pages go that are evicted: a folder, for a file without a name. Default: that of the system. */

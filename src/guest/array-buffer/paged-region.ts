@@ -9,13 +9,7 @@ import type { FeatureName } from "../../abi/userfaultfd.ts";
 import { countBits, nextClear } from "../../base/bitmap.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { local, madvise } from "../../linux/index.ts";
-import {
-  type Pager,
-  type PagerImage,
-  type PagerOptions,
-  startPager,
-  type WriteMode,
-} from "../../pager/index.ts";
+import { type Pager, type PagerOptions, startPager, type WriteMode } from "../../pager/index.ts";
 import { openUserfaultfd } from "../../uffd/index.ts";
 import type { MemoryStatistics } from "./options.ts";
 import { openSwapFile } from "./swap-file.ts";
@@ -27,7 +21,8 @@ export interface PagedRegionOptions {
   readonly address: number;
   /** Whole pages. */
   readonly byteLength: number;
-  readonly image: PagerImage;
+  /** Where the pager finds the bytes. */
+  readonly content: Pick<PagerOptions, "image" | "source">;
   /** Drops what lies there already, once nobody can see the gap. Default: there is nothing. */
   readonly discards?: boolean;
   readonly writes: WriteFinding;
@@ -94,7 +89,7 @@ export class PagedRegion {
       const pager = await startPager({
         descriptor: uffd.fd,
         regions: [{ start: address, byteLength, imageOffset: 0 }],
-        image: options.image,
+        ...options.content,
         writes: WRITE_MODE[writes],
         onError: options.onError,
         ...(budgetBytes === 0 ? {} : { budgetBytes }),

@@ -11,7 +11,7 @@ import { MADV, PAGE_SIZE } from "../../abi/memory.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { roundUp } from "../../base/range.ts";
 import { addressOfBuffer, local, madvise } from "../../linux/index.ts";
-import type { PlacementChoice, PlanOptions } from "../../pager/index.ts";
+import type { FetchOptions, PlacementChoice, PlanOptions } from "../../pager/index.ts";
 import { openContent } from "../array-buffer/content.ts";
 import { unwatchExit, watchExit } from "../array-buffer/exit.ts";
 import type { MemoryStatistics, ResidentPages } from "../array-buffer/options.ts";
@@ -24,6 +24,7 @@ export const WASM_PAGE_SIZE = 65_536;
 export interface AttachMemoryOptions {
   readonly placement?: PlacementChoice;
   readonly plan?: PlanOptions;
+  readonly fetch?: FetchOptions;
   /** Told of pages that could not be served. Default: a process warning. */
   readonly onError?: (error: MinorfaultError) => void;
 }
@@ -57,18 +58,17 @@ export async function attachMemory(
   options: AttachMemoryOptions = {},
 ): Promise<LazyWasmMemory> {
   const { placement, plan, onError = warn } = options;
-  const content = await openContent(target);
+  const content = await openContent(target, options.fetch);
   growTo(memory, content.byteLength);
   const address = addressOfBuffer(memory.buffer);
   const byteLength = roundUp(content.byteLength, PAGE_SIZE);
   const rest = memory.buffer.byteLength - byteLength;
   // Behind the image everything is zeros, as in the memory that it was taken from.
   if (rest > 0) madvise(local, address + byteLength, rest, MADV.DONTNEED);
-  const image = content.pagerImage;
   const paged = await PagedRegion.open({
     address,
     byteLength,
-    image,
+    content: content.pager,
     writes: "none",
     budgetBytes: 0,
     swapFolder: undefined,

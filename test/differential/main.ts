@@ -1,7 +1,7 @@
 // `npm run differential -- --operations N [--seed S] [--json] [--against kernel]`: random programs on the kernel and on the
 // software implementation, for as long as one likes. Exit code 1 when they differed.
 //
-// With `--against kernel` the kernel is compared with itself, which must never differ: it proves that the programs
+// With `--corners` it says what programs are kept out of. With `--against kernel` the kernel is compared with itself, which must never differ: it proves that the programs
 // keep out of what is chance.
 
 import { release } from "node:os";
@@ -12,33 +12,48 @@ import { KernelSystem } from "../../src/guest/process/index.ts";
 import { raisePool } from "../../src/testing/conformance/pool.ts";
 import { createSystem } from "../../src/uffd/software/index.ts";
 import { type Campaign, campaign, report } from "./campaign.ts";
+import { CORNERS } from "./corners.ts";
 
 interface Options {
   readonly operations: number;
   readonly seed: number;
   readonly against: "software" | "kernel";
   readonly json: boolean;
+  readonly corners: boolean;
 }
 
-const USAGE = "usage: differential [--operations N] [--seed S] [--against software|kernel] [--json]";
+const USAGE =
+  "usage: differential [--operations N] [--seed S] [--against software|kernel] [--json] | --corners [--json]";
+
+function parse() {
+  try {
+    return parseArgs({
+      options: {
+        operations: { type: "string", default: "20000" },
+        seed: { type: "string" },
+        against: { type: "string", default: "software" },
+        json: { type: "boolean", default: false },
+        corners: { type: "boolean", default: false },
+      },
+    });
+  } catch (cause) {
+    throw new MinorfaultError("ERR_BAD_ARGUMENT", cause instanceof Error ? cause.message : USAGE, {
+      cause,
+      hint: USAGE,
+    });
+  }
+}
 
 function options(): Options {
-  const { values } = parseArgs({
-    options: {
-      operations: { type: "string", default: "20000" },
-      seed: { type: "string" },
-      against: { type: "string", default: "software" },
-      json: { type: "boolean", default: false },
-    },
-  });
+  const { values } = parse();
   const operations = Number(values.operations);
   const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 31));
-  const { against, json } = values;
+  const { against, json, corners } = values;
   const usable = Number.isSafeInteger(operations) && operations > 0 && Number.isSafeInteger(seed);
   if (!usable || (against !== "software" && against !== "kernel")) {
     throw new MinorfaultError("ERR_BAD_ARGUMENT", USAGE);
   }
-  return { operations, seed, against, json };
+  return { operations, seed, against, json, corners };
 }
 
 function run({ operations, seed, against, json }: Options): number {
@@ -96,8 +111,16 @@ function print(result: Campaign, seconds: number, names: readonly [string, strin
   );
 }
 
+function printCorners(json: boolean): number {
+  if (json) console.log(JSON.stringify(CORNERS, undefined, 2));
+  else
+    for (const { kernel, kept, because } of CORNERS) console.log(`${kept}\n    ${because} (Linux ${kernel})`);
+  return 0;
+}
+
 try {
-  process.exitCode = run(options());
+  const chosen = options();
+  process.exitCode = chosen.corners ? printCorners(chosen.json) : run(chosen);
 } catch (error) {
   if (!(error instanceof MinorfaultError)) throw error;
   console.error(`error: ${error.message}`);

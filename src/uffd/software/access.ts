@@ -3,7 +3,7 @@
 // An access either happens as a whole or not at all, so it can be tried again from the beginning whenever the
 // thread is woken. One that straddles two pages finds the lower one missing first.
 
-import { PAGE_SIZE, TASK_SIZE } from "../../abi/memory.ts";
+import { PAGE_SIZE, PROT, TASK_SIZE } from "../../abi/memory.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { ACCESS, FAULT, type Faulter, fault } from "./fault.ts";
 import { PTE } from "./page-table.ts";
@@ -51,16 +51,14 @@ function reach(
   access.faultAddress = address;
   // An address outside user space is a general protection or a page fault of the machine; neither has a VMA.
   if (!(address < TASK_SIZE)) return FAULT.UNMAPPED;
-  if (how === ACCESS.EXECUTE) {
-    const allowed = fault(space, faulter, address, how, false);
-    if (allowed !== FAULT.DONE) return allowed;
-  }
   while (space.translate(address, bit) < 0) {
-    if (wiredAt(space, address) !== undefined) return FAULT.DONE;
+    if (wiredAt(space, address) !== undefined) break;
     const result = fault(space, faulter, address, how, false);
     if (result !== FAULT.DONE) return result;
   }
-  return FAULT.DONE;
+  // A page that must not be executed is brought like any other: that it may not shows only once it is there.
+  if (how !== ACCESS.EXECUTE) return FAULT.DONE;
+  return ((space.vmas.at(address)?.prot ?? 0) & PROT.EXEC) !== 0 ? FAULT.DONE : FAULT.FORBIDDEN;
 }
 
 function readByte(space: AddressSpace, address: number): number {

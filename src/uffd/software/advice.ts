@@ -8,11 +8,11 @@ import { HUGE_PAGE_SIZE, MADV, PAGE_SIZE, PROT } from "../../abi/memory.ts";
 import { roundDown, roundUp } from "../../base/range.ts";
 import { type AddressSpace, ZAP } from "./address-space.ts";
 import { notifyRemove } from "./events.ts";
-import { ACCESS } from "./fault.ts";
+import { ACCESS, FAULT } from "./fault.ts";
 import { FRAME_SHIFT, GUARD_MARKER, PTE } from "./page-table.ts";
 import type { Blocking } from "./scheduler.ts";
 import type { SoftwareThread } from "./thread.ts";
-import { populate } from "./user-access.ts";
+import { faultIn } from "./user-access.ts";
 import { VMA, type Vma } from "./vma.ts";
 
 const UNMERGEABLE = 13;
@@ -64,7 +64,7 @@ export function* advise(
   const { space } = thread.process;
   if (!FLAG_CHANGES.has(advice) && !OTHER_ADVICE.has(advice)) return -ERRNO.EINVAL;
   const end = start + roundUp(byteLength, PAGE_SIZE);
-  if (start % PAGE_SIZE !== 0 || !(end <= 2 ** 63)) return -ERRNO.EINVAL;
+  if (start % PAGE_SIZE !== 0 || !(end < 2 ** 64)) return -ERRNO.EINVAL;
   if (end === start) return 0;
   if (advice === MADV.POPULATE_READ || advice === MADV.POPULATE_WRITE) {
     return yield* populateAdvice(thread, start, end, advice === MADV.POPULATE_WRITE);
@@ -79,12 +79,13 @@ export function* advise(
     }
     const until = Math.min(end, vma.end);
     const result = yield* adviseVma(thread, vma, at, until, advice);
-    if (result !== 0) return result;
-    at = until;
+    if (result < 0) return result;
+    at = result > 0 ? result : until;
   }
   return unmapped;
 }
 
+/** A part of one VMA: 0, how far it came (an address) if that is less, or a negative errno. */
 function* adviseVma(
   thread: SoftwareThread,
   vma: Vma,
@@ -147,22 +148,25 @@ function* discard(
   if (found.huge) end = roundDown(end, HUGE_PAGE_SIZE);
   if (end <= start) return 0;
   let vma: Vma | undefined = found;
+  let reached = 0;
   if (yield* notifyRemove(thread, vma.ctx, start, end)) {
     vma = space.vmas.at(start);
     if (vma === undefined) return -ERRNO.ENOMEM;
     if (!canDiscard(vma, start, advice)) return -ERRNO.EINVAL;
+    // If the VMA was split meanwhile, the rest is walked next, and told again.
+    if (vma.end < end) reached = vma.end;
     end = Math.min(end, vma.end);
   }
+  if (advice === MADV.FREE && !vma.anonymous) return -ERRNO.EINVAL;
   // MADV_FREE leaves the content as long as there is memory enough, and here there always is.
   if (advice !== MADV.FREE) space.zap(vma, start, end, ZAP.DISCARD);
-  return 0;
+  return reached;
 }
 
 function canDiscard(vma: Vma, start: number, advice: number): boolean {
   if (vma.has(VMA.SPECIAL)) return false;
   if (vma.has(VMA.LOCKED) && advice !== MADV.DONTNEED_LOCKED) return false;
-  if (vma.huge) return advice !== MADV.FREE && start % HUGE_PAGE_SIZE === 0;
-  return advice !== MADV.FREE || vma.anonymous;
+  return !vma.huge || (advice !== MADV.FREE && start % HUGE_PAGE_SIZE === 0);
 }
 
 /** MADV_REMOVE: a hole in the shared object. */
@@ -214,6 +218,7 @@ function removeGuards(space: AddressSpace, vma: Vma, start: number, end: number)
   return 0;
 }
 
+/** MADV_POPULATE_*: every page is looked at anew, since all may have changed while one was waited for. */
 function* populateAdvice(
   thread: SoftwareThread,
   start: number,
@@ -221,15 +226,18 @@ function* populateAdvice(
   write: boolean,
 ): Blocking<number> {
   const { space } = thread.process;
-  for (let at = start; at < end; ) {
-    const vma = space.vmas.at(at);
-    if (vma === undefined) return -ERRNO.ENOMEM;
-    if (vma.has(VMA.SPECIAL)) return -ERRNO.EINVAL;
-    if (write ? !vma.writable : vma.prot === PROT.NONE) return -ERRNO.EINVAL;
-    const until = Math.min(end, vma.end);
-    const stopped = yield* populate(space, thread, at, until, write ? ACCESS.WRITE : ACCESS.READ);
-    if (stopped >= 0) return space.vmas.at(stopped) === undefined ? -ERRNO.ENOMEM : -ERRNO.EFAULT;
-    at = until;
+  const access = write ? ACCESS.WRITE : ACCESS.READ;
+  const bit = write ? PTE.WRITE : PTE.READ;
+  for (let at = start; at < end; at += PAGE_SIZE) {
+    for (;;) {
+      const vma = space.vmas.at(at);
+      if (vma === undefined) return -ERRNO.ENOMEM;
+      if (vma.has(VMA.SPECIAL)) return -ERRNO.EINVAL;
+      if (write ? !vma.writable : vma.prot === PROT.NONE) return -ERRNO.EINVAL;
+      if (space.translate(at, bit) >= 0) break;
+      const result = yield* faultIn(space, thread, at, access);
+      if (result !== FAULT.DONE) return result === FAULT.POISON ? -ERRNO.EHWPOISON : -ERRNO.EFAULT;
+    }
   }
   return 0;
 }
@@ -239,25 +247,34 @@ export function* lockMemory(thread: SoftwareThread, address: number, byteLength:
   const { space } = thread.process;
   const start = roundDown(address, PAGE_SIZE);
   const end = roundUp(address + byteLength, PAGE_SIZE);
+  if (end >= 2 ** 64) return -ERRNO.EINVAL;
   const set = setLocked(space, start, end, VMA.LOCKED);
   if (set !== 0) return set;
+  return yield* populateLocked(thread, start, end);
+}
+
+/** Makes locked memory resident. What was unmapped while a page was waited for is skipped. */
+export function* populateLocked(thread: SoftwareThread, start: number, end: number): Blocking<number> {
+  const { space } = thread.process;
   for (let at = start; at < end; ) {
-    const vma = space.vmas.at(at);
-    if (vma === undefined) return -ERRNO.ENOMEM;
-    const until = Math.min(end, vma.end);
-    const access = vma.writable && !vma.shared ? ACCESS.WRITE : ACCESS.READ;
-    if (!vma.has(VMA.SPECIAL)) {
-      const stopped = yield* populate(space, thread, at, until, access);
-      if (stopped >= 0) return -ERRNO.ENOMEM;
+    const vma = space.vmas.from(at);
+    if (vma === undefined || vma.start >= end) return 0;
+    at = Math.max(at, vma.start);
+    const write = vma.writable && !vma.shared;
+    if (vma.has(VMA.SPECIAL) || space.translate(at, write ? PTE.WRITE : PTE.READ) >= 0) {
+      at += PAGE_SIZE;
+      continue;
     }
-    at = until;
+    const result = yield* faultIn(space, thread, at, write ? ACCESS.WRITE : ACCESS.READ);
+    if (result !== FAULT.DONE) return -ERRNO.ENOMEM;
   }
   return 0;
 }
 
 export function unlockMemory(space: AddressSpace, address: number, byteLength: number): number {
   const start = roundDown(address, PAGE_SIZE);
-  return setLocked(space, start, roundUp(address + byteLength, PAGE_SIZE), 0);
+  const end = roundUp(address + byteLength, PAGE_SIZE);
+  return end >= 2 ** 64 ? -ERRNO.EINVAL : setLocked(space, start, end, 0);
 }
 
 function setLocked(space: AddressSpace, start: number, end: number, flag: number): number {

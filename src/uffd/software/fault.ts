@@ -7,7 +7,7 @@
 // `fault` never blocks: its answer says that the access can be repeated, that the thread now stands in the queue
 // of a context (and is to be suspended), or which signal it gets.
 
-import { HUGE_PAGE_SIZE, PAGE_SIZE, PROT } from "../../abi/memory.ts";
+import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../../abi/memory.ts";
 import { UFFD_PAGEFAULT_FLAG } from "../../abi/userfaultfd.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { type Context, type FaultWaiter, FEATURE } from "./context.ts";
@@ -18,8 +18,11 @@ import { VMA, type Vma } from "./vma.ts";
 
 export const ACCESS = { READ: 0, WRITE: 1, EXECUTE: 2 } as const;
 
-/** How a fault ends. The signals are SIGSEGV with SEGV_MAPERR or SEGV_ACCERR, and SIGBUS with BUS_ADRERR. */
-export const FAULT = { DONE: 0, WAIT: 1, UNMAPPED: 2, FORBIDDEN: 3, BUS: 4 } as const;
+/**
+ * How a fault ends. UNMAPPED and FORBIDDEN are SIGSEGV with SEGV_MAPERR and SEGV_ACCERR, BUS and POISON are SIGBUS
+ * with BUS_ADRERR.
+ */
+export const FAULT = { DONE: 0, WAIT: 1, UNMAPPED: 2, FORBIDDEN: 3, BUS: 4, POISON: 5 } as const;
 
 /** Pages that a read fault in a cached object maps at once (fault-around). */
 const AROUND = 16;
@@ -44,7 +47,7 @@ export function fault(
   const page = Math.floor(address / PAGE_SIZE);
   let entry = space.table.get(page);
   if ((entry & PTE.MARKER) !== 0) {
-    if ((entry & PTE.POISON) !== 0) return FAULT.BUS;
+    if ((entry & PTE.POISON) !== 0) return FAULT.POISON;
     if ((entry & PTE.GUARD) !== 0) return FAULT.UNMAPPED;
     if (!vma.writeProtect) {
       // A mark that outlived its registration.
@@ -66,9 +69,8 @@ export function fault(
 }
 
 function allows(vma: Vma, access: number): boolean {
-  if (access === ACCESS.WRITE) return vma.writable;
-  if (access === ACCESS.EXECUTE) return (vma.prot & PROT.EXEC) !== 0;
-  return vma.readable;
+  // The processor tells a fetch from a read only where the page is present: see `performAccess`.
+  return access === ACCESS.WRITE ? vma.writable : vma.readable;
 }
 
 /** Queues the faulter with the context of the VMA; refused where the context does not want such faults. */
@@ -97,6 +99,7 @@ function fillAnonymous(
   write: boolean,
   kernelMode: boolean,
 ): number {
+  if (write) space.prepareAnonymous(vma);
   if (vma.missing) {
     const flags = write ? UFFD_PAGEFAULT_FLAG.WRITE : 0;
     return raise(space, vma, faulter, address, flags, kernelMode);
@@ -108,7 +111,6 @@ function fillAnonymous(
     space.table.set(page, (ZERO_FRAME << FRAME_SHIFT) | PTE.PRESENT | PTE.READ | mark);
     return FAULT.DONE;
   }
-  space.prepareAnonymous(vma);
   return mapAnonymous(space, vma, page, space.pool.allocateZeroed(), mark);
 }
 
@@ -130,7 +132,6 @@ function fillHuge(space: AddressSpace, vma: Vma, page: number, write: boolean): 
   if (!write) {
     leaf.fill((ZERO_FRAME << FRAME_SHIFT) | PTE.PRESENT | PTE.READ);
   } else {
-    space.prepareAnonymous(vma);
     for (let index = 0; index < HUGE_FRAMES; index++) {
       mapAnonymous(space, vma, first + index, space.pool.allocateZeroed(), 0);
     }
@@ -150,12 +151,13 @@ function fillFromObject(
 ): number {
   const object = vma.object!;
   const index = vma.indexOf(address);
+  if (write && !vma.shared) space.prepareAnonymous(vma);
+  // Fault-around maps what is cached nearby before anybody asks what the page itself wants.
+  if (!write && !vma.writeProtect && !vma.minor) mapAround(space, vma, page);
   if (object.isBeyond(index)) return FAULT.BUS;
   let frame = object.frameOf(index);
   const flags = write ? UFFD_PAGEFAULT_FLAG.WRITE : 0;
   if (frame < 0 && vma.missing) return raise(space, vma, faulter, address, flags, kernelMode);
-  // Fault-around maps what is cached before anybody asks whether the page itself wants a message.
-  if (!write && !vma.writeProtect && !vma.minor && frame >= 0) mapAround(space, vma, page);
   if (frame >= 0 && vma.minor) {
     return raise(space, vma, faulter, address, flags | UFFD_PAGEFAULT_FLAG.MINOR, kernelMode);
   }
@@ -163,7 +165,6 @@ function fillFromObject(
   if (frame < 0) return FAULT.BUS;
   const mark = space.table.get(page) & PTE.WP;
   if (write && !vma.shared) {
-    space.prepareAnonymous(vma);
     const copy = space.pool.allocate();
     if (copy !== 0) space.pool.copy(copy, frame, PAGE_SIZE);
     return mapAnonymous(space, vma, page, copy, mark);
@@ -232,6 +233,6 @@ function copyOnWrite(space: AddressSpace, vma: Vma, page: number, entry: number)
   pool.release(old);
   space.invalidate(page);
   const bits = PTE.PRESENT | PTE.READ | PTE.WRITE | PTE.ANON | PTE.EXCLUSIVE;
-  space.table.set(page, (frame << FRAME_SHIFT) | bits | (entry & PTE.WP));
+  space.table.set(page, (frame << FRAME_SHIFT) | bits);
   return FAULT.DONE;
 }

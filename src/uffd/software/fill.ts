@@ -52,6 +52,8 @@ export function fill(request: FillRequest, progress: FillProgress): void {
   const { space } = ctx;
   progress.stop = 0;
   const vma = space.vmas.at(target);
+  // Found, it is prepared for private pages, even if it turns out not to be registered.
+  if (vma !== undefined && !vma.shared) space.prepareAnonymous(vma);
   if (vma === undefined || vma.ctx === undefined || target + byteLength > vma.end || isForeign(vma, ctx)) {
     progress.stop = space.profile.unregisteredIsNoEntry ? -ERRNO.ENOENT : -ERRNO.EINVAL;
     return;
@@ -63,7 +65,6 @@ export function fill(request: FillRequest, progress: FillProgress): void {
   progress.stop = checkKind(request, vma);
   if (progress.stop !== 0) return;
   const unit = vma.huge ? HUGE_PAGE_SIZE : PAGE_SIZE;
-  if (!vma.shared) space.prepareAnonymous(vma);
   while (progress.done < byteLength) {
     const address = target + progress.done;
     const result = vma.huge

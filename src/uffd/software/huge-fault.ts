@@ -21,7 +21,7 @@ export function hugeFault(
 ): number {
   const page = Math.floor(address / HUGE_PAGE_SIZE);
   const entry = space.hugeTable.get(page);
-  if ((entry & PTE.POISON) !== 0 && (entry & PTE.MARKER) !== 0) return FAULT.BUS;
+  if ((entry & PTE.POISON) !== 0 && (entry & PTE.MARKER) !== 0) return FAULT.POISON;
   if ((entry & PTE.PRESENT) === 0) return fillHugePage(space, vma, faulter, address, page, write, kernelMode);
   if (!write || (entry & PTE.WRITE) !== 0) {
     space.hugeTable.set(page, entry | PTE.READ);

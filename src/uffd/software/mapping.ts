@@ -4,12 +4,11 @@ import { ERRNO } from "../../abi/errno.ts";
 import { HUGE_PAGE_SIZE, MAP, PAGE_SIZE, PROT, TASK_SIZE } from "../../abi/memory.ts";
 import { roundUp } from "../../base/range.ts";
 import { type AddressSpace, MMAP_FLOOR } from "./address-space.ts";
+import { populateLocked } from "./advice.ts";
 import { notifyUnmap, prepareUnmap } from "./events.ts";
-import { ACCESS } from "./fault.ts";
 import type { Blocking } from "./scheduler.ts";
 import type { SharedObject } from "./shared-object.ts";
 import type { SoftwareThread } from "./thread.ts";
-import { populate } from "./user-access.ts";
 import { VMA, Vma } from "./vma.ts";
 
 /** What is mapped: an object from a page on, or nothing (anonymous memory). */
@@ -65,8 +64,7 @@ export function* mapMemory(thread: SoftwareThread, request: MapRequest): Blockin
   space.vmas.merge(vma.start, vma.end);
   yield* notifyUnmap(thread, notices);
   if ((flags & (MAP.POPULATE | MAP_LOCKED)) !== 0 && prot !== PROT.NONE) {
-    const access = (prot & PROT.WRITE) !== 0 && !shared ? ACCESS.WRITE : ACCESS.READ;
-    yield* populate(space, thread, start, start + byteLength, access);
+    yield* populateLocked(thread, start, start + byteLength);
   }
   return start;
 }

@@ -33,6 +33,7 @@ function checkPlaces(ctx: Context, target: number, source: number, byteLength: n
   const { vmas } = ctx.space;
   const to = vmas.at(target);
   if (to === undefined) return -ERRNO.ENOENT;
+  if (!to.shared) ctx.space.prepareAnonymous(to);
   const from = vmas.at(source);
   if (from === undefined) return -ERRNO.ENOENT;
   if (ctx.changing > 0) return -ERRNO.EAGAIN;
@@ -40,7 +41,6 @@ function checkPlaces(ctx: Context, target: number, source: number, byteLength: n
   if (from.prot !== to.prot || from.has(VMA.LOCKED) !== to.has(VMA.LOCKED)) return -ERRNO.EINVAL;
   if (!from.writable || !from.anonymous || !to.anonymous) return -ERRNO.EINVAL;
   if (from.has(VMA.SPECIAL) || to.has(VMA.SPECIAL) || to.ctx !== ctx) return -ERRNO.EINVAL;
-  ctx.space.prepareAnonymous(to);
   return 0;
 }
 

@@ -3,8 +3,9 @@
 import { ERRNO } from "../../abi/errno.ts";
 import { PAGE_SIZE } from "../../abi/memory.ts";
 import { readUnsigned, type Word, writeWord } from "../../abi/structs.ts";
+import { roundDown } from "../../base/range.ts";
 import type { AddressSpace } from "./address-space.ts";
-import { ACCESS } from "./fault.ts";
+import { ACCESS, FAULT } from "./fault.ts";
 import { readTimeout, waitFor } from "./poll.ts";
 import { type Blocking, SLEEP } from "./scheduler.ts";
 import { argument, type Call, readSegments } from "./syscall.ts";
@@ -200,7 +201,9 @@ function* copyBetween(
     const resident = (): boolean =>
       writes ? writable(other, far) : readResident(other, far, bytes, 0, length) === length;
     while (!resident()) {
-      if (!(yield* faultIn(other, thread, far, access))) return done > 0 ? done : -ERRNO.EFAULT;
+      if ((yield* faultIn(other, thread, roundDown(far, PAGE_SIZE), access)) !== FAULT.DONE) {
+        return done > 0 ? done : -ERRNO.EFAULT;
+      }
     }
     let copied: number;
     if (writes) {

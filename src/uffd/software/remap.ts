@@ -8,15 +8,14 @@ import { ERRNO } from "../../abi/errno.ts";
 import { HUGE_PAGE_SIZE, MREMAP, PAGE_SIZE, TASK_SIZE } from "../../abi/memory.ts";
 import { roundUp } from "../../base/range.ts";
 import type { AddressSpace } from "./address-space.ts";
+import { populateLocked } from "./advice.ts";
 import { type Context, FEATURE } from "./context.ts";
 import { notifyRemap, notifyUnmap, prepareUnmap, type UnmapNotice } from "./events.ts";
-import { ACCESS } from "./fault.ts";
 import { touchesSpecial } from "./mapping.ts";
 import type { PageTable } from "./page-table.ts";
 import { clearMarks } from "./register.ts";
 import type { Blocking } from "./scheduler.ts";
 import type { SoftwareThread } from "./thread.ts";
-import { populate } from "./user-access.ts";
 import { VMA, type Vma } from "./vma.ts";
 
 const FLAGS = MREMAP.MAYMOVE | MREMAP.FIXED | MREMAP.DONTUNMAP;
@@ -47,7 +46,7 @@ export function* remapMemory(
   const remap: Remap = {
     space,
     from,
-    oldLength: roundUp(oldBytes, PAGE_SIZE),
+    oldLength: Math.ceil(oldBytes / PAGE_SIZE) * PAGE_SIZE,
     newLength: roundUp(newBytes, PAGE_SIZE),
     flags,
     to,
@@ -56,7 +55,7 @@ export function* remapMemory(
     late: [],
   };
   const refused = checkArguments(remap);
-  const result = refused !== 0 ? refused : moveOnly(remap) ? moveSeveral(remap) : remapOne(remap);
+  const result = refused !== 0 ? refused : isPureMove(remap) ? moveAll(remap) : remapOne(remap);
   // A shrunken move tells the length that was moved.
   const moved = remap.oldLength;
   yield* notifyUnmap(thread, remap.early);
@@ -73,8 +72,7 @@ function* populateGrowth(thread: SoftwareThread, at: number, before: number, now
   const { space } = thread.process;
   const vma = space.vmas.at(at);
   if (now <= before || vma === undefined || !vma.has(VMA.LOCKED)) return;
-  const access = vma.writable && !vma.shared ? ACCESS.WRITE : ACCESS.READ;
-  yield* populate(space, thread, at + before, at + now, access);
+  yield* populateLocked(thread, at + before, at + now);
 }
 
 function checkArguments({ space, from, oldLength, newLength, flags, to }: Remap): number {
@@ -85,22 +83,25 @@ function checkArguments({ space, from, oldLength, newLength, flags, to }: Remap)
   if (to > TASK_SIZE - newLength || to % PAGE_SIZE !== 0) return -ERRNO.EINVAL;
   if ((flags & MREMAP.MAYMOVE) === 0) return -ERRNO.EINVAL;
   if ((flags & MREMAP.DONTUNMAP) !== 0 && oldLength !== newLength) return -ERRNO.EINVAL;
-  const overlap = to < from + oldLength && from < to + newLength;
+  // A length that wraps around overlaps nothing.
+  const end = from + (oldLength >= 2 ** 63 ? oldLength - 2 ** 64 : oldLength);
+  const overlap = to < end && from < to + newLength;
   if (overlap || touchesSpecial(space, to, to + newLength)) return -ERRNO.EINVAL;
   return 0;
 }
 
-/** A move to a fixed place without a change of size may take several VMAs along. */
-function moveOnly({ space, from, oldLength, newLength, flags }: Remap): boolean {
-  if ((flags & MREMAP.FIXED) === 0 || oldLength !== newLength) return false;
-  return space.vmas.overlapping(from, from + oldLength).length > 1;
+/** A move to a fixed place without a change of size takes along what it finds, also several VMAs. */
+function isPureMove({ oldLength, newLength, flags }: Remap): boolean {
+  return (flags & MREMAP.FIXED) !== 0 && oldLength === newLength;
 }
 
-function moveSeveral(remap: Remap): number {
+function moveAll(remap: Remap): number {
   const { space, from, oldLength, to } = remap;
   const end = from + oldLength;
   const vmas = space.vmas.overlapping(from, end);
-  if (vmas[0]!.start > from) return -ERRNO.EFAULT;
+  const [first] = vmas;
+  if (first === undefined || first.start > from) return -ERRNO.EFAULT;
+  if (first.end >= end) return remapOne(remap);
   for (const vma of vmas) {
     // An event would have to be told in the middle of it.
     if (vma.ctx !== undefined) return -ERRNO.EFAULT;
@@ -123,22 +124,27 @@ function remapOne(remap: Remap): number {
     if (from % HUGE_PAGE_SIZE !== 0 || remap.to % HUGE_PAGE_SIZE !== 0) return -ERRNO.EINVAL;
     if (remap.newLength > remap.oldLength) return -ERRNO.EINVAL;
   }
-  if (remap.oldLength === 0 && !vma.shared) return -ERRNO.EINVAL;
-  if (remap.oldLength > vma.end - from) return -ERRNO.EFAULT;
-  if ((flags & (MREMAP.FIXED | MREMAP.DONTUNMAP)) !== 0) return moveToWish(remap);
-  if (remap.newLength <= remap.oldLength) {
-    shrink(remap);
-    return from;
+  const toWish = (flags & (MREMAP.FIXED | MREMAP.DONTUNMAP)) !== 0;
+  if (!toWish && remap.newLength <= remap.oldLength) {
+    // Shrinking in place unmaps the rest, whatever stands there.
+    const refused = shrink(remap);
+    return refused === 0 ? from : refused;
   }
+  if (remap.oldLength === 0 && !vma.shared) return -ERRNO.EINVAL;
+  // What is cut off may lie anywhere; what is moved must lie in one VMA.
+  if (Math.min(remap.oldLength, remap.newLength) > vma.end - from) return -ERRNO.EFAULT;
+  if (toWish) return moveToWish(remap);
   return grow(remap, vma);
 }
 
-function shrink(remap: Remap): void {
+function shrink(remap: Remap): number {
   const { space, from, oldLength, newLength } = remap;
-  if (newLength >= oldLength) return;
+  if (newLength >= oldLength) return 0;
+  if (from + oldLength > TASK_SIZE) return -ERRNO.EINVAL;
   remap.late.push(...prepareUnmap(space, from + newLength, from + oldLength));
   space.unmap(from + newLength, from + oldLength);
   remap.oldLength = newLength;
+  return 0;
 }
 
 function grow(remap: Remap, vma: Vma): number {
@@ -164,8 +170,11 @@ function moveToWish(remap: Remap): number {
     place = space.findFree(remap.newLength, space.vmas.at(from)!.huge ? HUGE_PAGE_SIZE : PAGE_SIZE);
     if (place === 0) return -ERRNO.ENOMEM;
   }
-  shrink(remap);
-  return move(remap, space.vmas.at(from)!, place);
+  const refused = shrink(remap);
+  if (refused !== 0) return refused;
+  // The target may have been the source.
+  const vma = space.vmas.at(from);
+  return vma === undefined ? -ERRNO.EFAULT : move(remap, vma, place);
 }
 
 function move(remap: Remap, vma: Vma, to: number): number {
@@ -178,14 +187,17 @@ function move(remap: Remap, vma: Vma, to: number): number {
   const keeps = ctx?.has(FEATURE.EVENT_REMAP) === true;
   // Marks are cleared where the registration does not move along.
   if (!keeps && vma.writeProtect) clearMarks(space, vma, from, from + oldLength);
+  space.vmas.insert(copy);
+  space.vmas.merge(to, to + newLength);
   if (keeps) {
     ctx.changing++;
     remap.remapped = { ctx, to };
-  } else {
-    copy.ctx = undefined;
-    copy.modes = 0;
+  } else if (ctx !== undefined) {
+    // With it, as in Linux, goes the registration of a neighbour that the new place was merged with.
+    const merged = space.vmas.at(to)!;
+    merged.ctx = undefined;
+    merged.modes = 0;
   }
-  space.vmas.insert(copy);
   movePages(space, vma, from, to, oldLength);
   if ((flags & MREMAP.DONTUNMAP) !== 0) {
     leaveBehind(space, vma, from, oldLength);
@@ -193,7 +205,6 @@ function move(remap: Remap, vma: Vma, to: number): number {
     remap.late.push(...prepareUnmap(space, from, from + oldLength));
     space.unmap(from, from + oldLength);
   }
-  space.vmas.merge(to, to + newLength);
   return to;
 }
 

@@ -119,8 +119,9 @@ export class SoftwareThread implements Thread, Sleeper, Faulter, Runnable {
     } else if (result === FAULT.DONE) {
       this.#end({ kind: "value", value: access.result });
     } else {
-      const signal = result === FAULT.BUS ? SIGNAL.SIGBUS : SIGNAL.SIGSEGV;
-      const code = result === FAULT.BUS ? BUS.ADRERR : result === FAULT.UNMAPPED ? SEGV.MAPERR : SEGV.ACCERR;
+      const isBus = result === FAULT.BUS || result === FAULT.POISON;
+      const signal = isBus ? SIGNAL.SIGBUS : SIGNAL.SIGSEGV;
+      const code = isBus ? BUS.ADRERR : result === FAULT.UNMAPPED ? SEGV.MAPERR : SEGV.ACCERR;
       this.#end({ kind: "signal", signal, code, address: access.faultAddress });
     }
   }
@@ -172,7 +173,8 @@ export class SoftwareThread implements Thread, Sleeper, Faulter, Runnable {
 
   /** Delivers a signal that is caught: at once, or when what the thread does lets it. */
   interrupt(signal: number): void {
-    this.#signals.push(signal);
+    // A signal that is pending already is not pending twice.
+    if (!this.#signals.includes(signal)) this.#signals.push(signal);
     if (this.state === "idle") this.#handleSignals();
     else if (this.#sleep === SLEEP.USER_FAULT || this.#sleep === SLEEP.INTERRUPTIBLE) this.wake();
     else this.messageRead();

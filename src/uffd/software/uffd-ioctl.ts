@@ -1,11 +1,10 @@
 // The ioctls of a userfaultfd: reading the argument, the checks in the order of the kernel, the answer.
 //
 // The argument is memory of the caller; the range in it is memory of the context's process. Reading the argument may
-// itself run into a missing page, so everything here is a generator; `FastPath` below is the same for an
-// argument in scratch memory and a fill whose source is resident.
+// itself run into a missing page, so everything here is a generator.
 
 import { ERRNO } from "../../abi/errno.ts";
-import { PAGE_SIZE, TASK_SIZE } from "../../abi/memory.ts";
+import { HUGE_PAGE_SIZE, PAGE_SIZE, TASK_SIZE } from "../../abi/memory.ts";
 import { readUnsigned, type Word, writeWord } from "../../abi/structs.ts";
 import {
   UFFD_API,
@@ -17,13 +16,12 @@ import {
   UFFDIO_WRITEPROTECT_MODE,
 } from "../../abi/userfaultfd.ts";
 import { type Context, FEATURE } from "./context.ts";
-import { ACCESS } from "./fault.ts";
-import { FILL, type FillProgress, type FillRequest, fill, NEEDS_SOURCE } from "./fill.ts";
+import { type CopySource, FILL, type FillProgress, type FillRequest, fill, NEEDS_SOURCE } from "./fill.ts";
 import { movePages } from "./move.ts";
 import { rangeIoctls, register, unregister } from "./register.ts";
 import type { Blocking } from "./scheduler.ts";
 import type { SoftwareThread } from "./thread.ts";
-import { copyIn, copyOut, faultIn, isReadable, readResident } from "./user-access.ts";
+import { copyIn, copyOut, isReadable, readResident } from "./user-access.ts";
 import { unsigned } from "./words.ts";
 import { writeProtect } from "./write-protect.ts";
 
@@ -237,21 +235,11 @@ function* fillIoctl(thread: SoftwareThread, ctx: Context, at: number, kind: numb
   const mode = modeOf(view, shape.mode, shape.known & ctx.space.profile.fillModes);
   if (mode === undefined) return -ERRNO.EINVAL;
   if (!ctx.space.alive) return -ERRNO.ESRCH;
-  const { space } = thread.process;
-  const request: FillRequest = {
-    kind,
-    ctx,
-    target,
-    byteLength,
-    protect: (mode & FILL_WP) !== 0,
-    sourceAddress,
-    source: {
-      isResident: (address, length) => isReadable(space, address, length),
-      readInto: (pool, offset, address, length) => readResident(space, address, pool, offset, length),
-    },
-  };
+  const source = new CallerSource(thread);
+  const protect = (mode & FILL_WP) !== 0;
+  const request: FillRequest = { kind, ctx, target, byteLength, protect, source, sourceAddress };
   const progress: FillProgress = { done: 0, stop: 0 };
-  yield* fillAll(thread, request, progress);
+  yield* fillAll(source, request, progress);
   const result = yield* report(thread, at + shape.field, progress, byteLength);
   const stored = result === 0 || result === -ERRNO.EAGAIN;
   if (stored && progress.done > 0 && (mode & FILL_DONTWAKE) === 0) ctx.wake(target, target + progress.done);
@@ -265,15 +253,13 @@ function isSource(address: number, byteLength: number): boolean {
   );
 }
 
-/** Fills as far as it goes, making the source resident where it is not. */
-function* fillAll(thread: SoftwareThread, request: FillRequest, progress: FillProgress): Blocking<void> {
-  const { space } = thread.process;
+/** Fills as far as it goes, reading the source page by page where it is not resident. */
+function* fillAll(source: CallerSource, request: FillRequest, progress: FillProgress): Blocking<void> {
   for (;;) {
     fill(request, progress);
     if (progress.stop !== NEEDS_SOURCE) return;
-    const from = (request.sourceAddress ?? 0) + progress.done;
-    const missing = firstMissing(request, from);
-    if (!(yield* faultIn(space, thread, missing, ACCESS.READ))) {
+    const unit = request.ctx.space.vmas.at(request.target)?.huge ? HUGE_PAGE_SIZE : PAGE_SIZE;
+    if (!(yield* source.fetch((request.sourceAddress ?? 0) + progress.done, unit))) {
       progress.stop = -ERRNO.EFAULT;
       return;
     }
@@ -281,8 +267,31 @@ function* fillAll(thread: SoftwareThread, request: FillRequest, progress: FillPr
   }
 }
 
-function firstMissing(request: FillRequest, from: number): number {
-  let address = from;
-  while (request.source!.isResident(address, 1)) address += PAGE_SIZE - (address % PAGE_SIZE);
-  return address;
+/** The caller's memory as the source of COPY. What had to be waited for is a snapshot: it is not read a second time. */
+class CallerSource implements CopySource {
+  readonly #thread: SoftwareThread;
+  #fetchedAt = -1;
+  #fetched: Uint8Array | undefined;
+
+  constructor(thread: SoftwareThread) {
+    this.#thread = thread;
+  }
+
+  isResident(address: number, byteLength: number): boolean {
+    return address === this.#fetchedAt || isReadable(this.#thread.process.space, address, byteLength);
+  }
+
+  readInto(pool: Uint8Array, at: number, address: number, byteLength: number): void {
+    if (address === this.#fetchedAt) pool.set(this.#fetched!, at);
+    else readResident(this.#thread.process.space, address, pool, at, byteLength);
+  }
+
+  *fetch(address: number, byteLength: number): Blocking<boolean> {
+    const bytes = new Uint8Array(byteLength);
+    const read = yield* copyIn(this.#thread.process.space, this.#thread, address, bytes);
+    if (read < byteLength) return false;
+    this.#fetchedAt = address;
+    this.#fetched = bytes;
+    return true;
+  }
 }

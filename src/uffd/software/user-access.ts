@@ -78,22 +78,22 @@ export function copyBytes(from: Uint8Array, at: number, to: Uint8Array, toAt: nu
   else to.set(from.subarray(at, at + length), toAt);
 }
 
-/** A fault of the system's own access: true when the access can be tried again. */
+/** A fault of the system's own access: FAULT.DONE when the access can be tried again, else why not. */
 export function* faultIn(
   space: AddressSpace,
   faulter: Faulter,
   address: number,
   access: number,
-): Blocking<boolean> {
+): Blocking<number> {
   const result = fault(space, faulter, address, access, true);
-  if (result !== FAULT.WAIT) return result === FAULT.DONE;
+  if (result !== FAULT.WAIT) return result;
   const { waiter } = faulter;
   try {
     while (waiter.list !== undefined) yield SLEEP.KERNEL_FAULT;
   } finally {
     waiter.list?.remove(waiter);
   }
-  return true;
+  return FAULT.DONE;
 }
 
 /** Reads from the memory of a process: the bytes read, fewer than asked where it cannot be read. */
@@ -107,7 +107,7 @@ export function* copyIn(
   for (;;) {
     done += readResident(space, address + done, target, done, target.length - done);
     if (done === target.length) return done;
-    if (!(yield* faultIn(space, faulter, address + done, ACCESS.READ))) return done;
+    if ((yield* faultIn(space, faulter, address + done, ACCESS.READ)) !== FAULT.DONE) return done;
   }
 }
 
@@ -122,23 +122,6 @@ export function* copyOut(
   for (;;) {
     done += writeResident(space, address + done, source, done, source.length - done);
     if (done === source.length) return done;
-    if (!(yield* faultIn(space, faulter, address + done, ACCESS.WRITE))) return done;
+    if ((yield* faultIn(space, faulter, address + done, ACCESS.WRITE)) !== FAULT.DONE) return done;
   }
-}
-
-/** Makes every page of a range accessible, lower first, as mlock and MADV_POPULATE do; the first that cannot be, or -1. */
-export function* populate(
-  space: AddressSpace,
-  faulter: Faulter,
-  start: number,
-  end: number,
-  access: number,
-): Blocking<number> {
-  const bit = access === ACCESS.WRITE ? PTE.WRITE : PTE.READ;
-  for (let address = start; address < end; address += PAGE_SIZE) {
-    while (space.translate(address, bit) < 0 && wiredAt(space, address) === undefined) {
-      if (!(yield* faultIn(space, faulter, address, access))) return address;
-    }
-  }
-  return -1;
 }

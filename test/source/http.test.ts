@@ -143,6 +143,7 @@ const OUTCOMES: Readonly<Record<string, readonly [expected: string, retryable: b
   long: ["ERR_SOURCE_TOO_LONG", false],
   chunked: ["ERR_SOURCE_TOO_LONG", false],
   elsewhere: ["ERR_SOURCE_RANGE_IGNORED", false],
+  before: ["ERR_SOURCE_RANGE_IGNORED", false],
   wordless: ["ERR_SOURCE_RANGE_IGNORED", false],
   packed: ["ERR_SOURCE_RANGE_IGNORED", false],
   failing: ["ERR_SOURCE_FAILED", true],
@@ -179,6 +180,7 @@ test("a new ETag is noticed by the server (412) and nothing of the new content i
   server.version++;
   await assert.rejects(source.read(0, target.fill(0xa5)), code("ERR_SOURCE_CHANGED"));
   assert.ok(target.every((byte) => byte === 0xa5));
+  assert.equal(server.refusals, 1);
   await source.close();
 });
 

@@ -129,6 +129,20 @@ test("a put that was cut off leaves a file that is nobody's object", async () =>
   assert.deepEqual(found, ["images/whole"]);
 });
 
+test("a put leaves no file of its own behind, whether it wins, loses or fails", async () => {
+  const root = mkdtempSync(join(folder, "tidy-"));
+  const store = new FolderStore(root);
+  async function* breaking(): AsyncIterable<Uint8Array> {
+    yield new Uint8Array(100);
+    throw new Error("the stream broke");
+  }
+  await store.put("object", new Uint8Array(1), { ifAbsent: true });
+  await assert.rejects(store.put("object", new Uint8Array(1), { ifAbsent: true }));
+  await assert.rejects(store.put("object", breaking()));
+  await store.put("object", new Uint8Array(2));
+  assert.deepEqual(readdirSync(root), ["object"]);
+});
+
 test("listings of random trees are the sorted keys", async () => {
   const random = new Random(seed);
   const root = mkdtempSync(join(folder, "tree-"));

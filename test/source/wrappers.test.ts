@@ -11,6 +11,7 @@ import {
   HedgedSource,
   harden,
   Lanes,
+  LayeredSource,
   LimitedSource,
   MemorySource,
   type PageSource,
@@ -173,6 +174,16 @@ test("hedged: random delays, failures and aborts: the right bytes, and few secon
   assert.ok(source.hedges > 0 && source.hedges <= 10 + reads * 0.1, `${source.hedges} of ${reads}`);
 });
 
+test("hedged: when everything is slow, second requests stay within their share", async () => {
+  const timers = new VirtualTimers();
+  const slow = new TracedSource(memory(), () => {}, 50, timers);
+  const source = new HedgedSource(slow, { delayMs: 1, timers });
+  // Before twenty latencies are known the delay is 1 ms, so that every read would like a second request.
+  for (let count = 0; count < 19; count++) await timers.run(source.read(count, new Uint8Array(10)));
+  assert.equal(source.hedges, 11);
+  assert.equal(slow.requests.length, 30);
+});
+
 test("hedged: what fails before the delay fails at once; when both fail the first failure is told", async () => {
   const timers = new VirtualTimers();
   const failing = new FaultySource(memory(), { seed, fail: 1, timers });
@@ -276,6 +287,21 @@ test("coalescing: one request for any number of readers, given up when the last 
   assertBytes(again, 0);
 });
 
+test("coalescing: nobody joins a request that is being given up, however long that takes", async () => {
+  const timers = new VirtualTimers();
+  const stubborn = new StubbornSource(memory());
+  const source = new CoalescingSource(stubborn);
+  const leaving = new AbortController();
+  const given = source.read(0, new Uint8Array(10), leaving.signal);
+  leaving.abort(new Error("leaving"));
+  await assert.rejects(given, /leaving/);
+  const target = new Uint8Array(10);
+  const again = source.read(0, target);
+  stubborn.giveUp();
+  await timers.run(again);
+  assertBytes(target, 0);
+});
+
 test("coalescing: a failure is told to all who wait, and forgotten", async () => {
   const timers = new VirtualTimers();
   let isBroken = true;
@@ -328,6 +354,21 @@ test("hardened: over a source that fails, comes short, dawdles and hangs, every 
   for (let round = 0; round < 3; round++) assertAllRight(await readMany(source, timers, random, 100, 0.2));
   assert.equal(traced.active, 0);
 });
+
+/** Takes its time to give up its first read. */
+class StubbornSource extends LayeredSource {
+  #isFirst = true;
+  giveUp: () => void = () => {};
+
+  override async read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+    if (!this.#isFirst) return this.inner.read(offset, target, signal);
+    this.#isFirst = false;
+    await new Promise<void>((resolve) => {
+      this.giveUp = resolve;
+    });
+    throw signal?.reason;
+  }
+}
 
 /** Gives each read a time limit, as HTTP sources have of their own. */
 class TimeLimited extends CountingSource {

@@ -10,6 +10,7 @@ import { registerCompletion } from "./completion.ts";
 import { registerDemo } from "./demo.ts";
 import { registerDoctor } from "./doctor.ts";
 import { registerImage } from "./image.ts";
+import { registerMap } from "./map.ts";
 import { paint } from "./terminal.ts";
 
 const USAGE = 2;
@@ -25,6 +26,7 @@ export function createProgram(): Command {
   registerDemo(program as unknown as Command);
   registerDoctor(program as unknown as Command);
   registerImage(program as unknown as Command);
+  registerMap(program as unknown as Command);
   registerCompletion(program as unknown as Command);
   return program as unknown as Command;
 }

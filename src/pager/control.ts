@@ -70,6 +70,8 @@ export interface WorkOrder {
   readonly tid: number;
   /** For the self-test: shared words of the thread that touches pages, where one has been started. */
   readonly toucher: Int32Array | undefined;
+  /** The owner is not the main thread. */
+  readonly isNested: boolean;
   /** 0: no budget. */
   readonly budgetBytes: number;
   readonly writes: WriteMode;

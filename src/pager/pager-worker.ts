@@ -46,7 +46,8 @@ function run(): EndNote {
     const follower = new Follower(placement.mode, now);
     const source = mapImage();
     const companion = source instanceof Companion ? source : undefined;
-    server = new Server({ mode: placement.mode, counters, follower, tid: order.tid, now, companion });
+    const { tid, isNested } = order;
+    server = new Server({ mode: placement.mode, counters, follower, tid, now, companion, isNested });
     const zeros = zeroPage();
     addLoop(server, source, zeros, order.fd, guestRegions());
     follower.follow(order.tid);

@@ -4,7 +4,7 @@
 // an event loop; here is the handle to it. Whoever may wait for a page must not be the one who brings it, so neither
 // this thread nor the pool of libuv has a part in it.
 
-import { Worker } from "node:worker_threads";
+import { isMainThread, Worker } from "node:worker_threads";
 import { PAGE_SIZE } from "../abi/memory.ts";
 import { UFFDIO_ZEROPAGE_MODE } from "../abi/userfaultfd.ts";
 import { hasBit, setBits, wordsFor } from "../base/bitmap.ts";
@@ -95,6 +95,7 @@ class WorkerPager implements Pager {
       placement: known,
       tid: guest?.tid ?? guest?.pid ?? 0,
       toucher: known === undefined ? startToucher() : undefined,
+      isNested: !isMainThread,
       budgetBytes,
       writes,
       swapFd: swapDescriptor === undefined ? -1 : duplicate(local, swapDescriptor),

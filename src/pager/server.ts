@@ -24,6 +24,8 @@ const MESSAGES_MAX = 256;
 const ROUND_BYTES = 256 * 1024;
 /** How often children that are quiet are asked whether they live. */
 const CHILDREN_MS = 1000;
+/** How long a nested server waits at once. */
+const NESTED_MS = 50;
 /** How long a spinning server goes on without a fault: some ten times what a sleep and a wake cost. */
 const SPIN_MS = 1;
 
@@ -36,6 +38,8 @@ export interface ServerOptions {
   readonly now: () => number;
   /** Where the bytes have to be fetched. */
   readonly companion?: Companion | undefined;
+  /** The owner is itself a worker, and may be terminated: we have to come back to JavaScript to hear of it. */
+  readonly isNested?: boolean;
 }
 
 export class Server {
@@ -111,8 +115,8 @@ export class Server {
   /** Waits for messages, and serves them. */
   #wait(): void {
     const [first, ...others] = this.#loops;
-    const { companion } = this.#options;
-    if (first !== undefined && others.length === 0 && companion === undefined) {
+    const { companion, isNested = false } = this.#options;
+    if (first !== undefined && others.length === 0 && companion === undefined && !isNested) {
       this.#setBlocking(first, true);
       this.#pump(first);
       return;
@@ -199,10 +203,10 @@ export class Server {
       view.setInt32(index * 8, loop.port.fd, true);
       view.setUint32(index * 8 + 4, POLL.IN, true);
     }
-    const { companion } = this.#options;
+    const { companion, isNested } = this.#options;
     let count = this.#loops.length;
     // Alone it waits for ever: its owner looks whether the guest lives. Nobody else knows of its children.
-    let timeoutMs = count > 1 ? CHILDREN_MS : Number.POSITIVE_INFINITY;
+    let timeoutMs = isNested ? NESTED_MS : count > 1 ? CHILDREN_MS : Number.POSITIVE_INFINITY;
     if (companion !== undefined) {
       if (!companion.beginSleep()) {
         companion.endSleep();

@@ -239,6 +239,23 @@ test("a worker that has opened a memory ends: others read zeros, nothing hangs",
   assert.equal(say(program, { args }), "true 0 0");
 });
 
+test("a worker that has opened a memory, and walks in it, is terminated", { skip }, () => {
+  const program = `
+    const owner = new Worker(\`
+      const { parentPort, workerData } = require("node:worker_threads");
+      import(workerData.package).then(async ({ open }) => {
+        const memory = await open(workerData.path, { mode: "private", budget: "4MiB" });
+        const bytes = new Uint8Array(memory.buffer);
+        parentPort.postMessage("walks");
+        for (let sum = 0, at = 0; ; at = (at + 4096 * 17) % bytes.length) sum += bytes[at];
+      });\`, { eval: true, execArgv: [], workerData: { package: ${JSON.stringify(PACKAGE)}, path } });
+    await new Promise((done) => owner.once("message", done));
+    await owner.terminate();
+    say("ended");
+  `;
+  assert.equal(say(program, { args }), '"ended"');
+});
+
 test("garbage collection, heap snapshots and inspection do not mind a buffer of missing pages", {
   skip,
 }, () => {

@@ -8,6 +8,7 @@ import { S3Store } from "../../src/source/s3-store.ts";
 import { objectStoreLaws, pageSourceLaws } from "../../src/testing/index.ts";
 import { freePort } from "./fixtures/daemon.ts";
 import { ACCESS_KEY, REGION, SECRET_KEY, type Swift, startSwift, swiftMissing } from "./fixtures/swift.ts";
+import { withoutPool } from "./fixtures/without-pool.ts";
 import { code, contentOf, seedOf } from "./scene.ts";
 
 const seed = seedOf();
@@ -147,6 +148,18 @@ test(
     }
   },
 );
+
+test("an object is read while all libuv threads stand still", options, async () => {
+  const store = await openStore("s3://images/pool", { s3 });
+  await store.put("object", content);
+  await store.close();
+  await withoutPool(["source", "s3://images/pool/object"], {
+    AWS_ENDPOINT_URL_S3: swift.endpoint.replace("127.0.0.1", "localhost"),
+    AWS_REGION: REGION,
+    AWS_ACCESS_KEY_ID: ACCESS_KEY,
+    AWS_SECRET_ACCESS_KEY: SECRET_KEY,
+  });
+});
 
 test("a wrong secret is denied, and neither it nor the key is in the error", options, async () => {
   const wrong = { accessKeyId: ACCESS_KEY, secretAccessKey: "hunter2-wrong" };

@@ -252,6 +252,8 @@ export class FaultLoop {
       const byteLength = word(WORD.MESSAGE + 6);
       this.regions.remap(first, second, byteLength);
       this.#filler.wake(first, byteLength);
+      // And whoever faulted at the new place before we knew of it: a pager that has died since may have read that.
+      this.#filler.wake(second, byteLength);
       this.#options.onChange?.(this.resolver, first, first + byteLength);
       this.#options.onChange?.(this.resolver, second, second + byteLength);
     } else if (event === UFFD_EVENT.FORK) {

@@ -65,6 +65,11 @@ export class Resolver {
     this.#filler = options.filler;
   }
 
+  /** How many faults have been put off. */
+  get deferred(): number {
+    return this.#deferred.length;
+  }
+
   /** Whether faults have been put off: `retry` them when everything has been read. */
   get isWaiting(): boolean {
     return this.#deferred.length > 0;

@@ -183,10 +183,7 @@ export class FetchMachine {
 
   /** When `tick` is due; Infinity when nothing waits for time to pass. */
   nextTickMs(now: number): number {
-    let next = Number.POSITIVE_INFINITY;
-    for (const { deadlineMs, isOverdue } of this.#waiters.values()) {
-      if (!isOverdue && deadlineMs < next) next = deadlineMs;
-    }
+    let next = this.oldestDeadlineMs;
     const hasRoom = this.#lowFetches < this.#lowMax && this.#fetches.size < this.#options.fetchesMax;
     if (hasRoom && this.#queues[RANK.BACKGROUND]!.size > 0) {
       const missing = Math.max(0, this.#options.unitBytes - this.#allowanceAt(now));
@@ -213,8 +210,13 @@ export class FetchMachine {
     return this.#waiters.size;
   }
 
-  get fetching(): number {
-    return this.#fetches.size;
+  /** The first deadline of those who wait; Infinity when nobody does. One that was told of counts no more. */
+  get oldestDeadlineMs(): number {
+    let oldest = Number.POSITIVE_INFINITY;
+    for (const { deadlineMs, isOverdue } of this.#waiters.values()) {
+      if (!isOverdue && deadlineMs < oldest) oldest = deadlineMs;
+    }
+    return oldest;
   }
 
   /** For those who check that the bounds hold. */

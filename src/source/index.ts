@@ -1,3 +1,4 @@
+export type { CachePlace } from "./cached-store.ts";
 export { type CacheOptions, CachingSource } from "./caching-source.ts";
 export { type CoalesceOptions, CoalescingSource } from "./coalescing-source.ts";
 export {

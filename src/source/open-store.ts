@@ -8,6 +8,8 @@
 
 import { fileURLToPath } from "node:url";
 import { MinorfaultError } from "../base/errors.ts";
+import { CachedStore, type CachePlace, cached, openCache } from "./cached-store.ts";
+import type { DiskCache } from "./disk-cache.ts";
 import { FileSource } from "./file-source.ts";
 import { FolderStore } from "./folder-store.ts";
 import type { HttpOptions } from "./http-store.ts";
@@ -23,6 +25,8 @@ const SCHEME = /^([a-z][a-z0-9+.-]+):/i;
 export interface StoreOptions {
   readonly http?: HttpOptions;
   readonly s3?: S3Options;
+  /** Keeps what is read over a network on disk. Default: as the environment says (cached-store.ts). */
+  readonly cache?: CachePlace;
 }
 
 export async function openStore(url: string, options: StoreOptions = {}): Promise<ObjectStore> {
@@ -33,16 +37,22 @@ export async function openStore(url: string, options: StoreOptions = {}): Promis
       return new FolderStore(filePath(url));
     case "http":
     case "https": {
+      const cache = openCache(options.cache);
       const { HttpStore } = await import("./http-store.ts");
-      return new HttpStore(url, options.http);
+      return cachedStore(new HttpStore(url, options.http), cache);
     }
     case "s3": {
+      const cache = openCache(options.cache);
       const { S3Store } = await import("./s3-store.ts");
-      return S3Store.open(url, options.s3);
+      return cachedStore(await S3Store.open(url, options.s3), cache);
     }
     default:
       throw unknownStore(url);
   }
+}
+
+function cachedStore(store: ObjectStore, cache: DiskCache | undefined): ObjectStore {
+  return cache === undefined ? store : new CachedStore(store, cache);
 }
 
 /** One object by its URL, as it is: a raw file. Closing it closes what was opened for it. */
@@ -51,8 +61,9 @@ export async function openSource(url: string, options: StoreOptions = {}): Promi
   if (scheme === undefined) return FileSource.open(checkPath(url));
   if (scheme === "file") return FileSource.open(filePath(url));
   if (scheme === "http" || scheme === "https") {
+    const cache = openCache(options.cache);
     const { openHttpSource } = await import("./http-store.ts");
-    return openHttpSource(url, options.http);
+    return cached(await openHttpSource(url, options.http), cache);
   }
   const { store: storeUrl, name } = splitImageUrl(url);
   const store = await openStore(storeUrl, options);

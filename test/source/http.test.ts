@@ -1,9 +1,10 @@
 // HTTP sources: against a real nginx by the laws, and against servers that misbehave, one way each.
 
 import assert from "node:assert/strict";
-import { renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { MinorfaultError } from "../../src/base/errors.ts";
@@ -219,6 +220,42 @@ test("requests beyond the connections wait, and an aborted one in the queue ends
   const honest = await store.open("honest/object");
   await honest.read(0, new Uint8Array(1000));
   await store.close();
+});
+
+test("with a cache on disk a second opening reads nothing over the network but what tells a replacement", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "minorfault-http-cache-"));
+  const target = new Uint8Array(content.byteLength);
+  const readAll = async () => {
+    const source = await openSource(`${origin}/honest/object`, { cache: { folder, bytesMax: "1MiB" } });
+    await source.read(0, target.fill(0));
+    await source.close();
+    assert.ok(Buffer.compare(target, content) === 0);
+  };
+  process.env.MINORFAULT_CACHE = folder;
+  try {
+    await readAll();
+    const before = server.requests;
+    await readAll();
+    assert.equal(server.requests, before + 1);
+    // The same by the environment, in a store.
+    const store = await openStore(`${origin}/honest`);
+    const source = await store.open("object");
+    await source.read(0, target.fill(0));
+    assert.ok(Buffer.compare(target, content) === 0);
+    assert.equal(server.requests, before + 2);
+    await source.close();
+    await store.close();
+    // Another version is another content.
+    server.version++;
+    await readAll();
+    assert.equal(server.requests, before + 4);
+    process.env.MINORFAULT_CACHE_BYTES = "much";
+    await assert.rejects(openStore(`${origin}/honest`), code("ERR_BAD_ARGUMENT"));
+  } finally {
+    delete process.env.MINORFAULT_CACHE;
+    delete process.env.MINORFAULT_CACHE_BYTES;
+    rmSync(folder, { recursive: true, force: true });
+  }
 });
 
 test("a hardened store tries again what failed for a moment, opening too", async () => {

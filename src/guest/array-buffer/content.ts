@@ -8,9 +8,8 @@
 import { statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { MinorfaultError } from "../../base/errors.ts";
-import { type Image, openImage } from "../../image/index.ts";
 import type { FetchOptions, PagerOptions } from "../../pager/index.ts";
-import { openSource, type PageSource, splitImageUrl } from "../../source/index.ts";
+import type { PageSource } from "../../source/index.ts";
 import { recoverFile } from "./journal.ts";
 import type { MemoryRegion } from "./options.ts";
 
@@ -51,12 +50,13 @@ async function fileContent(path: string): Promise<Content> {
     path,
     regions: [{ name: "file", offset: 0, byteLength, guestAddress: 0 }],
     pager: { image: { path } },
-    openSource: () => openSource(path),
+    openSource: async () => (await import("../../source/index.ts")).openSource(path),
   };
 }
 
 /** Undefined when there is no image of that name. */
 async function imageContent(url: string, fetch: FetchOptions): Promise<Content | undefined> {
+  const [{ openImage }, { splitImageUrl }] = await loadReaders();
   const image = await unlessMissing(() => openImage(url));
   if (image === undefined) return undefined;
   try {
@@ -73,7 +73,7 @@ async function imageContent(url: string, fetch: FetchOptions): Promise<Content |
       })),
       image: splitImageUrl(url),
       pager: { source: { ...fetch, url, kind: "image", digest } },
-      openSource: (): Promise<Image> => openImage(url, { digest }),
+      openSource: () => openImage(url, { digest }),
     };
   } finally {
     await image.close();
@@ -81,6 +81,7 @@ async function imageContent(url: string, fetch: FetchOptions): Promise<Content |
 }
 
 async function rawContent(url: string, fetch: FetchOptions): Promise<Content> {
+  const [, { openSource }] = await loadReaders();
   const source = await openSource(url);
   const { name, byteLength } = source;
   await source.close();
@@ -93,6 +94,9 @@ async function rawContent(url: string, fetch: FetchOptions): Promise<Content> {
     openSource: () => openSource(url),
   };
 }
+
+/** Images and their stores take a tenth of a second to load, which a plain file does not need. */
+const loadReaders = () => Promise.all([import("../../image/index.ts"), import("../../source/index.ts")]);
 
 async function unlessMissing<T>(open: () => Promise<T>): Promise<T | undefined> {
   try {

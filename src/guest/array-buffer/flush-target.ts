@@ -2,8 +2,7 @@
 // whose manifest is replaced when all of its new chunks are stored. Either way a crash leaves the old or the new.
 
 import { MinorfaultError } from "../../base/errors.ts";
-import { buildImage, openImageIn } from "../../image/index.ts";
-import { openStore, type PageSource } from "../../source/index.ts";
+import type { PageSource } from "../../source/index.ts";
 import type { Content } from "./content.ts";
 import { type PieceReader, writeThroughJournal } from "./journal.ts";
 import type { ByteRange } from "./ranges.ts";
@@ -43,6 +42,8 @@ async function writeImage(
   ranges: readonly ByteRange[],
   read: PieceReader,
 ): Promise<void> {
+  const { buildImage, openImageIn } = await import("../../image/index.ts");
+  const { openStore } = await import("../../source/index.ts");
   const store = await openStore(storeUrl);
   try {
     const parent = await openImageIn(store, name);

@@ -23,7 +23,7 @@ export interface Access {
 /** Tries an access: one of FAULT. */
 export function performAccess(space: AddressSpace, faulter: Faulter, access: Access): number {
   const kind = access.kind;
-  const how = kind === "load" ? ACCESS.READ : kind === "execute" ? ACCESS.EXECUTE : ACCESS.WRITE;
+  const how = howOf(access);
   const bit = how === ACCESS.WRITE ? PTE.WRITE : PTE.READ;
   const { address, size } = access;
   const first = reach(space, faulter, access, address, how, bit);
@@ -37,6 +37,15 @@ export function performAccess(space: AddressSpace, faulter: Faulter, access: Acc
   else if (kind === "store") writeByte(space, address, access.value & 0xff);
   else if (kind === "add") access.result = add(space, address, access.value);
   return FAULT.DONE;
+}
+
+/** The fault that an access stood in, once more: the processor is not asked again before it is resolved. */
+export function repeatFault(space: AddressSpace, faulter: Faulter, access: Access): number {
+  return fault(space, faulter, access.faultAddress, howOf(access), false);
+}
+
+function howOf({ kind }: Access): number {
+  return kind === "load" ? ACCESS.READ : kind === "execute" ? ACCESS.EXECUTE : ACCESS.WRITE;
 }
 
 /** Faults until one page allows the access. */

@@ -9,7 +9,7 @@ import { roundDown, roundUp } from "../../base/range.ts";
 import { type AddressSpace, ZAP } from "./address-space.ts";
 import { notifyRemove } from "./events.ts";
 import { ACCESS, FAULT } from "./fault.ts";
-import { FRAME_SHIFT, GUARD_MARKER, PTE } from "./page-table.ts";
+import { FRAME_SHIFT, GUARD_MARKER, isMarker, PTE } from "./page-table.ts";
 import type { Blocking } from "./scheduler.ts";
 import type { SoftwareThread } from "./thread.ts";
 import { faultIn } from "./user-access.ts";
@@ -158,9 +158,16 @@ function* discard(
     end = Math.min(end, vma.end);
   }
   if (advice === MADV.FREE && !vma.anonymous) return -ERRNO.EINVAL;
-  // MADV_FREE leaves the content as long as there is memory enough, and here there always is.
   if (advice !== MADV.FREE) space.zap(vma, start, end, ZAP.DISCARD);
+  else freeLazily(space, start, end);
   return reached;
+}
+
+/** MADV_FREE leaves content as long as there is memory enough, and here there always is; poison goes. */
+function freeLazily(space: AddressSpace, start: number, end: number): void {
+  space.table.update(start / PAGE_SIZE, end / PAGE_SIZE, (entry) =>
+    isMarker(entry, PTE.POISON) ? 0 : entry,
+  );
 }
 
 function canDiscard(vma: Vma, start: number, advice: number): boolean {
@@ -214,7 +221,7 @@ function installGuards(space: AddressSpace, vma: Vma, start: number, end: number
 
 function removeGuards(space: AddressSpace, vma: Vma, start: number, end: number): number {
   if (vma.huge || vma.has(VMA.SPECIAL)) return -ERRNO.EINVAL;
-  space.table.update(start / PAGE_SIZE, end / PAGE_SIZE, (entry) => (entry === GUARD_MARKER ? 0 : entry));
+  space.table.update(start / PAGE_SIZE, end / PAGE_SIZE, (entry) => (isMarker(entry, PTE.GUARD) ? 0 : entry));
   return 0;
 }
 

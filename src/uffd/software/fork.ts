@@ -9,7 +9,7 @@ import { UFFD_EVENT } from "../../abi/userfaultfd.ts";
 import { AddressSpace } from "./address-space.ts";
 import { Context, EventWaiter, FEATURE } from "./context.ts";
 import { deliver } from "./events.ts";
-import { FRAME_SHIFT, type PageTable, PTE } from "./page-table.ts";
+import { FRAME_SHIFT, type PageTable, PTE, WP_MARKER } from "./page-table.ts";
 import { SoftwareProcess } from "./process.ts";
 import type { Blocking } from "./scheduler.ts";
 import type { SoftwareThread } from "./thread.ts";
@@ -112,8 +112,8 @@ function copyPages(from: Vma, to: Vma): void {
 /** What becomes of an entry in the parent and in the child. */
 function share(entry: number, shared: boolean, keepsMarks: boolean): readonly [number, number] {
   if ((entry & PTE.MARKER) !== 0) {
-    const copied = keepsMarks ? entry : entry & ~PTE.WP;
-    return [entry, copied === PTE.MARKER ? 0 : copied];
+    if (entry !== WP_MARKER) return [entry, entry & ~PTE.WP];
+    return [entry, keepsMarks ? entry : 0];
   }
   const left = shared ? entry : entry & ~(PTE.WRITE | PTE.EXCLUSIVE);
   return [left, keepsMarks ? left : left & ~PTE.WP];

@@ -60,6 +60,7 @@ export function* mapMemory(thread: SoftwareThread, request: MapRequest): Blockin
     mayWrite: !shared || backing.mayWrite,
     flags: vmaFlags(type, flags),
   });
+  vma.flags = accountFor(vma, vma.prot);
   space.vmas.insert(vma);
   space.vmas.merge(vma.start, vma.end);
   yield* notifyUnmap(thread, notices);
@@ -75,6 +76,15 @@ function vmaFlags(type: number, flags: number): number {
     ((flags & MAP.NORESERVE) !== 0 ? VMA.NO_RESERVE : 0) |
     ((flags & MAP_LOCKED) !== 0 ? VMA.LOCKED : 0)
   );
+}
+
+/** The flags of a VMA that gets this protection: what becomes writable counts, what never was written counts no more. */
+function accountFor(vma: Vma, prot: number): number {
+  if ((prot & PROT.WRITE) !== 0) {
+    const free = vma.shared || vma.huge || vma.has(VMA.NO_RESERVE);
+    return free ? vma.flags : vma.flags | VMA.ACCOUNT;
+  }
+  return vma.anonymous && vma.anonGroup === 0 ? vma.flags & ~VMA.ACCOUNT : vma.flags;
 }
 
 function chooseAddress(
@@ -177,6 +187,7 @@ export function protectMemory(space: AddressSpace, start: number, byteLength: nu
     if (vma.prot === prot) continue;
     space.split(from, until);
     for (const part of space.vmas.overlapping(from, until)) {
+      part.flags = accountFor(part, prot);
       part.prot = prot;
       space.narrow(part, from, until);
     }

@@ -31,7 +31,11 @@ export const WP_MARKER: number = PTE.MARKER | PTE.WP;
 export const POISON_MARKER: number = PTE.MARKER | PTE.POISON;
 export const GUARD_MARKER: number = PTE.MARKER | PTE.GUARD;
 
-export const LEAF_SHIFT = 9;
+/** Whether an entry is a marker of that kind (POISON or GUARD), marked or not. */
+export function isMarker(entry: number, kind: number): boolean {
+  return (entry & PTE.MARKER) !== 0 && (entry & kind) !== 0;
+}
+
 export const LEAF_ENTRIES = 512;
 
 const NO_LEAF: Int32Array = new Int32Array(0);

@@ -172,6 +172,9 @@ function scanPages(scan: Scan, vma: Vma, start: number, end: number, base: numbe
 function protectPages({ space }: Scan, vma: Vma, start: number, end: number): void {
   if (start < end) space.table.split(start / PAGE_SIZE);
   setMarks(space, vma, start, end);
+  // A scan marks poison and guards too, which nothing else does.
+  const mark = (entry: number): number => ((entry & PTE.MARKER) !== 0 ? entry | PTE.WP : entry);
+  space.table.update(start / PAGE_SIZE, end / PAGE_SIZE, mark);
 }
 
 function categoriesOf(entry: number, huge: boolean): number {
@@ -191,7 +194,8 @@ function scanHuge(scan: Scan, vma: Vma, start: number, end: number, base: number
     const page = Math.floor(address / HUGE_PAGE_SIZE);
     const until = Math.min(end, (page + 1) * HUGE_PAGE_SIZE);
     const entry = hugeTable.get(page);
-    const categories = base | categoriesOf(entry, true) | IS.HUGE;
+    // Unlike a small page, one that was never touched does not count as written.
+    const categories = base | IS.HUGE | (entry === 0 ? 0 : categoriesOf(entry, true));
     if (scan.isInteresting(categories)) {
       const done = scan.output(categories, address, until);
       const whole = address % HUGE_PAGE_SIZE === 0 && done - address === HUGE_PAGE_SIZE;

@@ -103,6 +103,7 @@ function vmFlags(vma: Vma): string[] {
     [vma.has(VMA.SEQUENTIAL), "sr"],
     [vma.has(VMA.RANDOM), "rr"],
     [vma.has(VMA.DONT_FORK), "dc"],
+    [vma.has(VMA.ACCOUNT), "ac"],
     [vma.has(VMA.NO_RESERVE), "nr"],
     [vma.huge, "ht"],
     [vma.has(VMA.WIPE_ON_FORK), "wf"],

@@ -5,7 +5,7 @@ import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../../abi/memory.ts";
 import { UFFDIO_NR, UFFDIO_REGISTER_MODE } from "../../abi/userfaultfd.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { type Context, FEATURE } from "./context.ts";
-import { PTE } from "./page-table.ts";
+import { PTE, WP_MARKER } from "./page-table.ts";
 import { VMA, type Vma } from "./vma.ts";
 
 const { MISSING, WP, MINOR } = UFFDIO_REGISTER_MODE;
@@ -118,12 +118,14 @@ function clearRegistration(space: AddressSpace, vma: Vma, start: number, end: nu
   setRegistration(space, start, end, undefined, 0);
 }
 
-/** Removes uffd-wp from what is present, and the markers that stand for it. Poison and guards stay. */
-export function clearMarks(space: AddressSpace, vma: Vma, start: number, end: number): void {
+/**
+ * Removes uffd-wp from what is present, and the markers that stand for it. Poison and guards stay, with the mark
+ * that PAGEMAP_SCAN may have given them, unless `fromAll`.
+ */
+export function clearMarks(space: AddressSpace, vma: Vma, start: number, end: number, fromAll = false): void {
   const change = (entry: number): number => {
-    if ((entry & PTE.MARKER) === 0) return entry & ~PTE.WP;
-    const rest = entry & ~PTE.WP;
-    return rest === PTE.MARKER ? 0 : rest;
+    if (entry === WP_MARKER) return 0;
+    return (entry & PTE.MARKER) === 0 || fromAll ? entry & ~PTE.WP : entry;
   };
   if (vma.huge) space.hugeTable.update(start / HUGE_PAGE_SIZE, end / HUGE_PAGE_SIZE, change);
   else space.table.update(start / PAGE_SIZE, end / PAGE_SIZE, change);

@@ -58,12 +58,12 @@ export function* remapMemory(
   const result = refused !== 0 ? refused : isPureMove(remap) ? moveAll(remap) : remapOne(remap);
   // A shrunken move tells the length that was moved.
   const moved = remap.oldLength;
+  if (result >= 0) yield* populateGrowth(thread, result, moved, remap.newLength);
   yield* notifyUnmap(thread, remap.early);
   if (remap.remapped !== undefined) {
     yield* notifyRemap(thread, remap.remapped.ctx, from, remap.remapped.to, moved);
   }
   yield* notifyUnmap(thread, remap.late);
-  if (result >= 0) yield* populateGrowth(thread, result, moved, remap.newLength);
   return result;
 }
 
@@ -166,15 +166,15 @@ function moveToWish(remap: Remap): number {
   if ((flags & MREMAP.FIXED) !== 0) {
     remap.early.push(...prepareUnmap(space, to, to + remap.newLength));
     space.unmap(to, to + remap.newLength);
+    // The target may have been the source.
+    if (space.vmas.at(from) === undefined) return -ERRNO.EFAULT;
   } else if (to === 0 || !space.isFree(to, to + remap.newLength)) {
     place = space.findFree(remap.newLength, space.vmas.at(from)!.huge ? HUGE_PAGE_SIZE : PAGE_SIZE);
     if (place === 0) return -ERRNO.ENOMEM;
   }
   const refused = shrink(remap);
   if (refused !== 0) return refused;
-  // The target may have been the source.
-  const vma = space.vmas.at(from);
-  return vma === undefined ? -ERRNO.EFAULT : move(remap, vma, place);
+  return move(remap, space.vmas.at(from)!, place);
 }
 
 function move(remap: Remap, vma: Vma, to: number): number {
@@ -186,7 +186,7 @@ function move(remap: Remap, vma: Vma, to: number): number {
   const ctx = vma.ctx;
   const keeps = ctx?.has(FEATURE.EVENT_REMAP) === true;
   // Marks are cleared where the registration does not move along.
-  if (!keeps && vma.writeProtect) clearMarks(space, vma, from, from + oldLength);
+  if (!keeps && ctx !== undefined) clearMarks(space, vma, from, from + oldLength, true);
   space.vmas.insert(copy);
   space.vmas.merge(to, to + newLength);
   if (keeps) {

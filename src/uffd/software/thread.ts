@@ -7,7 +7,7 @@ import { ERRNO } from "../../abi/errno.ts";
 import { BUS, SEGV, SIGNAL } from "../../abi/memory.ts";
 import type { Ending, Operation, Thread } from "../../abi/system.ts";
 import { assert, MinorfaultError } from "../../base/errors.ts";
-import { type Access, performAccess } from "./access.ts";
+import { type Access, performAccess, repeatFault } from "./access.ts";
 import { FaultWaiter, type Sleeper } from "./context.ts";
 import { FAULT, type Faulter } from "./fault.ts";
 import type { SoftwareProcess } from "./process.ts";
@@ -29,6 +29,8 @@ export class SoftwareThread implements Thread, Sleeper, Faulter, Runnable {
   #call: (Operation & { readonly kind: "call" }) | undefined;
   #body: Blocking<number> | undefined;
   #sleep: Sleep | 0 = 0;
+  /** It was woken in a fault of its own access: the system tries that fault again before the access. */
+  #refault = false;
   /** In the scheduler's queue, or running. */
   #awake = false;
   #dead = false;
@@ -111,9 +113,14 @@ export class SoftwareThread implements Thread, Sleeper, Faulter, Runnable {
 
   #runAccess(access: Access): void {
     this.waiter.list?.remove(this.waiter);
+    const again = this.#refault && !this.signalled;
+    this.#refault = false;
     this.#handleSignals();
-    const result = performAccess(this.process.space, this, access);
+    const { space } = this.process;
+    let result: number = again ? repeatFault(space, this, access) : FAULT.DONE;
+    if (result === FAULT.DONE) result = performAccess(space, this, access);
     if (result === FAULT.WAIT) {
+      this.#refault = true;
       this.#sleep = SLEEP.USER_FAULT;
       this.#awake = false;
     } else if (result === FAULT.DONE) {

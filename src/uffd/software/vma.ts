@@ -25,6 +25,8 @@ export const VMA = {
   RANDOM: 512,
   SEQUENTIAL: 1024,
   MERGEABLE: 2048,
+  /** Its pages count against the memory that is promised: private and writable when it was mapped. */
+  ACCOUNT: 4096,
 } as const;
 
 export interface VmaInit {
@@ -178,6 +180,7 @@ export class VmaList {
   /** Those that have a part in [start, end), in address order. */
   overlapping(start: number, end: number): Vma[] {
     const found: Vma[] = [];
+    if (start >= end) return found;
     for (let index = this.#indexFrom(start); index < this.#vmas.length; index++) {
       const vma = this.#vmas[index]!;
       if (vma.start >= end) break;

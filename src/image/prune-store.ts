@@ -63,6 +63,7 @@ export async function pruneStore(store: ObjectStore, options: PruneOptions = {})
     for (const pack of waiting) if (!condemned.has(pack)) await condemn(store, pack, began);
   }
   const deleted = dryRun ? due : await sweep(store, due, packs, options);
+  if (!dryRun) await store.removeUnfinished?.(PARTIAL_AGE_MS, signal);
   const bytesOf = (some: Iterable<string>) =>
     [...some].reduce((sum, pack) => sum + (packs.get(pack) ?? 0), 0);
   const livePacks = [...packs.keys()].filter((pack) => live.has(pack));

@@ -63,6 +63,10 @@ export class CachedStore implements ObjectStore {
     return this.#inner.delete(key, signal);
   }
 
+  async removeUnfinished(ageMs: number, signal?: AbortSignal): Promise<number> {
+    return (await this.#inner.removeUnfinished?.(ageMs, signal)) ?? 0;
+  }
+
   close(): Promise<void> {
     return this.#inner.close();
   }

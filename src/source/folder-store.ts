@@ -1,10 +1,10 @@
 // A folder as an object store: one file an object, durable and atomic (durable-file.ts), confined to its root
 // (store-folder.ts). No call of it uses libuv's threads.
 
-import { rmSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { MinorfaultError } from "../base/errors.ts";
-import { syncFolder, writeDurably } from "./durable-file.ts";
+import { removeUnfinished, syncFolder, writeDurably } from "./durable-file.ts";
 import { fileCall } from "./file-failure.ts";
 import { FileSource } from "./file-source.ts";
 import type { ListedObject, ObjectStore, PutOptions } from "./object-store.ts";
@@ -55,6 +55,15 @@ export class FolderStore implements ObjectStore {
     if (path === undefined) return;
     fileCall("unlink", path, () => rmSync(path, { force: true }));
     syncFolder(dirname(path));
+  }
+
+  async removeUnfinished(ageMs: number, signal?: AbortSignal): Promise<number> {
+    let removed = 0;
+    for (const folder of this.#folder.folders()) {
+      this.#check(signal);
+      if (existsSync(folder)) removed += removeUnfinished(folder, ageMs, Date.now());
+    }
+    return removed;
   }
 
   async close(): Promise<void> {

@@ -50,6 +50,10 @@ export class HardenedStore implements ObjectStore {
     return this.#again(key, signal, (limited) => this.#inner.delete(key, limited));
   }
 
+  async removeUnfinished(ageMs: number, signal?: AbortSignal): Promise<number> {
+    return (await this.#inner.removeUnfinished?.(ageMs, signal)) ?? 0;
+  }
+
   close(): Promise<void> {
     return this.#inner.close();
   }

@@ -40,6 +40,12 @@ export interface ObjectStore {
 
   delete(key: string, signal?: AbortSignal): Promise<void>;
 
+  /**
+   * Removes what writers that died have left for longer than `ageMs`; nobody can see it, but it takes room. Answers how
+   * many. Absent where there is no such thing.
+   */
+  removeUnfinished?(ageMs: number, signal?: AbortSignal): Promise<number>;
+
   /** Sources that were opened from it are closed before it, or fail with ERR_CLOSED afterwards. */
   close(): Promise<void>;
 }

@@ -133,6 +133,23 @@ export class S3Store implements ObjectStore {
     }
   }
 
+  async removeUnfinished(ageMs: number, signal?: AbortSignal): Promise<number> {
+    this.#check(signal);
+    const { sdk, client } = this.#s3;
+    const place = { ...this.#place(""), name: `${this.url}/` };
+    const command = new sdk.ListMultipartUploadsCommand({ Bucket: this.#bucket, Prefix: this.#prefix });
+    // One page (1000 uploads) is enough: what is beyond is found by the next time.
+    const { Uploads = [] } = await this.#attempt(place, signal, (abortSignal) =>
+      client.send(command, { abortSignal }),
+    );
+    const old = Uploads.filter(({ Initiated }) => Date.now() - (Initiated?.getTime() ?? 0) >= ageMs);
+    for (const { Key, UploadId } of old) {
+      const abort = new sdk.AbortMultipartUploadCommand({ Bucket: this.#bucket, Key, UploadId });
+      await this.#attempt(place, signal, (abortSignal) => client.send(abort, { abortSignal }));
+    }
+    return old.length;
+  }
+
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;

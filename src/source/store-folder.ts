@@ -53,6 +53,15 @@ export class StoreFolder {
     yield* this.#walk(folder, prefix);
   }
 
+  /** The paths of all folders of the store, the root first; links to others are not followed. */
+  *folders(): Generator<string> {
+    const waiting = [this.root];
+    for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
+      yield path;
+      for (const key of children(path, "")) if (key.endsWith("/")) waiting.push(join(path, key.slice(0, -1)));
+    }
+  }
+
   #isFolder(key: string): boolean {
     try {
       return statSync(this.find(key.slice(0, -1))).isDirectory();

@@ -129,6 +129,20 @@ test("a put that was cut off leaves a file that is nobody's object", async () =>
   assert.deepEqual(found, ["images/whole"]);
 });
 
+test("what writers that died have left is removed when it is old, and nothing else", async () => {
+  const root = mkdtempSync(join(folder, "left-"));
+  const store = new FolderStore(root);
+  await store.put("a/b/object", new Uint8Array(1));
+  for (const path of [".put-1", "a/.put-2", "a/b/.put-3", "a/b/.other"]) {
+    writeFileSync(join(root, path), "half");
+    if (path !== "a/.put-2") utimesSync(join(root, path), 1000, 1000);
+  }
+  assert.equal(await store.removeUnfinished(3_600_000), 2);
+  assert.deepEqual(readdirSync(join(root, "a", "b")).sort(), [".other", "object"]);
+  assert.deepEqual(readdirSync(join(root, "a")).sort(), [".put-2", "b"]);
+  assert.equal(await new FolderStore(join(root, "nothing")).removeUnfinished(0), 0);
+});
+
 test("a put leaves no file of its own behind, whether it wins, loses or fails", async () => {
   const root = mkdtempSync(join(folder, "tidy-"));
   const store = new FolderStore(root);

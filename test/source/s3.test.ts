@@ -122,6 +122,34 @@ test("a long stream that breaks leaves no object and no parts", options, async (
   assert.deepEqual(Uploads, []);
 });
 
+test("an upload whose writer died is taken back when it is old", options, async () => {
+  const { CreateMultipartUploadCommand, ListMultipartUploadsCommand, S3Client } = await import(
+    "@aws-sdk/client-s3"
+  );
+  const client = new S3Client({
+    endpoint: swift.endpoint,
+    region: REGION,
+    credentials,
+    forcePathStyle: true,
+  });
+  for (const Key of ["left/object", "elsewhere/object"]) {
+    await client.send(new CreateMultipartUploadCommand({ Bucket: "images", Key }));
+  }
+  const store = await openStore("s3://images/left", { s3 });
+  assert.equal(await store.removeUnfinished?.(3_600_000), 0);
+  assert.equal(await store.removeUnfinished?.(-3_600_000), 1);
+  const { Uploads = [] } = await client.send(new ListMultipartUploadsCommand({ Bucket: "images" }));
+  assert.deepEqual(
+    Uploads.map(({ Key }) => Key),
+    ["elsewhere/object"],
+  );
+  const all = await openStore("s3://images", { s3 });
+  assert.equal(await all.removeUnfinished?.(-3_600_000), 1);
+  await store.close();
+  await all.close();
+  client.destroy();
+});
+
 test(
   "endpoint, region and credentials come from the environment, and an image's URL is enough",
   options,

@@ -5,6 +5,7 @@ import { roundUp } from "../../base/range.ts";
 import { type Image, openImageIn } from "../../image/index.ts";
 import {
   harden,
+  hardenStore,
   type ObjectStore,
   openSource,
   openStore,
@@ -59,7 +60,8 @@ async function openImageUnits(
   unitBytesMin: number,
 ): Promise<UnitReader> {
   const { store: storeUrl, name } = splitImageUrl(url);
-  const store = hardenedStore(await openStore(storeUrl));
+  // Chunks are smaller than blocks and lie anywhere: reading whole blocks would read most of them twice.
+  const store = hardenStore(await openStore(storeUrl), { coalesce: false });
   try {
     const image = await openImageIn(store, name, digest === undefined ? {} : { digest });
     return new ImageUnits(image, store, Math.max(image.chunkBytes, RAW_UNIT_BYTES, unitBytesMin));
@@ -72,18 +74,6 @@ async function openImageUnits(
 /** What goes over a network is asked again, hedged and limited. */
 function hardened(source: PageSource): PageSource {
   return source.readSync === undefined ? harden(source, { coalesce: false }) : source;
-}
-
-function hardenedStore(store: ObjectStore): ObjectStore {
-  return {
-    url: store.url,
-    open: async (key, signal) => hardened(await store.open(key, signal)),
-    get: (key, bytesMax, signal) => store.get(key, bytesMax, signal),
-    put: (key, bytes, options) => store.put(key, bytes, options),
-    list: (prefix, signal) => store.list(prefix, signal),
-    delete: (key, signal) => store.delete(key, signal),
-    close: () => store.close(),
-  };
 }
 
 class RawUnits implements UnitReader {

@@ -42,8 +42,8 @@ export interface FillRequest {
   readonly byteLength: number;
   /** COPY and CONTINUE with their mode WP. */
   readonly protect: boolean;
-  readonly source?: CopySource;
-  readonly sourceAddress?: number;
+  readonly source: CopySource | undefined;
+  readonly sourceAddress: number;
 }
 
 /** Goes on with a fill from `progress.done`. */
@@ -124,7 +124,7 @@ function isVacant(entry: number): boolean {
 }
 
 function copyPage(
-  { source, sourceAddress = 0, protect }: FillRequest,
+  { source, sourceAddress, protect }: FillRequest,
   space: AddressSpace,
   vma: Vma,
   address: number,
@@ -232,7 +232,7 @@ function fillHugePage(
     return 0;
   }
   if (!isVacant(entry) || (vma.shared && object.frameOf(index) >= 0)) return -ERRNO.EEXIST;
-  const { source, sourceAddress = 0 } = request;
+  const { source, sourceAddress } = request;
   if (source === undefined || !source.isResident(sourceAddress + done, HUGE_PAGE_SIZE)) return NEEDS_SOURCE;
   if (object.isBeyond(index)) return -ERRNO.EFAULT;
   const frame = space.pool.allocateHuge();

@@ -8,12 +8,14 @@ import { roundUp } from "../../base/range.ts";
 import { AddressSpace } from "./address-space.ts";
 import { Descriptors } from "./descriptors.ts";
 import { NullFile } from "./device-files.ts";
+import { FastCalls } from "./fast-calls.ts";
 import { forkProcess } from "./fork.ts";
 import { mapWired } from "./mapping.ts";
 import type { Scheduler } from "./scheduler.ts";
 import type { SoftwareSystem } from "./system.ts";
 import { SoftwareThread } from "./thread.ts";
 import { WaitQueue } from "./wait-queue.ts";
+import { unsigned } from "./words.ts";
 
 /** What happens on a signal. */
 export interface Disposition {
@@ -46,6 +48,7 @@ export class SoftwareProcess implements Process {
   readonly #threads: SoftwareThread[] = [];
   readonly #hidden: SoftwareThread[] = [];
   #control: SoftwareThread;
+  readonly #fast = new FastCalls(this);
   readonly #dispositions = new Map<number, Disposition>();
 
   /** A fresh process, or (with the parent's memory and descriptors already copied) a forked one. */
@@ -111,11 +114,17 @@ export class SoftwareProcess implements Process {
   }
 
   ioctl(fd: number, request: number, argument: Word): number {
-    return this.call("ioctl", fd, request, argument);
+    const answer = this.ending ? undefined : this.#fast.ioctl(fd, request, unsigned(argument));
+    if (answer === undefined) return this.call("ioctl", fd, request, argument);
+    this.scheduler.drain();
+    return answer;
   }
 
   read(fd: number, address: Word, byteLength: number): number {
-    return this.call("read", fd, address, byteLength);
+    const answer = this.ending ? undefined : this.#fast.read(fd, unsigned(address), byteLength);
+    if (answer === undefined) return this.call("read", fd, address, byteLength);
+    this.scheduler.drain();
+    return answer;
   }
 
   share(byteLength: number): Scratch & { close(): void } {

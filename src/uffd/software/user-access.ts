@@ -26,7 +26,7 @@ export function readResident(
   let done = 0;
   while (done < byteLength) {
     const here = address + done;
-    const length = Math.min(byteLength - done, PAGE_SIZE - (here % PAGE_SIZE));
+    const length = Math.min(byteLength - done, PAGE_SIZE - (here & (PAGE_SIZE - 1)));
     const offset = space.translate(here, PTE.READ);
     if (offset >= 0) {
       copyBytes(space.pool.bytes, offset, target, at + done, length);
@@ -51,7 +51,7 @@ export function writeResident(
   let done = 0;
   while (done < byteLength) {
     const here = address + done;
-    const length = Math.min(byteLength - done, PAGE_SIZE - (here % PAGE_SIZE));
+    const length = Math.min(byteLength - done, PAGE_SIZE - (here & (PAGE_SIZE - 1)));
     const offset = space.translate(here, PTE.WRITE);
     if (offset >= 0) {
       copyBytes(source, at + done, space.pool.bytes, offset, length);
@@ -67,7 +67,7 @@ export function writeResident(
 
 /** Whether a range can be read without a fault. */
 export function isReadable(space: AddressSpace, address: number, byteLength: number): boolean {
-  for (let here = address; here < address + byteLength; here += PAGE_SIZE - (here % PAGE_SIZE)) {
+  for (let here = address; here < address + byteLength; here += PAGE_SIZE - (here & (PAGE_SIZE - 1))) {
     if (space.translate(here, PTE.READ) < 0 && wiredAt(space, here) === undefined) return false;
   }
   return true;

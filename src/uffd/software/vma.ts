@@ -63,6 +63,7 @@ export class Vma {
   anonGroup = 0;
   /** Bytes that always stand here, outside the page table: scratch memory. */
   readonly wired: Uint8Array | undefined;
+  readonly wiredView: DataView | undefined;
   readonly name: string;
 
   constructor(init: VmaInit) {
@@ -76,6 +77,7 @@ export class Vma {
     this.mayWrite = init.mayWrite ?? true;
     this.flags = init.flags ?? 0;
     this.wired = init.wired;
+    this.wiredView = init.wired === undefined ? undefined : new DataView(init.wired.buffer);
     this.name = init.name ?? "";
   }
 

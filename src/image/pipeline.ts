@@ -42,10 +42,17 @@ class Pipeline {
   #decided: Promise<unknown> = Promise.resolve();
   #settled: Promise<unknown> = Promise.resolve();
   #failure: { readonly error: unknown } | undefined;
+  #fail: (error: unknown) => void = () => {};
+  /** Rejects with the first failure: after one, batches are not given back any more. */
+  readonly #failed: Promise<never>;
 
   constructor(builder: Builder, options: PipelineOptions) {
     this.#builder = builder;
     this.#options = options;
+    this.#failed = new Promise((_, reject) => {
+      this.#fail = reject;
+    });
+    this.#failed.catch(() => {});
   }
 
   /** Returns when there is room for the next step, not when this one is done. */
@@ -59,7 +66,7 @@ class Pipeline {
       });
       return;
     }
-    const batch = await this.#options.cruncher.take();
+    const batch = await Promise.race([this.#options.cruncher.take(), this.#failed]);
     this.#check();
     const chunks = step.runs.flatMap(({ first, until }) =>
       Array.from({ length: until - first }, (_, index) => first + index),
@@ -129,6 +136,7 @@ class Pipeline {
   #noted<T>(promise: Promise<T>): Promise<T> {
     promise.catch((error: unknown) => {
       this.#failure ??= { error };
+      this.#fail(error);
     });
     return promise;
   }

@@ -177,26 +177,45 @@ test("names that climb out of the store are refused", async () => {
   assert.deepEqual(store.changes, []);
 });
 
-test("an aborted build leaves the store as it was", async () => {
-  const random = new Random(5);
-  const bytes = Uint8Array.from({ length: 8 * 1024 * KIB }, () => random.uint32());
-  const store = new MemoryStore();
-  const region = { name: "ram", source: new MemorySource(bytes.subarray(0, 64 * KIB)) };
-  await buildImage(store, "old", { regions: [region] });
-  const before = [...store.objects.keys()].sort();
-  const abort = new AbortController();
-  const building = buildImage(store, "new", {
-    regions: [{ name: "ram", source: new MemorySource(bytes) }],
-    packBytes: 1024 * KIB,
-    signal: abort.signal,
-    onProgress: ({ doneBytes }) => {
-      if (doneBytes > 4 * 1024 * KIB) abort.abort();
-    },
+for (const mib of [8, 48]) {
+  test(`an aborted build of ${mib} MiB ends soon and leaves the store as it was`, async () => {
+    const random = new Random(5);
+    const bytes = new Uint8Array(Uint32Array.from({ length: mib * 256 * KIB }, () => random.uint32()).buffer);
+    const store = new MemoryStore();
+    const region = { name: "ram", source: new MemorySource(bytes.subarray(0, 64 * KIB)) };
+    await buildImage(store, "old", { regions: [region] });
+    const before = [...store.objects.keys()].sort();
+    const abort = new AbortController();
+    const building = buildImage(store, "new", {
+      regions: [{ name: "ram", source: new MemorySource(bytes) }],
+      packBytes: 1024 * KIB,
+      signal: abort.signal,
+      onProgress: ({ doneBytes }) => {
+        if (doneBytes > 4 * 1024 * KIB) abort.abort();
+      },
+    });
+    await assert.rejects(building, { name: "AbortError" });
+    assert.ok(
+      store.changes.some(({ op }) => op === "delete"),
+      "it had written packs and took them back",
+    );
+    assert.deepEqual([...store.objects.keys()].sort(), before);
   });
-  await assert.rejects(building, { name: "AbortError" });
-  assert.ok(
-    store.changes.some(({ op }) => op === "delete"),
-    "it had written packs and took them back",
-  );
-  assert.deepEqual([...store.objects.keys()].sort(), before);
+}
+
+test("a source that fails in the middle of a large build: its error, and the store as it was", async () => {
+  const source = {
+    name: "failing",
+    byteLength: 64 * 1024 * KIB,
+    read: async (offset: number, target: Uint8Array) => {
+      if (offset > 40 * 1024 * KIB) throw new MinorfaultError("ERR_SOURCE_SHORT", "it ended");
+      target.fill(offset / KIB);
+    },
+    close: async () => {},
+  };
+  const store = new MemoryStore();
+  await assert.rejects(buildImage(store, "it", { regions: [{ name: "ram", source }] }), {
+    code: "ERR_SOURCE_SHORT",
+  });
+  assert.deepEqual([...store.objects.keys()], []);
 });

@@ -8,7 +8,15 @@
 
 import type { FetchOrder } from "./fetch/order.ts";
 import type { ErrorNote } from "./notes.ts";
-import type { PagerEnd, PlacementMode, PlacementReport, RepairReport, WriteMode } from "./options.ts";
+import type {
+  PagerEnd,
+  PlacementMode,
+  PlacementReport,
+  RepairReport,
+  ReplayReport,
+  WriteMode,
+} from "./options.ts";
+import type { TraceMemory } from "./trace.ts";
 import type { FlushStep, WriteBits } from "./writes.ts";
 
 /** Index of each 32-bit word. */
@@ -78,6 +86,8 @@ export interface WorkOrder {
   /** A duplicate made for this pager, -1: none. */
   readonly swapFd: number;
   readonly swapBytes: number;
+  /** Where first touches are recorded. */
+  readonly trace: TraceMemory | undefined;
 }
 
 export type PagerMessage =
@@ -86,7 +96,10 @@ export type PagerMessage =
   | { readonly kind: "installed"; readonly id: number }
   | { readonly kind: "flushed"; readonly id: number }
   | { readonly kind: "repaired"; readonly id: number; readonly report: RepairReport }
+  | { readonly kind: "replayed"; readonly report: ReplayNote }
   | { readonly kind: "ended"; readonly end: EndNote };
+
+export type ReplayNote = Omit<ReplayReport, "error"> & { readonly error?: ErrorNote };
 
 export type EndNote =
   | Exclude<PagerEnd, { readonly reason: "failed" }>

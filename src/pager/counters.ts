@@ -25,6 +25,7 @@ export const COUNTER = {
   BULK_TOTAL: 12,
   BYTES_EVICTED: 13,
   BYTES_SWAPPED: 14,
+  BYTES_REPLAYED: 15,
 } as const;
 
 const HISTOGRAM_AT = 16;
@@ -63,6 +64,7 @@ export function readStatistics(counters: Counters): PagerStatistics {
     bytesZeroed: get(COUNTER.BYTES_ZEROED),
     bytesEvicted: get(COUNTER.BYTES_EVICTED),
     bytesSwapped: get(COUNTER.BYTES_SWAPPED),
+    bytesReplayed: get(COUNTER.BYTES_REPLAYED),
     events: get(COUNTER.EVENTS),
     retries: get(COUNTER.RETRIES),
     latencyUs: { p50: us(0.5), p99: us(0.99), max: max / 1000 },

@@ -24,6 +24,7 @@ import { clipToKind, planRun, planSwap } from "./plan.ts";
 import { type FaultPort, WORD } from "./port.ts";
 import { addressOfPage, type Part, pageAt, type RegionMap, untilPage } from "./regions.ts";
 import { Resolver, type ResolverOptions } from "./resolver.ts";
+import type { Tracer } from "./trace.ts";
 import type { FlushStep } from "./writes.ts";
 
 const TWO_32 = 2 ** 32;
@@ -40,6 +41,8 @@ export interface FaultLoopOptions
   readonly budget?: Pick<EvictorOptions, "caller" | "budgetBytes" | "swapFd"> | undefined;
   /** The content of these addresses is gone, or they are: what waits there for bytes has to look again. */
   readonly onChange?: (resolver: Resolver, start: number, until: number) => void;
+  /** Records what is touched. */
+  readonly tracer?: Tracer | undefined;
   /** A pause before a fault after which `pump` returns when it has served it. Default 1 ms. */
   readonly pauseMs?: number;
 }
@@ -168,6 +171,11 @@ export class FaultLoop {
       this.#filler.stageCopy(target, source, this.#bytes);
     }
     this.#book(1);
+    this.#options.tracer?.record(
+      region.imageOffset + page * region.pageSize,
+      (words[WORD.MESSAGE + 2]! & 1) !== 0,
+      this.#options.now(),
+    );
     setBits(region.resident, run.first, run.until);
     return true;
   }
@@ -224,7 +232,16 @@ export class FaultLoop {
     const words = this.#words;
     const address = words[WORD.MESSAGE + 5]! * TWO_32 + (words[WORD.MESSAGE + 4]! >>> 0);
     this.counters[COUNTER.FAULTS]! += 1;
-    this.resolver.resolve(address, words[WORD.MESSAGE + 2]!);
+    const flags = words[WORD.MESSAGE + 2]!;
+    if (this.#options.tracer !== undefined) this.#trace(this.#options.tracer, address, flags);
+    this.resolver.resolve(address, flags);
+  }
+
+  #trace(tracer: Tracer, address: number, flags: number): void {
+    const part = this.regions.find(address);
+    if (part === undefined || flags > 1) return;
+    const { imageOffset, pageSize } = part.region;
+    tracer.record(imageOffset + pageAt(part, address) * pageSize, flags === 1, this.#options.now());
   }
 
   /** A message that is not the usual fault. */

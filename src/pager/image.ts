@@ -18,9 +18,12 @@ export interface PreparedImage {
   close(): Promise<void>;
 }
 
-export async function prepareImage({ image, source, regions }: PagerOptions): Promise<PreparedImage> {
+export async function prepareImage(options: PagerOptions): Promise<PreparedImage> {
+  const { image, source, regions, trace } = options;
   if (source !== undefined) {
-    const remote = await openRemote(source, Math.max(...regions.map(({ pageSize = PAGE_SIZE }) => pageSize)));
+    const pageBytes = Math.max(...regions.map(({ pageSize = PAGE_SIZE }) => pageSize));
+    // What a replay has brought is not touched by anybody: no trace would show it.
+    const remote = await openRemote(source, pageBytes, source.replay ?? !trace);
     const { order, transfer } = remote;
     return {
       place: { fetch: order, byteLength: order.byteLength },

@@ -128,6 +128,53 @@ export class Installer {
     }
   }
 
+  /**
+   * Copies pages [first, until) from `address`, those that are missing and are still the image's: bytes that somebody
+   * brings unasked. Answers the page up to which that is done, less than `until` only when the system puts it off.
+   */
+  place(part: Part, first: number, until: number, address: number): number {
+    const { region } = part;
+    const { filler, evictor } = this.#options;
+    this.isPutOff = false;
+    for (let page = first; ; ) {
+      page = nextClear(region.resident, page, until);
+      if (page >= until) return until;
+      if (this.#isOthers(part, page)) {
+        page++;
+        continue;
+      }
+      let runUntil = nextSet(region.resident, page, until);
+      if (region.hasZeros) runUntil = nextSet(region.zero, page, runUntil);
+      if (region.writes !== undefined) runUntil = nextSet(region.writes.bits.swapped, page, runUntil);
+      const byteLength = (runUntil - page) * region.pageSize;
+      evictor?.makeRoom(byteLength);
+      const errno = filler.copy(
+        addressOfPage(part, page),
+        address + (page - first) * region.pageSize,
+        byteLength,
+      );
+      this.book(part, page, false);
+      page += filler.bytesDone / region.pageSize;
+      if (errno === 0 || filler.bytesDone > 0) continue;
+      if (filler.isPutOff) {
+        this.isPutOff = true;
+        return page;
+      }
+      if (errno === ERRNO.ESRCH) {
+        this.isGuestGone = true;
+        return until;
+      }
+      // There already, or its mapping is gone: faults tell the rest.
+      if (errno === ERRNO.EEXIST) setBits(region.resident, page, page + 1);
+      page++;
+    }
+  }
+
+  /** The page's content is not the image's any more. */
+  #isOthers({ region }: Part, page: number): boolean {
+    return (region.hasZeros && hasBit(region.zero, page)) || (region.writes?.isSwapped(page) ?? false);
+  }
+
   /** Tells the owner that a page could not be filled: `errno` is what `fill` answered. */
   reportFailure(errno: number, part: Part, page: number): void {
     const address = addressOfPage(part, page);

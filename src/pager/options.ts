@@ -6,9 +6,11 @@
 import type { MinorfaultError } from "../base/errors.ts";
 import type { Range } from "../base/range.ts";
 import type { PagerSource } from "./fetch/options.ts";
+import type { Trace } from "./trace.ts";
 import type { FlushStep, WriteBits } from "./writes.ts";
 
 export type { FetchOptions, PagerSource, SourceDescriptor } from "./fetch/options.ts";
+export { mergeTraces, type Touch, type Trace } from "./trace.ts";
 export type { FlushStep, WriteBits } from "./writes.ts";
 
 /** A registered range of the guest's memory, and where its content begins in the image. */
@@ -77,6 +79,8 @@ export interface PagerOptions {
   readonly writes?: WriteMode;
   /** Where written pages go that are evicted (with `track`): a file, used at the image's offsets. Ours is a duplicate. */
   readonly swapDescriptor?: number;
+  /** Records first touches, page by page, for a working set: nothing is installed that was not touched. Default false. */
+  readonly trace?: boolean;
   /** Told of every page that could not be served (ERR_HANDLER_FAILED ...); the pager goes on. Default: a warning. */
   readonly onError?: (error: MinorfaultError) => void;
 }
@@ -103,6 +107,8 @@ export interface PagerStatistics {
   readonly bytesEvicted: number;
   /** Of these, bytes that were written to the swap file first. */
   readonly bytesSwapped: number;
+  /** Installed ahead of the guest, from a working set. */
+  readonly bytesReplayed: number;
   /** Messages other than faults. */
   readonly events: number;
   /** Fills that the kernel put off (EAGAIN). */
@@ -156,6 +162,16 @@ export interface RepairReport {
   readonly lost: number;
 }
 
+export interface ReplayReport {
+  readonly workingSet: string;
+  /** Installed, ahead of the guest. */
+  readonly bytesInstalled: number;
+  /** Since the pager served. */
+  readonly ms: number;
+  /** It ended early; faults are served as ever. */
+  readonly error?: MinorfaultError;
+}
+
 /** Why a pager ended. */
 export type PagerEnd =
   | { readonly reason: "closed" }
@@ -174,6 +190,10 @@ export interface Pager {
   residency(): readonly Residency[];
   /** Asks the source once more for pages that were poisoned, all of them or those at these addresses. */
   repair(range?: Range): Promise<RepairReport>;
+  /** With `trace`: what has been touched so far, in order. */
+  trace(): Trace;
+  /** How the replay of the source's working set ended: undefined when there is none. Never rejects. */
+  readonly replayed: Promise<ReplayReport | undefined>;
   /** With `writes: "track"`: one entry a region, live, in the order given; else none. */
   writes(): readonly WriteBits[];
   /** With `writes: "track"`: marks what a flush has to make durable, or says how that ended. One flush at a time. */

@@ -8,8 +8,10 @@ import { acceptInterrupts, affinity, close, local, mmap, munmap, threadId } from
 import { Bulk } from "./bulk.ts";
 import { openPort } from "./chain-port.ts";
 import { CONTROL, type EndNote, FLUSH_STEPS, type PagerMessage, type WorkOrder } from "./control.ts";
+import { COUNTER } from "./counters.ts";
 import { FaultLoop } from "./fault-loop.ts";
 import { Companion } from "./fetch/companion.ts";
+import type { ReplayEnd } from "./fetch/link.ts";
 import { Follower } from "./follower.ts";
 import { noteOf } from "./notes.ts";
 import type { PlacementReport } from "./options.ts";
@@ -19,6 +21,7 @@ import { Repair } from "./repair.ts";
 import { dismiss, fastest, selfTest } from "./self-test.ts";
 import { Server } from "./server.ts";
 import { type AddressableSource, MemorySource } from "./source.ts";
+import { Tracer } from "./trace.ts";
 import { Writes } from "./writes.ts";
 
 /** How long a pager that is closed goes on with what has arrived already. */
@@ -30,6 +33,7 @@ const { control, counters } = order;
 let flushed = 0;
 /** The last repair that was taken up. */
 let repairedId = 0;
+let servesSinceMs = 0;
 const now = (): number => performance.now();
 const tell = (message: PagerMessage): void => parentPort?.postMessage(message);
 const onError = (error: unknown): void => tell({ kind: "error", error: noteOf(error) });
@@ -49,6 +53,7 @@ function run(): EndNote {
     const { tid, isNested } = order;
     server = new Server({ mode: placement.mode, counters, follower, tid, now, companion, isNested });
     const zeros = zeroPage();
+    servesSinceMs = now();
     addLoop(server, source, zeros, order.fd, guestRegions());
     follower.follow(order.tid);
     tell({ kind: "ready", placement });
@@ -107,6 +112,12 @@ function tellDone(work: Bulk | Repair): void {
   }
 }
 
+function tellReplayed({ workingSet, error }: ReplayEnd, bytesInstalled: number): void {
+  counters[COUNTER.BYTES_REPLAYED] = bytesInstalled;
+  const report = { workingSet, bytesInstalled, ms: now() - servesSinceMs };
+  tell({ kind: "replayed", report: error === undefined ? report : { ...report, error: noteOf(error) } });
+}
+
 function takeUpRepair(server: Server): void {
   const id = Atomics.load(control, CONTROL.REPAIR);
   if (id === repairedId) return;
@@ -159,7 +170,8 @@ function addLoop(
   const source = image instanceof Companion ? image.fetcher : image;
   const fetching =
     image instanceof Companion ? { park: image.fetcher.park, onChange: image.fetcher.change } : {};
-  const parts = { port, regions, source, counters, zeros, protects, budget, ...fetching };
+  const tracer = order.trace && new Tracer(order.trace, servesSinceMs);
+  const parts = { port, regions, source, counters, zeros, protects, budget, tracer, ...fetching };
   server.add(new FaultLoop({ ...parts, now, onError, onFork }));
 }
 
@@ -194,7 +206,8 @@ function windowWithin(unitBytes: number, imageOffset: number): number {
 function mapImage(): AddressableSource | Companion {
   const { image } = order;
   if ("fetch" in image) {
-    return new Companion({ order: image.fetch, installsWhole: order.windowPages > 1, now, onError });
+    const installsWhole = order.windowPages > 1;
+    return new Companion({ order: image.fetch, installsWhole, now, onError, onReplayed: tellReplayed });
   }
   if ("address" in image) return new MemorySource(image.address, image.byteLength);
   return new MemorySource(mapUntilExit(image.byteLength, MAP.SHARED, image.descriptor), image.byteLength);

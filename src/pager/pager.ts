@@ -28,10 +28,12 @@ import type {
   PagerStatistics,
   PlacementReport,
   RepairReport,
+  ReplayReport,
   Residency,
   WriteBits,
 } from "./options.ts";
 import { TOUCHER_WORDS } from "./self-test.ts";
+import { makeTrace, readTrace, type Trace, type TraceMemory } from "./trace.ts";
 import { WorkerLink } from "./worker-link.ts";
 
 const FAULT_AROUND_PAGES = 16;
@@ -68,6 +70,8 @@ class WorkerPager implements Pager {
   readonly #regions: readonly RegionOrder[];
   readonly #installs = new Map<number, () => void>();
   readonly #flushes = new Map<number, () => void>();
+  readonly replayed: Promise<ReplayReport | undefined>;
+  readonly #trace: TraceMemory | undefined;
   readonly #repairs = new Map<number, (report: RepairReport | undefined) => void>();
   #placement: PlacementReport | undefined;
   #installId = 0;
@@ -85,10 +89,17 @@ class WorkerPager implements Pager {
     this.#regions = options.regions.map((region) => regionOrder(region, options.zeroPages, tracks));
     const watch = this.#watch(options.descriptor);
     const known = asked === "auto" ? tested : { asked, mode: asked, why: "asked for" };
+    this.#trace = options.trace ? makeTrace() : undefined;
+    let replayed: (report: ReplayReport | undefined) => void = () => undefined;
+    this.replayed = new Promise((resolve) => {
+      replayed = resolve;
+    });
+    if (!("fetch" in image.place) || image.place.fetch.replaying === undefined) replayed(undefined);
     const order: WorkOrder = {
       fd: duplicate(local, options.descriptor),
       regions: this.#regions,
-      windowPages: plan?.faultAroundPages ?? FAULT_AROUND_PAGES,
+      windowPages: options.trace ? 1 : (plan?.faultAroundPages ?? FAULT_AROUND_PAGES),
+      trace: this.#trace,
       image: image.place,
       control: new Int32Array(new SharedArrayBuffer(CONTROL_WORDS * 4)),
       counters: this.#counters,
@@ -105,6 +116,7 @@ class WorkerPager implements Pager {
       onError: onError ?? ((error: MinorfaultError) => process.emitWarning(error)),
       onInstalled: (id: number) => this.#installs.get(id)?.(),
       onFlushed: (id: number) => this.#flushes.get(id)?.(),
+      onReplayed: (report: ReplayReport) => replayed(report),
       onRepaired: (id: number, report: RepairReport) => this.#repairs.get(id)?.(report),
     };
     this.#link = new WorkerLink(order, listener, image.transfer);
@@ -118,6 +130,7 @@ class WorkerPager implements Pager {
       for (const settle of this.#installs.values()) settle();
       for (const settle of this.#flushes.values()) settle();
       for (const settle of this.#repairs.values()) settle(undefined);
+      replayed(undefined);
       await image.close();
       return end.reason === "closed" && this.#isGuestGone ? { reason: "guest-gone" } : end;
     });
@@ -225,6 +238,10 @@ class WorkerPager implements Pager {
     this.keepAlive(true);
     if (!this.#isEnded) this.#link.request(CONTROL.STOP, 1);
     await this.ended;
+  }
+
+  trace(): Trace {
+    return this.#trace === undefined ? { touches: [], dropped: 0 } : readTrace(this.#trace);
   }
 
   async repair(range?: Range): Promise<RepairReport> {

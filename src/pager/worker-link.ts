@@ -3,9 +3,9 @@
 import { type MessagePort, Worker } from "node:worker_threads";
 import { MinorfaultError } from "../base/errors.ts";
 import { interrupt } from "../linux/index.ts";
-import { CONTROL, type EndNote, type PagerMessage, type WorkOrder } from "./control.ts";
+import { CONTROL, type EndNote, type PagerMessage, type ReplayNote, type WorkOrder } from "./control.ts";
 import { type ErrorNote, errorOf } from "./notes.ts";
-import type { PagerEnd, PlacementReport, RepairReport } from "./options.ts";
+import type { PagerEnd, PlacementReport, RepairReport, ReplayReport } from "./options.ts";
 
 /** How often an interrupt is repeated until the pager's thread has seen it. */
 const INTERRUPT_MS = 1;
@@ -19,6 +19,7 @@ export interface LinkListener {
   onInstalled(id: number): void;
   onFlushed(id: number): void;
   onRepaired(id: number, report: RepairReport): void;
+  onReplayed(report: ReplayReport): void;
 }
 
 export class WorkerLink {
@@ -52,6 +53,7 @@ export class WorkerLink {
       else if (message.kind === "installed") listener.onInstalled(message.id);
       else if (message.kind === "flushed") listener.onFlushed(message.id);
       else if (message.kind === "repaired") listener.onRepaired(message.id, message.report);
+      else if (message.kind === "replayed") listener.onReplayed(reportOf(message.report));
       else end = message.end;
     });
     worker.on("error", (error) => {
@@ -126,6 +128,10 @@ export class WorkerLink {
       Atomics.wait(this.#control, CONTROL.SEEN, Atomics.load(this.#control, CONTROL.SEEN), INTERRUPT_MS);
     }
   }
+}
+
+function reportOf({ error, ...report }: ReplayNote): ReplayReport {
+  return error === undefined ? report : { ...report, error: errorOf(error) };
 }
 
 function bugNote(message: string): ErrorNote {

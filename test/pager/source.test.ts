@@ -7,8 +7,8 @@ import { join } from "node:path";
 import { describe, type TestContext, test } from "node:test";
 import { MADV, PAGE_SIZE, SIGNAL } from "../../src/abi/memory.ts";
 import { MinorfaultError } from "../../src/base/errors.ts";
-import { buildImage } from "../../src/image/index.ts";
-import type { Pager, PagerOptions, PagerStatistics } from "../../src/pager/index.ts";
+import { addWorkingSet, buildImage } from "../../src/image/index.ts";
+import { mergeTraces, type Pager, type PagerOptions, type PagerStatistics } from "../../src/pager/index.ts";
 import { MemorySource, openStore } from "../../src/source/index.ts";
 import { skipUnlessUserfaultfd as skip } from "../linux/host.ts";
 import type { Behaviour } from "./fixtures/source.ts";
@@ -63,7 +63,8 @@ describe("a pager with a source", { skip, timeout: 60_000 }, () => {
       const pager = await guest.pager({ source: { url: path }, placement });
       guest.checkAll();
       const { faults, outcomes, bytesInstalled } = await settled(pager);
-      assert.deepEqual([faults, outcomes.copied, bytesInstalled], [4, 4, guest.byteLength]);
+      assert.equal(bytesInstalled, guest.byteLength);
+      assert.ok(faults >= 1 && faults <= 4 && outcomes.copied + outcomes.woken === faults);
     });
   }
 
@@ -85,9 +86,9 @@ describe("a pager with a source", { skip, timeout: 60_000 }, () => {
     const guest = guestFor(t, { pages: 256 });
     const pager = await guest.pager({ source: { url: `${store.url}/one` } });
     guest.checkAll((page) => (isHole(page) ? 0 : imageByte(page)));
-    const { faults, outcomes, bytesZeroed } = await settled(pager);
-    assert.deepEqual([faults, outcomes.copied, outcomes.zeroed], [16, 8, 8]);
-    assert.equal(bytesZeroed, 128 * PAGE_SIZE);
+    const { outcomes, bytesZeroed, bytesInstalled } = await settled(pager);
+    assert.ok(outcomes.zeroed > 0 && outcomes.copied > 0);
+    assert.deepEqual([bytesZeroed, bytesInstalled], [128 * PAGE_SIZE, guest.byteLength]);
   });
 
   test("a source that can't be opened is the start's error, with the source's own code", async (t) => {
@@ -98,17 +99,21 @@ describe("a pager with a source", { skip, timeout: 60_000 }, () => {
     await assert.rejects(behaving(guest, { byteLength: PAGE_SIZE }), { code: "ERR_OUT_OF_RANGE" });
   });
 
-  test("many threads at one unit cause one read; the next unit is read meanwhile", async (t) => {
+  test("many threads at one unit cause one read; another unit is read meanwhile", async (t) => {
     const guest = guestFor(t);
     const reads = new Int32Array(new SharedArrayBuffer(4));
     await behaving(guest, { delayMs: 30, reads });
     const threads = Array.from({ length: 6 }, () => guest.process.spawnThread());
     const started = performance.now();
     for (const [index, thread] of threads.entries()) {
-      thread.start({ kind: "load", address: guest.address(index < 4 ? index : UNIT_PAGES + index), size: 1 });
+      thread.start({
+        kind: "load",
+        address: guest.address(index < 4 ? index : 3 * UNIT_PAGES + index),
+        size: 1,
+      });
     }
     for (const [index, thread] of threads.entries()) {
-      assert.equal(guest.finish(thread), imageByte(index < 4 ? index : UNIT_PAGES + index));
+      assert.equal(guest.finish(thread), imageByte(index < 4 ? index : 3 * UNIT_PAGES + index));
     }
     assert.equal(reads[0], 2);
     assert.ok(performance.now() - started < 58, "both were read at the same time");
@@ -266,5 +271,61 @@ describe("a pager with a source", { skip, timeout: 60_000 }, () => {
     const started = performance.now();
     await pager.close();
     assert.ok(performance.now() - started < 1000);
+  });
+
+  test("a recorded working set is replayed ahead of the guest, and what it has discarded is left alone", async (t) => {
+    const store = await openStore(await folderFor(t));
+    const isHole = (page: number): boolean => page >= 512 && page < 640;
+    const bytes = content(1024, (page) => (isHole(page) ? 0 : imageByte(page)));
+    await buildImage(store, "one", { regions: [{ name: "ram", source: new MemorySource(bytes) }] });
+    const url = `${store.url}/one`;
+    const pages = [700, 3, 4, 5, 6, 600, 900, 100, 101, 17];
+
+    const recorded = guestFor(t, { pages: 1024 });
+    const recorder = await recorded.pager({ source: { url }, trace: true });
+    for (const page of pages) recorded.load(page);
+    recorded.thread.start({ kind: "store", address: recorded.address(200), value: 9 });
+    recorded.finish();
+    await settled(recorder);
+    const trace = recorder.trace();
+    assert.deepEqual(
+      trace.touches.map(({ offset }) => offset / PAGE_SIZE),
+      [...pages, 200],
+    );
+    assert.deepEqual(
+      trace.touches.map(({ access }) => access),
+      [...pages.map(() => "read"), "write"],
+    );
+    assert.ok(trace.touches.every(({ ms }, index, all) => ms > 0 && ms >= (all[index - 1]?.ms ?? 0)));
+    assert.equal(trace.dropped, 0);
+    assert.equal(await recorder.replayed, undefined);
+    assert.equal(recorder.statistics().bytesInstalled, 11 * PAGE_SIZE, "page by page");
+    await addWorkingSet(store, "one", "boot", mergeTraces([trace]));
+
+    const guest = guestFor(t, { pages: 1024 });
+    const pager = await guest.pager({ source: { url } });
+    const report = await pager.replayed;
+    assert.equal(report?.error, undefined);
+    assert.deepEqual([report?.workingSet, report?.bytesInstalled], ["boot", 11 * PAGE_SIZE]);
+    for (const page of [...pages, 200]) assert.equal(guest.load(page), isHole(page) ? 0 : imageByte(page));
+    assert.equal(pager.statistics().faults, 0);
+    guest.checkAll((page) => (isHole(page) ? 0 : imageByte(page)));
+
+    const without = guestFor(t, { pages: 1024 });
+    const plain = await without.pager({ source: { url, replay: false } });
+    assert.equal(await plain.replayed, undefined);
+    assert.equal(plain.statistics().bytesInstalled, 0);
+    const other = guestFor(t, { pages: 1024 });
+    await assert.rejects(other.pager({ source: { url, replay: "tea" } }), { code: "ERR_SOURCE_MISSING" });
+  });
+
+  test("a walk in order is fetched ahead: few faults, all bytes right", async (t) => {
+    const guest = guestFor(t, { pages: 2048 });
+    const pager = await behaving(guest, {});
+    guest.checkAll();
+    const { faults, bytesInstalled } = await settled(pager);
+    assert.equal(bytesInstalled, guest.byteLength);
+    t.diagnostic(`${faults} faults for 128 units`);
+    assert.ok(faults < 32, `${faults} faults for 128 units`);
   });
 });

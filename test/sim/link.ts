@@ -46,6 +46,7 @@ export class SimulatedLink implements FetchLink {
   }
 
   send(request: FetchRequest): void {
+    if (request.kind === "free") return;
     if (request.kind === "cancel") {
       const found = this.#pending.find(({ ticket }) => ticket === request.ticket);
       if (found !== undefined) found.isCancelled = true;
@@ -72,7 +73,8 @@ export class SimulatedLink implements FetchLink {
   progress(): void {
     // A reply that comes once more.
     const [old] = this.#echoes;
-    if (old !== undefined && this.#random.below(50) === 0) this.#ends.push({ ticket: old, result: "bytes" });
+    if (old !== undefined && this.#random.below(50) === 0)
+      this.#ends.push({ kind: "end", ticket: old, result: "bytes" });
     if (this.#pending.length === 0) return;
     const index = this.#random.below(this.#pending.length);
     const fetch = this.#pending[index]!;
@@ -90,14 +92,15 @@ export class SimulatedLink implements FetchLink {
       this.#random.below(100) < this.weather.failing || (isCancelled && this.#random.below(2) === 0);
     if (fails) {
       return {
+        kind: "end",
         ticket,
         result: "failed",
         error: new MinorfaultError("ERR_WRONG_BYTES", `unit ${unit} is a lie`),
       };
     }
-    if (this.#image.isHole(unit)) return { ticket, result: "zero" };
+    if (this.#image.isHole(unit)) return { kind: "end", ticket, result: "zero" };
     this.#image.fill(unit, slot);
-    return { ticket, result: "bytes" };
+    return { kind: "end", ticket, result: "bytes" };
   }
 
   #slot(slot: number): Uint8Array {

@@ -24,6 +24,8 @@ export class FetchAgent {
   readonly #options: AgentOptions;
   readonly #running = new Map<number, AbortController>();
   readonly #spans = new Set<number>();
+  /** Told of slots of the replay that can be filled again. */
+  onFree: ((slot: number) => void) | undefined;
   /** The last read was made at once. */
   isLocal = false;
 
@@ -37,7 +39,8 @@ export class FetchAgent {
   }
 
   handle(request: WireRequest): void {
-    if (request.kind === "cancel") this.#running.get(request.ticket)?.abort(cancelled());
+    if (request.kind === "free") this.onFree?.(request.slot);
+    else if (request.kind === "cancel") this.#running.get(request.ticket)?.abort(cancelled());
     else this.#fetch(request.ticket, request.unit, request.slot);
   }
 
@@ -75,12 +78,12 @@ export class FetchAgent {
       const result = reader.readSync(unit, target);
       if (result !== undefined) {
         this.isLocal = true;
-        tell({ ticket, result });
+        tell({ kind: "end", ticket, result });
         this.#learnAround(unit);
         return;
       }
     } catch (error) {
-      tell({ ticket, result: "failed", error: noteOf(error) });
+      tell({ kind: "end", ticket, result: "failed", error: noteOf(error) });
       return;
     }
     this.isLocal = false;
@@ -93,9 +96,9 @@ export class FetchAgent {
     this.#running.set(ticket, controller);
     let end: WireEnd;
     try {
-      end = { ticket, result: await reader.read(unit, target, controller.signal) };
+      end = { kind: "end", ticket, result: await reader.read(unit, target, controller.signal) };
     } catch (error) {
-      end = { ticket, result: "failed", error: noteOf(error) };
+      end = { kind: "end", ticket, result: "failed", error: noteOf(error) };
     }
     this.#running.delete(ticket);
     tell(end);

@@ -7,8 +7,8 @@ import { close, local } from "../../linux/index.ts";
 import type { FaultLoop } from "../fault-loop.ts";
 import { errorOf } from "../notes.ts";
 import { Fetcher } from "./fetcher.ts";
-import type { FetchEnd, FetchLink, FetchRequest } from "./link.ts";
-import { type FetchOrder, WIRE, type WireEnd } from "./order.ts";
+import type { FetchLink, FetchNews, FetchRequest, ReplayEnd } from "./link.ts";
+import { type FetchOrder, WIRE, type WireNews } from "./order.ts";
 
 /** Taken out of the pipe at once. */
 const BELL_BYTES = 4096;
@@ -18,6 +18,7 @@ export interface CompanionOptions {
   readonly installsWhole: boolean;
   readonly now: () => number;
   readonly onError: (error: MinorfaultError) => void;
+  readonly onReplayed: (end: ReplayEnd, bytesInstalled: number) => void;
 }
 
 export class Companion {
@@ -83,7 +84,7 @@ class PortLink implements FetchLink {
     Atomics.notify(words, WIRE.RUNG);
   }
 
-  receive(): FetchEnd | undefined {
+  receive(): FetchNews | undefined {
     const { port, words } = this.#order;
     if (!this.hasNews) return undefined;
     const got = receiveMessageOnPort(port);
@@ -93,14 +94,17 @@ class PortLink implements FetchLink {
       if (ticket === undefined) return undefined;
       this.#open.delete(ticket);
       return {
+        kind: "end",
         ticket,
         result: "failed",
         error: new MinorfaultError("ERR_BUG", "The thread that fetches has failed"),
       };
     }
     this.#seen = (this.#seen + 1) | 0;
-    const { error, ...end } = got.message as WireEnd;
-    this.#open.delete(end.ticket);
-    return error === undefined ? end : { ...end, error: errorOf(error) };
+    const message = got.message as WireNews;
+    if (message.kind === "end") this.#open.delete(message.ticket);
+    if (message.kind === "piece") return message;
+    const { error, ...news } = message;
+    return error === undefined ? news : { ...news, error: errorOf(error) };
   }
 }

@@ -7,14 +7,19 @@
 
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { wordsFor } from "../../base/bitmap.ts";
+import { MinorfaultError } from "../../base/errors.ts";
 import { local, mapMemory } from "../../linux/index.ts";
 import { noteOf } from "../notes.ts";
 import { FetchAgent } from "./agent.ts";
-import { openUnits } from "./opened-source.ts";
-import { type FetchWorkOrder, type OpenedMessage, WIRE, type WireEnd, type WireRequest } from "./order.ts";
+import { REPLAY_BYTES, REPLAY_SLOTS } from "./link.ts";
+import { openUnits, type UnitReader } from "./opened-source.ts";
+import { type FetchWorkOrder, type OpenedMessage, WIRE, type WireNews, type WireRequest } from "./order.ts";
+import { Replayer } from "./replayer.ts";
 
 /** LIMIT: units whose index is looked through at the start, for holes; of more, as they are fetched. */
 const LEARNT_UNITS_MAX = 65_536;
+/** How often who waits for the serving thread looks whether all is over. */
+const LOOK_MS = 100;
 
 const order = workerData as FetchWorkOrder;
 const { words, port, bellFd } = order;
@@ -29,55 +34,93 @@ try {
 
 async function run(): Promise<void> {
   const reader = await openUnits(order.source, order.unitBytesMin);
-  const { name, byteLength, unitBytes } = reader;
-  const staging = mapMemory(order.slots * unitBytes);
+  const { name, byteLength, unitBytes, image } = reader;
+  const unitsBytes = order.slots * unitBytes;
+  const staging = mapMemory(unitsBytes + REPLAY_SLOTS * REPLAY_BYTES);
   const units = Math.ceil(byteLength / unitBytes);
   const holes = new Uint32Array(new SharedArrayBuffer(wordsFor(units) * 4));
   const agent = new FetchAgent({ reader, staging: staging.bytes, holes, tell });
   agent.learnFirst(Math.min(units, LEARNT_UNITS_MAX));
-  const workingSets = reader.image?.workingSets() ?? [];
+  const replaying = workingSetOf(reader);
+  const workingSets = image?.workingSets() ?? [];
+  const { address, byteLength: stagingBytes } = staging;
   const opened = {
     name,
     byteLength,
     unitBytes,
-    staging: staging.address,
-    stagingBytes: staging.byteLength,
+    staging: address,
+    stagingBytes,
     holes,
     workingSets,
+    replaying,
   };
   parentPort?.postMessage({ kind: "opened", opened } satisfies OpenedMessage);
 
+  let replayer: Replayer | undefined;
+  let isStopped = false;
   const stop = async (): Promise<void> => {
+    if (isStopped) return;
+    isStopped = true;
     agent.abort();
+    replayer?.stop();
     port.close();
     await reader.close();
   };
   port.on("message", (request: WireRequest) => {
     agent.handle(request);
-    if (isLocal()) sleep(agent);
-    if (Atomics.load(words, WIRE.STOP) !== 0) void stop();
+    if (isOver()) void stop();
+    else if (agent.running === 0 && agent.isLocal && replayer === undefined) sleep(agent);
+    if (isOver()) void stop();
   });
   port.on("close", () => void stop());
+  if (image === undefined || replaying === undefined) return;
 
-  function isLocal(): boolean {
-    return agent.running === 0 && agent.isLocal;
-  }
+  replayer = new Replayer({
+    image,
+    workingSet: replaying,
+    staging: staging.bytes.subarray(unitsBytes),
+    tell,
+    serve: (waits) => serve(agent, () => !waits || replayer?.hasFree === true),
+  });
+  agent.onFree = (slot) => replayer?.release(slot);
+  await replayer.run();
+  replayer = undefined;
+  if (isOver()) await stop();
+}
+
+/** The working set to replay. */
+function workingSetOf({ image, name }: UnitReader): string | undefined {
+  const { replay } = order;
+  const sets = image?.workingSets() ?? [];
+  if (typeof replay === "boolean") return replay ? sets[0] : undefined;
+  if (sets.includes(replay)) return replay;
+  throw new MinorfaultError("ERR_SOURCE_MISSING", `${name} has no working set ${replay}`);
+}
+
+function isOver(): boolean {
+  return Atomics.load(words, WIRE.STOP) !== 0;
 }
 
 /** Serves from outside the event loop until a read has to wait, or the end. */
 function sleep(agent: FetchAgent): void {
+  serve(agent, () => agent.running > 0);
+}
+
+/** Serves what is asked for until something is so, asleep in between; false: all is over. */
+function serve(agent: FetchAgent, isEnough: () => boolean): boolean {
   for (;;) {
     const rung = Atomics.load(words, WIRE.RUNG);
     for (let got = receiveMessageOnPort(port); got !== undefined; got = receiveMessageOnPort(port)) {
       agent.handle(got.message as WireRequest);
     }
-    if (agent.running > 0 || Atomics.load(words, WIRE.STOP) !== 0) return;
-    Atomics.wait(words, WIRE.RUNG, rung);
+    if (isOver()) return false;
+    if (isEnough()) return true;
+    Atomics.wait(words, WIRE.RUNG, rung, LOOK_MS);
   }
 }
 
-function tell(end: WireEnd): void {
-  port.postMessage(end);
+function tell(news: WireNews): void {
+  port.postMessage(news);
   Atomics.add(words, WIRE.DONE, 1);
   if (Atomics.load(words, WIRE.SLEEPING) === 1) local.call("write", bellFd, bell.address, 1);
 }

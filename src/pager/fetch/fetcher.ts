@@ -12,12 +12,16 @@
 import { hasBit } from "../../base/bitmap.ts";
 import { hex, MinorfaultError } from "../../base/errors.ts";
 import type { FaultLoop } from "../fault-loop.ts";
-import { type Part, untilPage } from "../regions.ts";
+import { type Part, type Region, untilPage } from "../regions.ts";
 import type { Fault, Parked, Resolver } from "../resolver.ts";
 import { type AddressableSource, AWAY } from "../source.ts";
-import type { FetchEnd, FetchLink } from "./link.ts";
+import type { FetchEnd, FetchLink, FetchNews, ReplayEnd } from "./link.ts";
 import { type Action, FetchMachine, type MachineOptions, RANK, type Rank } from "./machine.ts";
+import { Pattern } from "./pattern.ts";
+import { ReplayInstaller } from "./replay.ts";
 
+/** Units that are brought along with a run of faults, at most: 2 MiB in units of 64 KiB. */
+const WIDTH_MAX = 32;
 /** Units that a bulk has fetched ahead of what it installs. */
 const BULK_UNITS = 16;
 /** LIMIT: failures that are kept until somebody asks. */
@@ -36,6 +40,8 @@ export interface FetcherOptions extends MachineOptions {
   /** Milliseconds. */
   readonly now: () => number;
   readonly onError: (error: MinorfaultError) => void;
+  /** The replay of a working set has ended; so many bytes were installed. */
+  readonly onReplayed?: (end: ReplayEnd, bytesInstalled: number) => void;
 }
 
 interface Waiting {
@@ -64,12 +70,18 @@ export class Fetcher implements AddressableSource {
   /** Units that failed although nobody waited for them, until somebody asks. */
   readonly #failed = new Map<number, MinorfaultError>();
   #lastEnd: FetchEnd | undefined;
+  readonly #replay: ReplayInstaller;
+  #replayEnd: ReplayEnd | undefined;
+  readonly #patterns = new WeakMap<Region, Pattern>();
 
   constructor(options: FetcherOptions) {
     this.#options = options;
     this.byteLength = options.byteLength;
     this.unitBytes = options.unitBytes;
     this.machine = new FetchMachine(options);
+    const { staging, slots, unitBytes, link } = options;
+    const free = (slot: number): void => link.send({ kind: "free", slot });
+    this.#replay = new ReplayInstaller(staging + slots * unitBytes, free);
   }
 
   /** A loop whose regions are served from here. */
@@ -112,8 +124,26 @@ export class Fetcher implements AddressableSource {
     this.#waiting.set(waiter, { resolver, fault });
     this.machine.need(waiter, unit, fault.startedMs, this.#options.now());
     this.#perform();
+    if (this.#options.installsWhole) this.#goAhead(part, unit);
     return "parked";
   };
+
+  /** Fetches what this fault lets us expect. */
+  #goAhead(part: Part, unit: number): void {
+    const { region } = part;
+    let pattern = this.#patterns.get(region);
+    if (pattern === undefined) {
+      pattern = new Pattern({ widthMax: WIDTH_MAX });
+      this.#patterns.set(region, pattern);
+    }
+    const { stride, count } = pattern.fault(unit);
+    for (let index = 1; index <= count; index++) {
+      const next = unit + stride * index;
+      const page = (next * this.unitBytes - region.imageOffset) / region.pageSize;
+      if (page < part.firstPage || page >= untilPage(part)) return;
+      if (!hasBit(region.resident, Math.floor(page)) && !this.want(next, RANK.AHEAD)) return;
+    }
+  }
 
   /** The guest's memory has changed there: who waits looks again. */
   readonly change = (resolver: Resolver, start: number, until: number): void => {
@@ -163,10 +193,11 @@ export class Fetcher implements AddressableSource {
   collect(): void {
     const { link, now } = this.#options;
     if (this.#putOff.length > 0) this.#installAgain();
-    for (let end = link.receive(); end !== undefined; end = link.receive()) {
-      this.#lastEnd = end;
-      this.machine.ended(end.ticket, end.result, now());
-      this.#perform();
+    if (this.#replay.isPutOff) this.#replay.install();
+    for (let news = link.receive(); news !== undefined; news = link.receive()) this.#hear(news);
+    if (this.#replayEnd !== undefined && !this.#replay.isPutOff) {
+      this.#options.onReplayed?.(this.#replayEnd, this.#replay.bytesInstalled);
+      this.#replayEnd = undefined;
     }
     if (this.machine.nextTickMs(now()) <= now()) {
       this.machine.tick(now());
@@ -176,13 +207,25 @@ export class Fetcher implements AddressableSource {
 
   /** Whether something that has been fetched could not be installed yet. */
   get isPutOff(): boolean {
-    return this.#putOff.length > 0;
+    return this.#putOff.length > 0 || this.#replay.isPutOff;
   }
 
   /** Milliseconds until `collect` has something to do by itself; Infinity when it has not. */
   get dueMs(): number {
     const now = this.#options.now();
     return Math.max(0, this.machine.nextTickMs(now) - now);
+  }
+
+  #hear(news: FetchNews): void {
+    if (news.kind === "piece") {
+      this.#replay.take(news, [...this.#loops]);
+    } else if (news.kind === "replayed") {
+      this.#replayEnd = news;
+    } else {
+      this.#lastEnd = news;
+      this.machine.ended(news.ticket, news.result, this.#options.now());
+      this.#perform();
+    }
   }
 
   #perform(): void {
@@ -222,6 +265,7 @@ export class Fetcher implements AddressableSource {
   }
 
   #serve(unit: number, waiters: readonly Waiting[]): void {
+    this.#failed.delete(unit);
     for (const { resolver, fault } of waiters) resolver.resume(fault);
     if (!this.#options.installsWhole && waiters.length > 0) return;
     for (const piece of this.#pieces(unit)) {

@@ -11,18 +11,41 @@ export type FetchRequest =
       readonly slot: number;
       readonly rank: Rank;
     }
-  | { readonly kind: "cancel"; readonly ticket: number };
+  | { readonly kind: "cancel"; readonly ticket: number }
+  /** The piece of a replay in this slot has been installed. */
+  | { readonly kind: "free"; readonly slot: number };
 
 /** The end of one fetch. From now on its slot is not written to. */
 export interface FetchEnd {
+  readonly kind: "end";
   readonly ticket: number;
   readonly result: FetchResult;
   /** Of a fetch that failed. */
   readonly error?: MinorfaultError;
 }
 
+/** Some runs of a working set, their bytes one after the other in a slot of the replay. */
+export interface ReplayPiece {
+  readonly kind: "piece";
+  readonly slot: number;
+  /** Three numbers a run: offset in the image, bytes, and 1 where they are all zeros (which are not in the slot). */
+  readonly runs: readonly number[];
+}
+
+export interface ReplayEnd {
+  readonly kind: "replayed";
+  readonly workingSet: string;
+  readonly error?: MinorfaultError;
+}
+
+export type FetchNews = FetchEnd | ReplayPiece | ReplayEnd;
+
 /** The serving side's end of the line. Never waits. */
 export interface FetchLink {
   send(request: FetchRequest): void;
-  receive(): FetchEnd | undefined;
+  receive(): FetchNews | undefined;
 }
+
+/** Slots of the replay: behind those of the units. */
+export const REPLAY_SLOTS = 4;
+export const REPLAY_BYTES: number = 256 * 1024;

@@ -23,6 +23,8 @@ export interface FetchOptions {
   readonly atDeadline?: "poison" | "report";
   /** Fetches at once. Default 16. */
   readonly fetchesMax?: number;
+  /** The working set to replay ahead of the guest: its name, true (default) for the image's first, false for none. */
+  readonly replay?: boolean | string;
   /** Bytes a second that are fetched without a fault that waits for them. Default: no limit. */
   readonly backgroundBytesPerSecond?: number;
 }

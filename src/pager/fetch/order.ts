@@ -8,8 +8,7 @@
 
 import type { MessagePort } from "node:worker_threads";
 import type { ErrorNote } from "../notes.ts";
-import type { FetchRequest } from "./link.ts";
-import type { FetchResult } from "./machine.ts";
+import type { FetchEnd, FetchRequest, ReplayEnd, ReplayPiece } from "./link.ts";
 import type { SourceDescriptor } from "./options.ts";
 
 /** Index of each 32-bit word. */
@@ -32,6 +31,8 @@ export const WIRE_WORDS = 8;
 export interface FetchWorkOrder {
   readonly source: SourceDescriptor;
   readonly unitBytesMin: number;
+  /** The working set to replay: true for the image's first, if it has one. */
+  readonly replay: boolean | string;
   readonly slots: number;
   readonly words: Int32Array;
   readonly port: MessagePort;
@@ -54,6 +55,8 @@ export interface OpenedSource {
   readonly stagingBytes: number;
   readonly holes: Uint32Array;
   readonly workingSets: readonly string[];
+  /** The one that is being replayed. */
+  readonly replaying: string | undefined;
 }
 
 /** For the serving thread. */
@@ -71,8 +74,6 @@ export interface FetchOrder extends OpenedSource {
 
 export type WireRequest = FetchRequest;
 
-export interface WireEnd {
-  readonly ticket: number;
-  readonly result: FetchResult;
-  readonly error?: ErrorNote;
-}
+export type WireEnd = Omit<FetchEnd, "error"> & { readonly error?: ErrorNote };
+
+export type WireNews = WireEnd | ReplayPiece | (Omit<ReplayEnd, "error"> & { readonly error?: ErrorNote });

@@ -30,7 +30,11 @@ export interface Remote {
 }
 
 /** Opens the source in a thread of its own; rejects with what the source says. */
-export async function openRemote(source: PagerSource, unitBytesMin: number): Promise<Remote> {
+export async function openRemote(
+  source: PagerSource,
+  unitBytesMin: number,
+  replay: boolean | string,
+): Promise<Remote> {
   const settings = checkedSettings(source);
   const { port1, port2 } = new MessageChannel();
   const [reader, writer] = pipe();
@@ -38,6 +42,7 @@ export async function openRemote(source: PagerSource, unitBytesMin: number): Pro
   const order: FetchWorkOrder = {
     source: { ...source },
     unitBytesMin,
+    replay,
     slots: settings.slots,
     words,
     port: port2,

@@ -24,10 +24,10 @@ export const ZAP = {
 
 /** mmap without a wish goes below this. Page numbers below 2^31 keep the engine on small integers. */
 const MMAP_CEILING = 0x7f0_0000_0000;
+/** What the system maps by itself (scratch memory) lies above, where it is in nobody's way. */
+const SYSTEM_CEILING = 0x7ff_0000_0000;
 /** vm.mmap_min_addr. */
 export const MMAP_FLOOR = 0x10000;
-
-let anonGroups = 0;
 
 export class AddressSpace {
   readonly profile: Profile;
@@ -38,6 +38,7 @@ export class AddressSpace {
   readonly hugeTable = new PageTable();
   /** The process, and under old kernels its contexts. At zero the memory is given back. */
   #users = 1;
+  #groups = 0;
   alive = true;
   /** Told which pages have changed under a translation: [from, until) in page numbers. */
   onInvalidate: ((from: number, until: number) => void) | undefined = undefined;
@@ -84,14 +85,15 @@ export class AddressSpace {
     if (vma.anonGroup !== 0) return;
     const next = this.vmas.after(vma);
     const previous = this.vmas.before(vma);
-    const group =
-      (next !== undefined && alike(vma, next) && next.anonGroup) ||
-      (previous !== undefined && alike(previous, vma) && previous.anonGroup);
-    vma.anonGroup = group || ++anonGroups;
+    if (next !== undefined && next.anonGroup > 0 && alike(vma, next)) vma.anonGroup = next.anonGroup;
+    else if (previous !== undefined && previous.anonGroup > 0 && alike(previous, vma)) {
+      vma.anonGroup = previous.anonGroup;
+    } else vma.anonGroup = ++this.#groups;
   }
 
-  newAnonGroup(): number {
-    return ++anonGroups;
+  /** A group for memory that a fork inherited. */
+  inheritedGroup(): number {
+    return -++this.#groups;
   }
 
   /** Makes both ends of a range borders of VMAs and of huge pages. */
@@ -158,6 +160,11 @@ export class AddressSpace {
 
   findFree(byteLength: number, alignment: number): number {
     return this.vmas.findFree(byteLength, alignment, MMAP_FLOOR, MMAP_CEILING);
+  }
+
+  /** A place for memory of the system itself. */
+  findSystemPlace(byteLength: number): number {
+    return this.vmas.findFree(byteLength, PAGE_SIZE, MMAP_CEILING, SYSTEM_CEILING);
   }
 
   isFree(start: number, end: number): boolean {

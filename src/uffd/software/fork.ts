@@ -64,7 +64,7 @@ function shareWired(space: AddressSpace, vma: Vma): Vma {
 function copyVma(space: AddressSpace, vma: Vma, contexts: Map<Context, Context>): Vma {
   const copy = vma.copyOf(vma.start, vma.end, space);
   copy.flags &= ~VMA.LOCKED;
-  if (copy.anonGroup !== 0) copy.anonGroup = space.newAnonGroup();
+  if (copy.anonGroup !== 0) copy.anonGroup = space.inheritedGroup();
   if (vma.ctx?.has(FEATURE.EVENT_FORK)) {
     copy.ctx = childContext(vma.ctx, space, contexts);
   } else {

@@ -132,7 +132,7 @@ export function mapWired(
   name = "",
 ): number {
   const byteLength = roundUp(bytes.length, PAGE_SIZE);
-  const start = space.findFree(byteLength, PAGE_SIZE);
+  const start = space.findSystemPlace(byteLength);
   const vma = new Vma({
     space,
     start,

@@ -59,7 +59,10 @@ export class Vma {
   /** The context that this range is registered with, and how. */
   ctx: Context | undefined = undefined;
   modes = 0;
-  /** 0 until it has anonymous pages; VMAs of different groups are never merged. */
+  /**
+   * 0 until it has anonymous pages; VMAs of different groups are never merged. Negative: inherited by a fork, and
+   * then not even merged with memory that has no group yet.
+   */
   anonGroup = 0;
   /** Bytes that always stand here, outside the page table: scratch memory. */
   readonly wired: Uint8Array | undefined;
@@ -147,10 +150,14 @@ export class Vma {
       !this.has(VMA.SPECIAL) &&
       this.ctx === next.ctx &&
       this.modes === next.modes &&
-      (this.anonGroup === next.anonGroup || this.anonGroup === 0 || next.anonGroup === 0) &&
+      groupsMatch(this.anonGroup, next.anonGroup) &&
       this.pageOffset + (this.end - this.start) / PAGE_SIZE === next.pageOffset
     );
   }
+}
+
+function groupsMatch(a: number, b: number): boolean {
+  return a === b || (a === 0 && b > 0) || (b === 0 && a > 0);
 }
 
 export class VmaList {

@@ -60,9 +60,10 @@ function walk(buffer: ArrayBufferLike, touch: (bytes: Uint8Array, at: number) =>
 const write = (bytes: Uint8Array, at: number): void => {
   bytes[at] = 1;
 };
+/** Where what was read goes, so that it is read. */
+const sink = new Uint32Array(1);
 const read = (bytes: Uint8Array, at: number): void => {
-  // Never so, but it has to be read to know.
-  if (bytes[at] === 256) throw new Error("A byte is more than 255");
+  sink[0]! += bytes[at]!;
 };
 
 async function using(memory: LazyMemory, use: (memory: LazyMemory) => Figures): Promise<Figures> {

@@ -132,13 +132,15 @@ async function writeSet(
   const level = image.manifest.level;
   const frames: Frame[] = [];
   const stored: Uint8Array[] = [];
+  const hashes: Uint8Array[] = [];
   for (const content of framesOf(runs)) {
     const bytes = new Uint8Array(content.reduce((sum, { pages }) => sum + pages, 0) * PAGE_BYTES);
     await readRuns(image, content, bytes, signal);
     const smaller = smallerOf(bytes, level);
     stored.push(smaller);
+    hashes.push(sha256(bytes));
     frames.push({
-      hash: sha256(bytes),
+      check: sha256(smaller),
       encoding: smaller === bytes ? "raw" : "zstd",
       storedBytes: smaller.byteLength,
       contentBytes: bytes.byteLength,
@@ -149,7 +151,7 @@ async function writeSet(
   const contentBytes = list.byteLength;
   await writer.add(list, { hash, encoding: "raw", contentBytes, kind: "working set" });
   for (const [index, frame] of frames.entries()) {
-    await writer.add(stored[index]!, { ...frame, kind: "working set frame" });
+    await writer.add(stored[index]!, { ...frame, hash: hashes[index]!, kind: "working set frame" });
   }
   await writer.finish();
   const [pack] = writer.written;

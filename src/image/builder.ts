@@ -6,7 +6,6 @@
 import { MinorfaultError } from "../base/errors.ts";
 import type { ObjectStore } from "../source/object-store.ts";
 import type { BuildReport } from "./build-options.ts";
-import type { Encoding } from "./content.ts";
 import type { Batch, StoredChunk } from "./cruncher.ts";
 import { isHashAt } from "./hash.ts";
 import { IndexBuilder } from "./index-builder.ts";
@@ -108,8 +107,7 @@ export class Builder {
         return this.#known(decision.entry, hash);
       case "new": {
         this.counts.stored++;
-        const { bytes, encoding } = stored();
-        return this.#add(decision.entry, hash, bytes, encoding, chunkBytes, "chunk");
+        return this.#add(decision.entry, hash, stored(), chunkBytes, "chunk");
       }
     }
   }
@@ -118,27 +116,27 @@ export class Builder {
     const decision = this.decideHash(hash);
     if (decision.what === "known") return this.#known(decision.entry, hash);
     const entry = decision.what === "new" ? decision.entry : -1;
-    return this.#add(entry, hash, bytes, "raw", bytes.byteLength, "index page");
+    return this.#add(entry, hash, { bytes, encoding: "raw", check: hash }, bytes.byteLength, "index page");
   }
 
   #known(entry: number, hash: Uint8Array): IndexRecord {
     const known = this.#content.table.known(entry);
     if (known === undefined)
       throw new MinorfaultError("ERR_BUG", "A chunk is referred to before it is stored");
-    return { ...known, hash: hash.slice(), pack: this.#imageNumber(known.pack) };
+    return { ...known, hash: hash.slice(), check: known.check.slice(), pack: this.#imageNumber(known.pack) };
   }
 
   async #add(
     entry: number,
     hash: Uint8Array,
-    bytes: Uint8Array,
-    encoding: Encoding,
+    { bytes, encoding, check }: StoredChunk,
     contentBytes: number,
     kind: PackKind,
   ): Promise<IndexRecord> {
-    const placed = await this.writer.add(bytes, { hash, encoding, contentBytes, kind });
+    const own = check.slice();
+    const placed = await this.writer.add(bytes, { hash, check: own, encoding, contentBytes, kind });
     const pack = this.#firstNew + placed.pack;
-    const known = { pack, offset: placed.offset, storedBytes: bytes.byteLength, encoding };
+    const known = { pack, check: own, offset: placed.offset, storedBytes: bytes.byteLength, encoding };
     if (entry !== -1) this.#content.table.place(entry, known);
     return { ...known, hash: hash.slice(), pack: this.#imageNumber(pack) };
   }

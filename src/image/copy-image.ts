@@ -199,9 +199,10 @@ class Copy {
       }
       await builder.settle(chunk, decision, record.hash, chunkBytes, () => {
         const bytes = stored.get(chunk)!;
-        contentOf(bytes, { ...record, contentBytes: chunkBytes }, () => `chunk ${chunk} of ${name}`);
+        const entry = { ...record, contentBytes: chunkBytes };
+        contentOf(bytes, entry, () => `chunk ${chunk} of ${name}`, { both: true });
         this.#movedBytes += bytes.byteLength;
-        return { bytes, encoding: record.encoding };
+        return { bytes, check: record.check, encoding: record.encoding };
       });
     }
     onGroup();
@@ -236,7 +237,7 @@ class Copy {
       signal?.throwIfAborted();
       const stored = new Uint8Array(entry.storedBytes);
       await packs.read(set.pack, entry.offset, stored, signal);
-      contentOf(stored, entry, () => `entry ${index} of working set ${set.name}`);
+      contentOf(stored, entry, () => `entry ${index} of working set ${set.name}`, { both: true });
       await writer.add(stored, entry);
       this.#movedBytes += stored.byteLength;
     }

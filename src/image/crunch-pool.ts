@@ -1,6 +1,6 @@
 // Batches in memory that is shared with worker threads: chunks go there and come back without being copied.
 //
-//   one batch   ┌ chunks ┬ stored chunks ┬ hashes ┬ zeros ┬ lengths ┐     slots: as many as keep all threads busy
+//   one batch   ┌ chunks ┬ stored chunks ┬ hashes ┬ checks, lengths, zeros ┐     slots: as many as keep all threads busy
 //                 main ──▶  ◀── worker     ◀── worker ─────────────         while main writes a pack
 
 import { Worker } from "node:worker_threads";
@@ -28,6 +28,7 @@ export interface BatchViews {
   readonly bytes: Uint8Array;
   readonly stored: Uint8Array;
   readonly hashes: Uint8Array;
+  readonly checks: Uint8Array;
   readonly zeros: Uint8Array;
   /** Stored bytes a chunk; 0 where it is stored as it is. */
   readonly lengths: Uint32Array;
@@ -50,19 +51,21 @@ export interface CrunchStart {
 export function batchViews(memory: SharedArrayBuffer, { chunkBytes, capacity }: BatchLayout): BatchViews {
   const content = capacity * chunkBytes;
   const hashes = 2 * content;
-  const lengths = hashes + capacity * HASH_BYTES;
+  const checks = hashes + capacity * HASH_BYTES;
+  const lengths = checks + capacity * HASH_BYTES;
   const zeros = lengths + capacity * 4;
   return {
     bytes: new Uint8Array(memory, 0, content),
     stored: new Uint8Array(memory, content, content),
     hashes: new Uint8Array(memory, hashes, capacity * HASH_BYTES),
+    checks: new Uint8Array(memory, checks, capacity * HASH_BYTES),
     lengths: new Uint32Array(memory, lengths, capacity),
     zeros: new Uint8Array(memory, zeros, capacity),
   };
 }
 
 export function batchBytes({ chunkBytes, capacity }: BatchLayout): number {
-  return capacity * (2 * chunkBytes + HASH_BYTES + 8);
+  return capacity * (2 * chunkBytes + 2 * HASH_BYTES + 8);
 }
 
 export class CrunchPool implements Cruncher {
@@ -150,12 +153,17 @@ class SharedBatch implements Batch {
   }
 
   stored(chunk: number): StoredChunk {
-    const { stored, lengths } = this.#views;
+    const { stored, lengths, checks, hashes } = this.#views;
+    const hashRange = [chunk * HASH_BYTES, (chunk + 1) * HASH_BYTES] as const;
     const at = chunk * this.#chunkBytes;
     const length = this.#level === undefined ? 0 : lengths[chunk]!;
     return length > 0
-      ? { bytes: stored.subarray(at, at + length), encoding: "zstd" }
-      : { bytes: this.bytes.subarray(at, at + this.#chunkBytes), encoding: "raw" };
+      ? { bytes: stored.subarray(at, at + length), check: checks.subarray(...hashRange), encoding: "zstd" }
+      : {
+          bytes: this.bytes.subarray(at, at + this.#chunkBytes),
+          check: hashes.subarray(...hashRange),
+          encoding: "raw",
+        };
   }
 
   answer(reply: CrunchReply): void {

@@ -3,6 +3,8 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { batchViews, type CrunchReply, type CrunchRequest, type CrunchStart } from "./crunch-pool.ts";
 import { hashChunks, smallerOf } from "./cruncher.ts";
+import { sha256 } from "./hash.ts";
+import { HASH_BYTES } from "./limits.ts";
 
 const { layout, memory } = workerData as CrunchStart;
 const { chunkBytes, level } = layout;
@@ -14,7 +16,7 @@ parentPort?.on("message", (request: CrunchRequest) => {
 
 function answer(request: CrunchRequest): CrunchReply {
   const { slot } = request;
-  const { bytes, hashes, zeros, stored, lengths } = slots[slot]!;
+  const { bytes, hashes, checks, zeros, stored, lengths } = slots[slot]!;
   try {
     if (request.op === "hash") {
       hashChunks(bytes, request.chunks, chunkBytes, hashes, zeros);
@@ -24,7 +26,9 @@ function answer(request: CrunchRequest): CrunchReply {
       const content = bytes.subarray(chunk * chunkBytes, (chunk + 1) * chunkBytes);
       const smaller = smallerOf(content, level);
       lengths[chunk] = smaller === content ? 0 : smaller.byteLength;
-      if (smaller !== content) stored.set(smaller, chunk * chunkBytes);
+      if (smaller === content) continue;
+      stored.set(smaller, chunk * chunkBytes);
+      checks.set(sha256(smaller), chunk * HASH_BYTES);
     }
     return { slot };
   } catch (error) {

@@ -12,6 +12,8 @@ import { HASH_BYTES } from "./limits.ts";
 /** What a chunk comes to; valid until the batch is released. */
 export interface StoredChunk {
   readonly bytes: Uint8Array;
+  /** SHA-256 of these bytes. */
+  readonly check: Uint8Array;
   readonly encoding: Encoding;
 }
 
@@ -112,7 +114,10 @@ class InlineBatch implements Batch {
     const { chunkBytes, level } = this.#options;
     const content = this.bytes.subarray(chunk * chunkBytes, (chunk + 1) * chunkBytes);
     const bytes = smallerOf(content, level);
-    return { bytes, encoding: bytes === content ? "raw" : "zstd" };
+    const hash = this.hashes.subarray(chunk * HASH_BYTES, (chunk + 1) * HASH_BYTES);
+    return bytes === content
+      ? { bytes, check: hash, encoding: "raw" }
+      : { bytes, check: sha256(bytes), encoding: "zstd" };
   }
 }
 

@@ -1,8 +1,8 @@
-// Which content is stored already, and where: a hash table over flat arrays, 56 bytes an entry.
+// Which content is stored already, and where: a hash table over flat arrays, 88 bytes an entry.
 //
 //   slots    ┌──┬──┬──┬──┬──┬──┐   entry + 1, or 0; found by the first bytes of the SHA-256, then the next one
 //            └─┬┴──┴──┴┬─┴──┴──┘
-//   entries  ┌─▼──────┬▼───────┬ … SHA-256 │ pack │ offset │ stored bytes │ encoding
+//   entries  ┌─▼──────┬▼───────┬ … hash │ check │ pack │ offset │ stored bytes │ encoding
 //
 // Content that has been seen but not been given a place yet (it is being compressed) is in it as well.
 
@@ -18,6 +18,7 @@ const NO_PACK = 0xffff_ffff;
 export interface Known {
   /** In the numbering of whoever filled the table. */
   readonly pack: number;
+  readonly check: Uint8Array;
   readonly offset: number;
   readonly storedBytes: number;
   readonly encoding: Encoding;
@@ -25,6 +26,7 @@ export interface Known {
 
 export class DedupTable {
   #hashes = new Uint8Array(1024 * HASH_BYTES);
+  #checks = new Uint8Array(1024 * HASH_BYTES);
   #numbers = new Uint32Array(1024 * NUMBERS);
   #slots = new Uint32Array(4096);
   #count = 0;
@@ -55,6 +57,7 @@ export class DedupTable {
 
   place(entry: number, known: Known): void {
     const at = entry * NUMBERS;
+    this.#checks.set(known.check, entry * HASH_BYTES);
     this.#numbers[at] = known.pack;
     this.#numbers[at + 1] = known.offset;
     this.#numbers[at + 2] = known.storedBytes;
@@ -68,6 +71,7 @@ export class DedupTable {
     if (pack === NO_PACK) return undefined;
     return {
       pack,
+      check: this.#checks.subarray(entry * HASH_BYTES, (entry + 1) * HASH_BYTES),
       offset: this.#numbers[at + 1]!,
       storedBytes: this.#numbers[at + 2]!,
       encoding: ENCODINGS[this.#numbers[at + 3]!]!,
@@ -90,6 +94,9 @@ export class DedupTable {
       const hashes = new Uint8Array(2 * this.#hashes.byteLength);
       hashes.set(this.#hashes);
       this.#hashes = hashes;
+      const checks = new Uint8Array(2 * this.#checks.byteLength);
+      checks.set(this.#checks);
+      this.#checks = checks;
       const numbers = new Uint32Array(2 * this.#numbers.length);
       numbers.set(this.#numbers);
       this.#numbers = numbers;

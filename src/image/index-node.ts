@@ -1,7 +1,7 @@
 // A node of the index: which of its places are occupied, and a record for each that is.
 //
-//   ┌ bitmap ─────────────┬ record ┬ record ┬ …      one record of 48 bytes for each set bit, in order
-//   │ bit i % 8 of byte   │ SHA-256 (32) │ pack (4) │ offset (4) │ stored bytes (4) │ encoding (1) │ 0 0 0 │
+//   ┌ bitmap ─────────────┬ record ┬ record ┬ …      one record of 80 bytes for each set bit, in order
+//   │ bit i % 8 of byte   │ hash (32) │ check (32) │ pack (4) │ offset (4) │ stored bytes (4) │ encoding (1) │ 0 0 0
 //   │ i / 8 is place i    └────────┴────────┴──
 //   └─────────────────────
 //
@@ -11,8 +11,9 @@
 import { badImage, ENCODINGS, type Encoding } from "./content.ts";
 import { HASH_BYTES, PACK_BYTES_MAX } from "./limits.ts";
 
-export const RECORD_BYTES = 48;
-const PACK = HASH_BYTES;
+export const RECORD_BYTES = 80;
+const CHECK = HASH_BYTES;
+const PACK = CHECK + HASH_BYTES;
 const OFFSET = PACK + 4;
 const STORED = OFFSET + 4;
 const ENCODING = STORED + 4;
@@ -20,7 +21,10 @@ const ENCODING = STORED + 4;
 const STRIDE = 64;
 
 export interface IndexRecord {
+  /** SHA-256 of the content. */
   readonly hash: Uint8Array;
+  /** SHA-256 of the stored bytes. */
+  readonly check: Uint8Array;
   /** Which of the packs that the root lists. */
   readonly pack: number;
   readonly offset: number;
@@ -43,6 +47,7 @@ export function encodeNode(records: readonly (IndexRecord | undefined)[]): Uint8
     if (record === undefined) continue;
     bytes[place >> 3]! |= 1 << (place & 7);
     bytes.set(record.hash, at);
+    bytes.set(record.check, at + CHECK);
     view.setUint32(at + PACK, record.pack, true);
     view.setUint32(at + OFFSET, record.offset, true);
     view.setUint32(at + STORED, record.storedBytes, true);
@@ -97,6 +102,7 @@ export class IndexNode {
     const at = bitmapBytes(this.capacity) + before * RECORD_BYTES;
     return {
       hash: this.#bytes.subarray(at, at + HASH_BYTES),
+      check: this.#bytes.subarray(at + CHECK, at + CHECK + HASH_BYTES),
       pack: this.#view.getUint32(at + PACK, true),
       offset: this.#view.getUint32(at + OFFSET, true),
       storedBytes: this.#view.getUint32(at + STORED, true),

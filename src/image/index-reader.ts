@@ -7,14 +7,15 @@ import { PAGE_CHUNKS } from "./limits.ts";
 import type { PackReader, Place } from "./pack-reader.ts";
 import { pageCapacity, type RootIndex } from "./root.ts";
 
-/** LIMIT: index pages in memory: 24 MiB at most, for 32 GiB of memory in chunks of 64 KiB. */
-const LOADED_MAX = 512;
+/** LIMIT: bytes of index pages in memory: enough for 25 GiB of content in chunks of 64 KiB. */
+const LOADED_BYTES_MAX = 32 * 2 ** 20;
 
 export class IndexReader {
   readonly root: RootIndex;
   readonly #packs: PackReader;
   /** In the order of their use. */
   readonly #loaded = new Map<number, IndexNode>();
+  #loadedBytes = 0;
   readonly #loading = new Map<number, Promise<IndexNode>>();
 
   constructor(root: RootIndex, packs: PackReader) {
@@ -93,12 +94,12 @@ export class IndexReader {
   }
 
   #keep(page: number, node: IndexNode): void {
-    this.#loaded.delete(page);
+    if (!this.#loaded.delete(page)) this.#loadedBytes += node.byteLength;
     this.#loaded.set(page, node);
-    if (this.#loaded.size <= LOADED_MAX) return;
-    for (const [oldest] of this.#loaded) {
+    for (const [oldest, old] of this.#loaded) {
+      if (this.#loadedBytes <= LOADED_BYTES_MAX || oldest === page) return;
       this.#loaded.delete(oldest);
-      return;
+      this.#loadedBytes -= old.byteLength;
     }
   }
 }

@@ -6,6 +6,7 @@
 import { randomBytes } from "node:crypto";
 import type { ObjectStore } from "../source/object-store.ts";
 import type { Stored } from "./content.ts";
+import { sha256 } from "./hash.ts";
 import { PACK_BYTES } from "./limits.ts";
 import { packKey } from "./names.ts";
 import { encodePackTail, NONCE_BYTES, type PackEntry, type PackKind } from "./pack.ts";
@@ -37,6 +38,11 @@ export interface Placed {
 
 export type NewContent = Omit<Stored, "storedBytes"> & { readonly kind: PackKind };
 
+/** What is stored as it is needs no hash of its own. */
+function checkOf(stored: Uint8Array, { encoding, hash, check }: NewContent): Uint8Array {
+  return check ?? (encoding === "raw" ? hash : sha256(stored));
+}
+
 export class PackWriter {
   readonly #store: ObjectStore;
   readonly #options: PackWriterOptions;
@@ -63,7 +69,14 @@ export class PackWriter {
     this.#reserve(stored.byteLength);
     this.#data.set(stored, this.#length);
     const offset = this.#length;
-    this.#entries.push({ ...content, hash: content.hash.slice(), storedBytes: stored.byteLength, offset });
+    const check = checkOf(stored, content).slice();
+    this.#entries.push({
+      ...content,
+      hash: content.hash.slice(),
+      check,
+      storedBytes: stored.byteLength,
+      offset,
+    });
     this.#length += stored.byteLength;
     return { pack: this.written.length, offset };
   }

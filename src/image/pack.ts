@@ -2,7 +2,7 @@
 //
 //   0                                                         64 bytes
 //   ┌ stored bytes of entry 0 ┬ of entry 1 ┬ … ┬ entry ┬ entry ┬ … ┬ footer ┐
-//   └ no gaps ────────────────────────────────┘└ 48 bytes each ────────────┘
+//   └ no gaps ────────────────────────────────┘└ 80 bytes each ────────────┘
 //                                              └ SHA-256 of this is the pack's name
 //
 // The name covers the table and the table covers the content, so a pack can be checked without anything else: when
@@ -22,7 +22,7 @@ import {
 
 const MAGIC = "MFLTPACK";
 export const PACK_FOOTER_BYTES = 64;
-export const PACK_ENTRY_BYTES = 48;
+export const PACK_ENTRY_BYTES = 80;
 export const NONCE_BYTES = 16;
 // Within the footer.
 const VERSION = 8;
@@ -31,7 +31,8 @@ const CONTENT_END = 16;
 const FLAGS = 24;
 const NONCE = 32;
 // Within an entry.
-const OFFSET = HASH_BYTES;
+const CHECK = HASH_BYTES;
+const OFFSET = CHECK + HASH_BYTES;
 const STORED = OFFSET + 4;
 const CONTENT = STORED + 4;
 const ENCODING = CONTENT + 4;
@@ -48,6 +49,7 @@ export const PACK_KINDS = [
 export type PackKind = (typeof PACK_KINDS)[number];
 
 export interface PackEntry extends Stored {
+  readonly check: Uint8Array;
   readonly kind: PackKind;
   /** From the beginning of the pack. */
   readonly offset: number;
@@ -71,6 +73,7 @@ export function encodePackTail(
   for (const [index, entry] of entries.entries()) {
     const at = index * PACK_ENTRY_BYTES;
     tail.set(entry.hash, at);
+    tail.set(entry.check, at + CHECK);
     view.setUint32(at + OFFSET, entry.offset, true);
     view.setUint32(at + STORED, entry.storedBytes, true);
     view.setUint32(at + CONTENT, entry.contentBytes, true);
@@ -151,6 +154,7 @@ function entryAt(bytes: Uint8Array, view: DataView, at: number, what: string): P
   }
   return {
     hash: hashAt(bytes, at),
+    check: hashAt(bytes, at + CHECK),
     offset: view.getUint32(at + OFFSET, true),
     storedBytes,
     contentBytes,

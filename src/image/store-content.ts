@@ -30,12 +30,12 @@ export class StoreContent {
 
   add({ name, entries }: PackTable): void {
     const pack = this.number(name);
-    for (const { hash, offset, storedBytes, encoding, kind } of entries) {
+    for (const { hash, check, offset, storedBytes, encoding, kind } of entries) {
       if (kind !== "chunk" && kind !== "index page") continue;
       if (this.table.find(hash) !== -1) continue;
       const entry = this.table.add(hash);
       if (entry === -1) return;
-      this.table.place(entry, { pack, offset, storedBytes, encoding });
+      this.table.place(entry, { pack, check, offset, storedBytes, encoding });
     }
   }
 }

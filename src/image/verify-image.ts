@@ -126,7 +126,7 @@ class Verification {
       for (const { chunk, record, stored: bytes } of stored ?? []) {
         const entry = { ...record, contentBytes: chunkBytes };
         await this.#attempt(chunk, async () => {
-          contentOf(bytes, entry, () => `chunk ${chunk} of ${name}`);
+          contentOf(bytes, entry, () => `chunk ${chunk} of ${name}`, { both: true });
         });
       }
       for (const { record } of group) doneBytes += record.storedBytes;

@@ -50,7 +50,8 @@ export async function* readWorkingSet(
       continue;
     }
     if (used === content.byteLength) {
-      const entry: Stored = list.frames[frame]!;
+      const found = list.frames[frame]!;
+      const entry: Stored = { ...found, hash: found.check };
       const index = frame++;
       content = contentOf(await stream.take(entry.storedBytes), entry, () => `frame ${index} of ${what}`);
       used = 0;

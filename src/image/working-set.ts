@@ -26,7 +26,8 @@ export interface PageRun {
 }
 
 export interface Frame {
-  readonly hash: Uint8Array;
+  /** SHA-256 of the stored bytes: a frame is only ever read, never looked for. */
+  readonly check: Uint8Array;
   readonly storedBytes: number;
   readonly contentBytes: number;
   readonly encoding: Encoding;
@@ -52,7 +53,7 @@ export function encodeList({ frames, runs }: WorkingSetList): Uint8Array {
   view.setUint32(20, PAGE_BYTES, true);
   let at = HEADER_BYTES;
   for (const frame of frames) {
-    bytes.set(frame.hash, at);
+    bytes.set(frame.check, at);
     view.setUint32(at + HASH_BYTES, frame.storedBytes, true);
     view.setUint32(at + HASH_BYTES + 4, frame.contentBytes, true);
     bytes[at + HASH_BYTES + 8] = ENCODINGS.indexOf(frame.encoding);
@@ -101,7 +102,7 @@ function frameAt(bytes: Uint8Array, view: DataView, at: number, what: string): F
   }
   if (encoding === "raw" && storedBytes !== contentBytes)
     throw badImage(`${what} has a raw frame that is short`);
-  return { hash: hashAt(bytes, at), storedBytes, contentBytes, encoding };
+  return { check: hashAt(bytes, at), storedBytes, contentBytes, encoding };
 }
 
 function runAt(view: DataView, at: number, pagesMax: number, what: string): PageRun {

@@ -141,13 +141,14 @@ function forgeRoot(victim: Victim, change: (root: Uint8Array) => Uint8Array): vo
   const { store, name } = victim;
   const manifest = manifestIn(store, name);
   const pack = store.objects.get(`packs/${manifest.root.pack}`)!;
-  const rootBytes = pack.byteLength - 48 - 64;
+  const rootBytes = pack.byteLength - 80 - 64;
   const root = change(pack.slice(0, rootBytes));
   const hash = sha256(root);
   const { name: packName, tail } = encodePackTail(
     [
       {
         hash,
+        check: hash,
         offset: 0,
         storedBytes: root.byteLength,
         contentBytes: root.byteLength,
@@ -172,14 +173,14 @@ function lieInRoot(random: Random, victim: Victim): void {
     const nodeBytes = view.getUint32(28, true);
     const chunks = Number(view.getBigUint64(16, true));
     const bitmap = Math.ceil(Math.ceil(chunks / 1024) / 8);
-    const records = Math.floor((nodeBytes - bitmap) / 48);
+    const records = Math.floor((nodeBytes - bitmap) / 80);
     const number = random.below(2) === 0 ? pick(random, HUGE) >>> 0 : random.below(300_000);
     // Chunk size, packs, length of the node; or pack, offset, stored bytes, encoding of a record.
     if (random.below(3) === 0) view.setUint32(pick(random, [8, 12, 24, 28]), number, true);
     else if (random.below(4) === 0) view.setBigUint64(16, BigInt(number), true);
     else {
-      const at = 64 + bitmap + 48 * random.below(Math.max(1, records));
-      view.setUint32(at + pick(random, [32, 36, 40, 44]), number, true);
+      const at = 64 + bitmap + 80 * random.below(Math.max(1, records));
+      view.setUint32(at + pick(random, [64, 68, 72, 76]), number, true);
     }
     return root;
   });

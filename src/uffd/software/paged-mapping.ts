@@ -71,8 +71,8 @@ export class PagedMapping {
   // ── finding and bringing pages ──
 
   /** Where in the pool's bytes the page of an offset begins, after a fault if need be. */
-  protected locate(offset: number, access: number): number {
-    this.checkRange(offset, 1);
+  protected locate(offset: number, access: number, size = 1): number {
+    this.checkRange(offset, size);
     const page = Math.floor(offset / PAGE_SIZE);
     const known = (access === ACCESS.WRITE ? this.writable : this.readable).get(page);
     if (known !== 0) return known >>> 0;

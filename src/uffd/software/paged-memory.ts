@@ -52,30 +52,28 @@ export class PagedMemory extends PagedMapping {
   load16(offset: number): number {
     const within = offset & (PAGE_SIZE - 1);
     if (within > PAGE_SIZE - 2) return this.load8(offset) | (this.load8(offset + 1) << 8);
-    return this.#view.getUint16(this.locate(offset, ACCESS.READ) + within, true);
+    return this.#view.getUint16(this.#pageOf(offset, ACCESS.READ, 2) + within, true);
   }
 
   /** 32 bits, unsigned, little-endian, at any offset. */
   load32(offset: number): number {
     const within = offset & (PAGE_SIZE - 1);
     if (within > PAGE_SIZE - 4) return (this.load16(offset) | (this.load16(offset + 2) << 16)) >>> 0;
-    return this.#view.getUint32(this.locate(offset, ACCESS.READ) + within, true);
+    return this.#view.getUint32(this.#pageOf(offset, ACCESS.READ, 4) + within, true);
   }
 
   store8(offset: number, value: number): void {
-    const at = offset < this.#near ? this.#stores[offset >>> 12]! : 0;
-    if (at > 0) this.#bytes[at | (offset & 4095)] = value;
-    else this.#bytes[this.locate(offset, ACCESS.WRITE) + (offset & 4095)] = value;
+    this.#bytes[this.#pageOf(offset, ACCESS.WRITE, 1) + (offset & (PAGE_SIZE - 1))] = value;
   }
 
   store16(offset: number, value: number): void {
     const within = offset & (PAGE_SIZE - 1);
     if (within <= PAGE_SIZE - 2) {
-      this.#view.setUint16(this.locate(offset, ACCESS.WRITE) + within, value, true);
+      this.#view.setUint16(this.#pageOf(offset, ACCESS.WRITE, 2) + within, value, true);
       return;
     }
     // Both pages first: a store happens as a whole or not at all.
-    this.locate(offset + 1, ACCESS.WRITE);
+    this.#pageOf(offset + 1, ACCESS.WRITE, 1);
     this.store8(offset, value);
     this.store8(offset + 1, value >>> 8);
   }
@@ -83,12 +81,21 @@ export class PagedMemory extends PagedMapping {
   store32(offset: number, value: number): void {
     const within = offset & (PAGE_SIZE - 1);
     if (within <= PAGE_SIZE - 4) {
-      this.#view.setUint32(this.locate(offset, ACCESS.WRITE) + within, value, true);
+      this.#view.setUint32(this.#pageOf(offset, ACCESS.WRITE, 4) + within, value, true);
       return;
     }
-    this.locate(offset + 3, ACCESS.WRITE);
+    this.#pageOf(offset + 3, ACCESS.WRITE, 1);
     this.store16(offset, value);
     this.store16(offset + 2, value >>> 16);
+  }
+
+  /** Where in the pool's bytes the page of an offset begins. */
+  #pageOf(offset: number, access: number, size: number): number {
+    if (offset + size <= this.#near) {
+      const at = (access === ACCESS.WRITE ? this.#stores : this.#loads)[offset >>> 12]!;
+      if (at > 0) return at;
+    }
+    return this.locate(offset, access, size);
   }
 
   #loadSlowly(offset: number): number {

@@ -49,8 +49,7 @@ B33 seed  | std; munmap a; mmap a | reg; read 0 -> reg=none done=0
 B34 seed  | std | unregister; register; read 0 -> OK OK/0x13c blocked @4.3 OK OK/0x1c blocked
 B35 seed  | std; close; uffd v | register via=v -> OK/0x13c @4.3 OK/0x1c
 B36 later | uffd features=WP_ASYNC; f = file | register f wp; register f wp|missing -> OK/0x17c EINVAL/~
-B37 later skip software "The kernel maps no code of its own into software processes: there is no vDSO"
-            | uffd; d = droppable 1; v = vdso | register d; register v -> EINVAL/~ EINVAL/~
+B37 later | uffd; d = droppable 1; v = vdso | register d; register v -> EINVAL/~ EINVAL/~
 B38 later | uffd; b = anon 8; mlock b.0; c = anon 8; madvise guard_install c.0 | register b; register c
             -> OK/0x13c OK/0x13c
 `;

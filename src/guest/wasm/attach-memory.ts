@@ -4,6 +4,8 @@
 //   registered          [ · · · · · · · · · · · · · · · · · · · · · · ][ zeros ]
 //   first touch           ▲ fault ──▶ pager ──▶ the image's page
 //
+// A local file that is not to be verified is mapped instead, privately (mapped-file.ts): no pager is faster.
+//
 // V8 reserves the addresses of a memory once and grows in place, so what is registered stays where it is; what grows
 // beyond the image is ordinary zero pages. The memory belongs to V8: it is never unmapped or replaced here.
 
@@ -17,11 +19,17 @@ import { unwatchExit, watchExit } from "../array-buffer/exit.ts";
 import type { MemoryStatistics, ResidentPages } from "../array-buffer/options.ts";
 import { PagedRegion } from "../array-buffer/paged-region.ts";
 import { checkWithin } from "../array-buffer/ranges.ts";
+import { mapFileInto } from "./mapped-file.ts";
 import type { WasmMemory } from "./web-assembly.ts";
 
 export const WASM_PAGE_SIZE = 65_536;
 
 export interface AttachMemoryOptions {
+  /**
+   * `auto` (default): the kernel's own mapping for a local file and a memory that is not shared, else a pager. `kernel`: a pager.
+   * `mmap`: the kernel's own mapping, or an error.
+   */
+  readonly implementation?: "auto" | "kernel" | "mmap";
   readonly placement?: PlacementChoice;
   readonly plan?: PlanOptions;
   readonly fetch?: FetchOptions;
@@ -32,6 +40,8 @@ export interface AttachMemoryOptions {
 /** A WebAssembly memory whose pages come from an image. Keep it, and close or finish it: it keeps the memory. */
 export interface LazyWasmMemory {
   readonly memory: WasmMemory;
+  /** How pages come: see `LazyMemory.how`. */
+  readonly how: "userfaultfd" | "mmap";
   /** Bytes of the image; the memory has at least as many. */
   readonly byteLength: number;
   /** See `LazyMemory.isUserModeOnly`. */
@@ -57,7 +67,7 @@ export async function attachMemory(
   target: string | URL,
   options: AttachMemoryOptions = {},
 ): Promise<LazyWasmMemory> {
-  const { placement, plan, onError = warn } = options;
+  const { placement, plan, onError = warn, implementation = "auto" } = options;
   const content = await openContent(target, options.fetch);
   growTo(memory, content.byteLength);
   const address = addressOfBuffer(memory.buffer);
@@ -65,6 +75,10 @@ export async function attachMemory(
   const rest = memory.buffer.byteLength - byteLength;
   // Behind the image everything is zeros, as in the memory that it was taken from.
   if (rest > 0) madvise(local, address + byteLength, rest, MADV.DONTNEED);
+  const isBetterMapped = content.path !== undefined && !(memory.buffer instanceof SharedArrayBuffer);
+  if (implementation === "mmap" || (implementation === "auto" && isBetterMapped)) {
+    return mapFileInto(memory, content, address);
+  }
   const paged = await PagedRegion.open({
     address,
     byteLength,
@@ -97,6 +111,7 @@ export function growTo(memory: WasmMemory, byteLength: number): void {
 
 class AttachedWasmMemory implements LazyWasmMemory {
   readonly memory: WasmMemory;
+  readonly how = "userfaultfd" as const;
   readonly byteLength: number;
   readonly isUserModeOnly: boolean;
   readonly #paged: PagedRegion;

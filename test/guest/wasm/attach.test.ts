@@ -1,7 +1,7 @@
 // Images under WebAssembly memories: attached, grown, shared, taken, restored.
 
 import assert from "node:assert/strict";
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Worker } from "node:worker_threads";
@@ -15,53 +15,71 @@ const PAGES = 1024;
 const path = numberedFile(folder, "numbers", PAGES);
 const at = (page: number): number => page * PAGE;
 
-test("an instance reads and writes an image that is larger than its memory was", { skip }, async () => {
-  const instance = instantiate();
-  assert.equal(Buffer.from(instance.memory.buffer, 16, 6).toString(), "module");
-  const lazy = await attachMemory(instance.memory, path);
-  assert.equal(instance.memory.buffer.byteLength, at(PAGES));
-  assert.equal(lazy.resident().pages, 0);
-  assert.equal(instance.load(at(700)) >>> 0, numberOf(700));
-  assert.ok(lazy.resident().pages <= 32);
-  let expected = 0;
-  for (let page = 0; page < PAGES; page++) expected = (expected + numberOf(page)) | 0;
-  assert.equal(instance.sum(0, at(PAGES), PAGE), expected);
-  instance.store(at(3) + 8, 42);
-  assert.equal(instance.load(at(3) + 8), 42);
-  assert.equal(countWrong(instance.memory.buffer), 0, "what the module had put there is gone");
-  assert.ok(lazy.statistics().faults > 0);
-  await lazy.close();
-  await lazy.close();
-  assert.deepEqual([instance.load(at(3)), instance.load(at(700))], [0, 0]);
-  await assert.rejects(lazy.prefetch(), { code: "ERR_CLOSED" });
-});
+for (const implementation of ["kernel", "mmap"] as const) {
+  test(`an instance reads and writes an image that is larger than its memory was: ${implementation}`, {
+    skip,
+  }, async () => {
+    const instance = instantiate();
+    assert.equal(Buffer.from(instance.memory.buffer, 16, 6).toString(), "module");
+    const lazy = await attachMemory(instance.memory, path, { implementation });
+    assert.equal(lazy.how, implementation === "kernel" ? "userfaultfd" : "mmap");
+    assert.equal(instance.memory.buffer.byteLength, at(PAGES));
+    assert.equal(lazy.resident().pages, 0);
+    assert.equal(instance.load(at(700)) >>> 0, numberOf(700));
+    // The kernel maps what neighbours the page cache has.
+    assert.ok(implementation === "mmap" || lazy.resident().pages <= 32);
+    let expected = 0;
+    for (let page = 0; page < PAGES; page++) expected = (expected + numberOf(page)) | 0;
+    assert.equal(instance.sum(0, at(PAGES), PAGE), expected);
+    instance.store(at(3) + 8, 42);
+    assert.equal(instance.load(at(3) + 8), 42);
+    assert.equal(countWrong(instance.memory.buffer), 0, "what the module had put there is gone");
+    if (implementation === "kernel") assert.ok(lazy.statistics().faults > 0);
+    await lazy.close();
+    await lazy.close();
+    assert.deepEqual([instance.load(at(3)), instance.load(at(700))], [0, 0]);
+    await assert.rejects(lazy.prefetch(), { code: "ERR_CLOSED" });
+  });
 
-test("a memory that has grown before, and one that grows after", { skip }, async () => {
-  const instance = instantiate();
-  instance.memory.grow(200);
-  const grown = instance.memory.buffer.byteLength;
-  instance.store(grown - 4, 5);
-  const lazy = await attachMemory(instance.memory, path);
-  assert.equal(instance.memory.buffer.byteLength, grown);
-  assert.equal(instance.load(grown - 4), 0, "behind the image all is zeros");
-  instance.memory.grow(100);
-  assert.equal(instance.load(grown + 4096), 0);
-  instance.store(grown + 4096, 6);
-  assert.equal(instance.load(at(999)) >>> 0, numberOf(999), "what was not there yet comes after growing");
-  assert.equal(countWrong(instance.memory.buffer.slice(0, at(PAGES))), 0);
-  await lazy.finish();
-  assert.equal(instance.load(grown + 4096), 6);
-  assert.equal(countWrong(instance.memory.buffer.slice(0, at(PAGES))), 0, "an ordinary memory now");
-  await assert.rejects(lazy.finish(), { code: "ERR_CLOSED" });
-});
+  test(`a memory that has grown before, and one that grows after: ${implementation}`, { skip }, async () => {
+    const instance = instantiate();
+    instance.memory.grow(200);
+    const grown = instance.memory.buffer.byteLength;
+    instance.store(grown - 4, 5);
+    const lazy = await attachMemory(instance.memory, path, { implementation });
+    assert.equal(instance.memory.buffer.byteLength, grown);
+    assert.equal(instance.load(grown - 4), 0, "behind the image all is zeros");
+    instance.memory.grow(100);
+    assert.equal(instance.load(grown + 4096), 0);
+    instance.store(grown + 4096, 6);
+    assert.equal(instance.load(at(999)) >>> 0, numberOf(999), "what was not there yet comes after growing");
+    assert.equal(countWrong(instance.memory.buffer.slice(0, at(PAGES))), 0);
+    await lazy.finish();
+    assert.equal(instance.load(grown + 4096), 6);
+    assert.equal(countWrong(instance.memory.buffer.slice(0, at(PAGES))), 0, "an ordinary memory now");
+    await assert.rejects(lazy.finish(), { code: "ERR_CLOSED" });
+  });
 
-test("finish brings what is missing", { skip }, async () => {
-  const instance = instantiate();
-  const lazy = await attachMemory(instance.memory, path);
-  assert.equal(instance.load(at(5)) >>> 0, numberOf(5));
-  await lazy.finish();
-  assert.equal(countWrong(instance.memory.buffer), 0);
-});
+  test(`finish brings what is missing, and the file is not needed any more: ${implementation}`, {
+    skip,
+  }, async () => {
+    const instance = instantiate();
+    const own = numberedFile(folder, "finished", PAGES);
+    const lazy = await attachMemory(instance.memory, own, { implementation });
+    assert.equal(instance.load(at(5)) >>> 0, numberOf(5));
+    await lazy.finish();
+    truncateSync(own, 0);
+    assert.equal(countWrong(instance.memory.buffer), 0);
+  });
+
+  test(`writes do not reach the file: ${implementation}`, { skip }, async () => {
+    const instance = instantiate();
+    const lazy = await attachMemory(instance.memory, path, { implementation });
+    for (let page = 0; page < PAGES; page += 5) instance.store(at(page), 1);
+    assert.equal(countWrong(new Uint8Array(readFileSync(path)).buffer), 0);
+    await lazy.close();
+  });
+}
 
 test("a memory that can't become as large as the image is refused", { skip }, async () => {
   const memory = new webAssembly.Memory({ initial: 1, maximum: 2 });
@@ -71,7 +89,7 @@ test("a memory that can't become as large as the image is refused", { skip }, as
 
 test("a shared memory is a lazy SharedArrayBuffer, in every thread", { skip }, async () => {
   const memory = new webAssembly.Memory({ initial: 1, maximum: 1024, shared: true });
-  const lazy = await attachMemory(memory, path);
+  const lazy = await attachMemory(memory, path, { implementation: "kernel" });
   assert.ok(memory.buffer instanceof SharedArrayBuffer);
   const program = `
     const { parentPort, workerData } = require("node:worker_threads");

@@ -122,8 +122,14 @@ export class Filler {
     this.run(byteLength);
   }
 
-  /** Whether the last fill was put off: an event waits to be read, or memory is short for a moment. */
+  /**
+   * Whether the last fill was put off: an event waits to be read, or memory is short for a moment. ENOSPC is what
+   * kernels before 4.11 say when the process is about to go.
+   */
   get isPutOff(): boolean {
-    return (this.errno === ERRNO.EAGAIN && this.bytesDone === 0) || this.errno === ERRNO.ENOMEM;
+    const { errno } = this;
+    return (
+      (errno === ERRNO.EAGAIN && this.bytesDone === 0) || errno === ERRNO.ENOMEM || errno === ERRNO.ENOSPC
+    );
   }
 }

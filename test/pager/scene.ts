@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { ERRNO } from "../../src/abi/errno.ts";
 import { MAP, O, PAGE_SIZE, PROT } from "../../src/abi/memory.ts";
-import type { Ending, Operation, Process, System, Thread } from "../../src/abi/system.ts";
+import type { Caller, Ending, Operation, Process, System, Thread } from "../../src/abi/system.ts";
 import { setBits, wordsFor } from "../../src/base/bitmap.ts";
 import type { MinorfaultError } from "../../src/base/errors.ts";
 import { type Counters, makeCounters, readStatistics } from "../../src/pager/counters.ts";
@@ -27,6 +27,8 @@ export interface SceneOptions {
   readonly zeroPages?: readonly number[];
   /** In the place of the image's memory. */
   readonly source?: (image: MemorySource) => AddressableSource;
+  /** In the place of the process's own calls, for the loop. */
+  readonly caller?: (process: Process) => Caller;
 }
 
 /** What byte every byte of a page of the image is. */
@@ -45,11 +47,15 @@ export class Scene {
   readonly region: Region;
   readonly children: { readonly fd: number; readonly regions: RegionMap }[] = [];
   readonly #source: AddressableSource;
+  readonly #caller: Caller;
+  /** Where the image's bytes are, in the process. */
+  readonly imageAddress: number;
 
   constructor(system: System, options: SceneOptions = {}) {
     const { pages = 16, windowPages = 1, features = 0n, zeroPages = [] } = options;
     this.pages = pages;
     this.process = system.spawnProcess();
+    this.#caller = options.caller?.(this.process) ?? this.process;
     const fd = this.process.call("userfaultfd", O.NONBLOCK | O.CLOEXEC);
     assert.ok(fd >= 0, `userfaultfd answered ${fd}`);
     this.ioctls = new Ioctls(this.process, fd);
@@ -72,6 +78,7 @@ export class Scene {
     for (let page = 0; page < pages; page++) {
       image.bytes.fill(imageByte(page), page * PAGE_SIZE, (page + 1) * PAGE_SIZE);
     }
+    this.imageAddress = image.address;
     const memory = new MemorySource(image.address, pages * PAGE_SIZE);
     this.#source = options.source?.(memory) ?? memory;
     this.loop = this.loopFor(fd, new RegionMap([wholePart(this.base, this.region)]));
@@ -91,7 +98,7 @@ export class Scene {
 
   loopFor(fd: number, regions: RegionMap): FaultLoop {
     return new FaultLoop({
-      port: new CallerPort(this.process, fd, () => performance.now()),
+      port: new CallerPort(this.#caller, fd, () => performance.now()),
       regions,
       source: this.#source,
       counters: this.counters,

@@ -1,3 +1,5 @@
+// Forks: copy on write, what is inherited, EVENT_FORK, and that every family gives all its memory back.
+
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { MADV } from "../../src/abi/memory.ts";

@@ -1,3 +1,5 @@
+// Physical memory: allocation, counting, zeroing, growth and limits, against a model.
+
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { FramePool, HUGE_FRAMES, ZERO_FRAME } from "../../src/uffd/software/frame-pool.ts";
@@ -8,8 +10,9 @@ const MIB = 2 ** 20;
 const filled = (pool: FramePool, frame: number, length = PAGE): boolean =>
   pool.bytes.subarray(frame * PAGE, frame * PAGE + length).every((byte) => byte === 0);
 
-test("frames keep their bytes while the pool grows, and are zero when that was asked for", () => {
+test("frames keep their bytes while the pool grows, and are zero when that was asked for", (t) => {
   const start = seed();
+  t.diagnostic(`seed ${start}`);
   const next = random(start);
   const pool = new FramePool(64 * MIB, 8);
   const held = new Map<number, number>();

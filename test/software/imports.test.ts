@@ -1,3 +1,5 @@
+// The software implementation runs in a browser: it may import nothing but itself, base and abi.
+
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";

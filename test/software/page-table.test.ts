@@ -1,10 +1,13 @@
+// Page tables against a plain map, and huge pages that split.
+
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { PageTable } from "../../src/uffd/software/page-table.ts";
 import { random, seed } from "./machine.ts";
 
-test("a page table holds what a map holds, at page numbers of any size", () => {
+test("a page table holds what a map holds, at page numbers of any size", (t) => {
   const start = seed();
+  t.diagnostic(`seed ${start}`);
   const next = random(start);
   const table = new PageTable();
   const model = new Map<number, number>();

@@ -1,3 +1,5 @@
+// PagedMemory: synchronous and asynchronous handlers, failures, written pages, snapshots, bad input, and a model.
+
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createSystem, PagedMemory } from "../../src/uffd/software/index.ts";

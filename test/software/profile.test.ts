@@ -1,3 +1,5 @@
+// What the profile of Linux 4.3 answers otherwise (spec, 3.6), and who may open a userfaultfd.
+
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { UFFDIO } from "../../src/abi/userfaultfd.ts";

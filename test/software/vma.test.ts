@@ -1,3 +1,5 @@
+// VMAs: splitting and merging, by hand and against a model of single pages.
+
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { MADV, PROT } from "../../src/abi/memory.ts";
@@ -49,8 +51,9 @@ test("memory with private pages of different origin stays apart", () => {
   assert.equal(ranges(machine, start, 8), "0-5:3 5-8:3");
 });
 
-test("random mappings and protections leave what a page by page model says", () => {
+test("random mappings and protections leave what a page by page model says", (t) => {
   const begin = seed();
+  t.diagnostic(`seed ${begin}`);
   const next = random(begin);
   const machine = new Machine();
   const { process } = machine;

@@ -1,3 +1,5 @@
+// Who wakes whom, what signals and death do to those who wait, and calls that would wait for ever.
+
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { MADV } from "../../src/abi/memory.ts";

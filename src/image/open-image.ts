@@ -153,8 +153,13 @@ export class OpenedImage implements Image {
     signal?.throwIfAborted();
     const found = this.index.locate(chunk);
     const record = found instanceof Promise ? await found : found;
-    if (record === undefined) target.fill(0);
-    else target.set(await this.contentOf(chunk, record, signal));
+    if (record === undefined) {
+      target.fill(0);
+      return;
+    }
+    const place = { ...record, contentBytes: this.chunkBytes };
+    const pack = this.index.root.packs.name(record.pack);
+    await this.packs.contentInto(pack, place, target, () => this.#chunkText(chunk), signal);
   }
 
   readChunkSync(chunk: number, target: Uint8Array): boolean {
@@ -169,10 +174,7 @@ export class OpenedImage implements Image {
     if (record === undefined || record === "unknown") return record === undefined;
     const place = { ...record, contentBytes: this.chunkBytes };
     const pack = this.index.root.packs.name(record.pack);
-    const content = this.packs.contentSync(pack, place, () => this.#chunkText(chunk));
-    if (content === undefined) return false;
-    target.set(content);
-    return true;
+    return this.packs.contentIntoSync(pack, place, target, () => this.#chunkText(chunk));
   }
 
   async read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {

@@ -22,6 +22,9 @@ const OPEN_MAX = 128;
 /** Enough for the table of most packs, so that one read does. */
 const TAIL_GUESS = PACK_FOOTER_BYTES + 2048 * PACK_ENTRY_BYTES;
 
+/** What most stored chunks fit into. */
+const SCRATCH_BYTES = 64 * 2 ** 10;
+
 interface Opened {
   readonly opening: Promise<PageSource>;
   source?: PageSource;
@@ -36,6 +39,8 @@ export class PackReader {
   readonly store: ObjectStore;
   /** In the order of their use. */
   readonly #opened = new Map<string, Opened>();
+  /** Buffers that nobody uses now: as many as there were reads at once. */
+  readonly #scratch: Uint8Array[] = [];
 
   constructor(store: ObjectStore) {
     this.store = store;
@@ -48,7 +53,41 @@ export class PackReader {
     return contentOf(stored, place, what);
   }
 
-  /** The same without waiting; undefined when the pack is not open yet or can't be read so. */
+  /** The same into a target, which is written when the content is verified, and as a whole. */
+  async contentInto(
+    pack: string,
+    place: Place,
+    target: Uint8Array,
+    what: () => string,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const scratch = this.#takeScratch(place.storedBytes);
+    try {
+      const stored = scratch.subarray(0, place.storedBytes);
+      await this.read(pack, place.offset, stored, signal);
+      target.set(contentOf(stored, place, what));
+    } finally {
+      this.#scratch.push(scratch);
+    }
+  }
+
+  /** The same without waiting; false when the pack is not open yet or can't be read so. */
+  contentIntoSync(pack: string, place: Place, target: Uint8Array, what: () => string): boolean {
+    const opened = this.#opened.get(pack);
+    if (opened?.source?.readSync === undefined) return false;
+    checkWithin(opened.source, pack, place.offset, place.storedBytes);
+    const scratch = this.#takeScratch(place.storedBytes);
+    try {
+      const stored = scratch.subarray(0, place.storedBytes);
+      opened.source.readSync(place.offset, stored);
+      target.set(contentOf(stored, place, what));
+    } finally {
+      this.#scratch.push(scratch);
+    }
+    return true;
+  }
+
+  /** Content without waiting; undefined when the pack is not open yet or can't be read so. */
   contentSync(pack: string, place: Place, what: () => string): Uint8Array | undefined {
     const opened = this.#opened.get(pack);
     if (opened?.source?.readSync === undefined) return undefined;
@@ -85,6 +124,12 @@ export class PackReader {
       }
       return decodePackTable(tail, pack, source.byteLength);
     });
+  }
+
+  #takeScratch(byteLength: number): Uint8Array {
+    const scratch = this.#scratch.pop();
+    if (scratch !== undefined && scratch.byteLength >= byteLength) return scratch;
+    return Buffer.allocUnsafeSlow(Math.max(byteLength, SCRATCH_BYTES));
   }
 
   async close(): Promise<void> {

@@ -40,6 +40,8 @@ export interface RootIndex {
 /** Names of packs as they lie in the root: made into text when they are needed. */
 export class PackList {
   readonly #bytes: Uint8Array;
+  /** Those that have been asked for. */
+  readonly #names = new Map<number, string>();
 
   constructor(bytes: Uint8Array) {
     this.#bytes = bytes;
@@ -50,7 +52,12 @@ export class PackList {
   }
 
   name(pack: number): string {
-    return toHex(hashAt(this.#bytes, pack * HASH_BYTES));
+    let name = this.#names.get(pack);
+    if (name === undefined) {
+      name = toHex(hashAt(this.#bytes, pack * HASH_BYTES));
+      this.#names.set(pack, name);
+    }
+    return name;
   }
 
   names(): string[] {

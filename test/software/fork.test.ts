@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { MADV } from "../../src/abi/memory.ts";
 import { UFFD_FEATURE } from "../../src/abi/userfaultfd.ts";
+import { Ioctls } from "../../src/uffd/ioctls.ts";
 import type { SoftwareProcess } from "../../src/uffd/software/index.ts";
 import { Machine, PAGE, random, seed, value } from "./machine.ts";
 
@@ -88,6 +89,24 @@ test("a fork that is killed while it waits leaves nothing behind", () => {
   parent.process.kill();
   assert.equal(child(), undefined);
   assert.equal(parent.system.pool.used, 0);
+});
+
+test("a process serves another's memory with a descriptor that it took by pidfd_getfd", () => {
+  const guest = new Machine();
+  const start = guest.map(2);
+  const uffd = guest.open();
+  uffd.register(start, 2 * PAGE, 1);
+  const pager = new Machine(undefined, guest.system.spawnProcess());
+  const pidfd = pager.process.call("pidfd_open", guest.process.pid, 0);
+  const taken = new Ioctls(pager.process, pager.process.call("pidfd_getfd", pidfd, uffd.fd, 0));
+  const thread = guest.load(start + PAGE);
+  const [message] = taken.read(4).messages;
+  assert.deepEqual(message, { event: "pagefault", flags: 0, address: start + PAGE, ptid: 0 });
+  assert.equal(taken.copy(start + PAGE, pager.bytes(42), PAGE, 0).bytes, PAGE);
+  assert.equal(value(thread.ending), 42);
+  guest.process.kill();
+  assert.equal(taken.zeropage(start, PAGE, 0).errno, 3);
+  assert.equal(pager.process.call("pidfd_getfd", pidfd, uffd.fd, 0), -3);
 });
 
 test("a random family of processes sees its own bytes, and gives all memory back", (t) => {

@@ -137,14 +137,15 @@ export class AddressSpace {
   /** What a zap makes of an entry. */
   #leftover(vma: Vma, entry: number, how: number): number {
     if (how === ZAP.UNMAP) return 0;
+    // In memory of an object a mark outlives its page, even the object's end; only huge objects take it along.
+    const keeps = !vma.anonymous && !(how === ZAP.TRUNCATE && vma.huge);
+    const left = keeps && vma.writeProtect && (entry & PTE.WP) !== 0 ? WP_MARKER : 0;
     if ((entry & PTE.MARKER) !== 0) {
       if ((entry & PTE.GUARD) !== 0) return entry;
-      if ((entry & PTE.POISON) !== 0) return how === ZAP.HOLE ? entry : 0;
-      return how === ZAP.TRUNCATE || vma.anonymous ? 0 : entry;
+      if ((entry & PTE.POISON) !== 0) return how === ZAP.HOLE ? entry : left;
+      return keeps ? entry : 0;
     }
-    if (how === ZAP.HOLE && (entry & PTE.ANON) !== 0) return entry;
-    const marked = (entry & PTE.WP) !== 0 && vma.writeProtect && !vma.anonymous;
-    return marked && how !== ZAP.TRUNCATE ? WP_MARKER : 0;
+    return how === ZAP.HOLE && (entry & PTE.ANON) !== 0 ? entry : left;
   }
 
   /** Removes all mappings of a range. */

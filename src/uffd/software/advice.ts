@@ -257,11 +257,19 @@ export function* lockMemory(thread: SoftwareThread, address: number, byteLength:
   if (end >= 2 ** 64) return -ERRNO.EINVAL;
   const set = setLocked(space, start, end, VMA.LOCKED);
   if (set !== 0) return set;
-  return yield* populateLocked(thread, start, end);
+  return yield* populateLocked(thread, start, end, false);
 }
 
-/** Makes locked memory resident. What was unmapped while a page was waited for is skipped. */
-export function* populateLocked(thread: SoftwareThread, start: number, end: number): Blocking<number> {
+/**
+ * Makes locked memory resident. What was unmapped while a page was waited for is skipped; what cannot be brought ends
+ * it, or (for who has no use for the answer) the rest of that VMA is passed over.
+ */
+export function* populateLocked(
+  thread: SoftwareThread,
+  start: number,
+  end: number,
+  passOver = true,
+): Blocking<number> {
   const { space } = thread.process;
   for (let at = start; at < end; ) {
     const vma = space.vmas.from(at);
@@ -273,7 +281,9 @@ export function* populateLocked(thread: SoftwareThread, start: number, end: numb
       continue;
     }
     const result = yield* faultIn(space, thread, at, write ? ACCESS.WRITE : ACCESS.READ);
-    if (result !== FAULT.DONE) return -ERRNO.ENOMEM;
+    if (result === FAULT.DONE) continue;
+    if (!passOver) return -ERRNO.ENOMEM;
+    at = space.vmas.at(at)?.end ?? at + PAGE_SIZE;
   }
   return 0;
 }

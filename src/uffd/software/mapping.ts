@@ -5,7 +5,10 @@ import { HUGE_PAGE_SIZE, MAP, PAGE_SIZE, PROT, TASK_SIZE } from "../../abi/memor
 import { roundUp } from "../../base/range.ts";
 import { type AddressSpace, MMAP_FLOOR } from "./address-space.ts";
 import { populateLocked } from "./advice.ts";
+import { FEATURE } from "./context.ts";
 import { notifyUnmap, prepareUnmap } from "./events.ts";
+import { ACCESS, FAULT, fault } from "./fault.ts";
+import { PTE } from "./page-table.ts";
 import type { Blocking } from "./scheduler.ts";
 import type { SharedObject } from "./shared-object.ts";
 import type { SoftwareThread } from "./thread.ts";
@@ -169,7 +172,13 @@ export function cutsHugePages(space: AddressSpace, start: number, end: number): 
 }
 
 /** mprotect: 0 or a negative errno. What came before a hole or a refusal keeps its new protection. */
-export function protectMemory(space: AddressSpace, start: number, byteLength: number, prot: number): number {
+export function protectMemory(
+  thread: SoftwareThread,
+  start: number,
+  byteLength: number,
+  prot: number,
+): number {
+  const { space } = thread.process;
   if (start % PAGE_SIZE !== 0) return -ERRNO.EINVAL;
   if (byteLength === 0) return 0;
   const end = start + roundUp(byteLength, PAGE_SIZE);
@@ -188,10 +197,32 @@ export function protectMemory(space: AddressSpace, start: number, byteLength: nu
     space.split(from, until);
     for (const part of space.vmas.overlapping(from, until)) {
       part.flags = accountFor(part, prot);
+      const becomesWritable = !part.writable && (prot & PROT.WRITE) !== 0;
       part.prot = prot;
       space.narrow(part, from, until);
+      if (becomesWritable && part.has(VMA.LOCKED) && !part.shared) bringAtOnce(thread, part, from, until);
     }
     space.vmas.merge(from, until);
   }
   return reached < end ? -ERRNO.ENOMEM : 0;
+}
+
+/** Locked memory that becomes writable gets its pages, as far as that can be done without waiting for anybody. */
+function bringAtOnce(thread: SoftwareThread, vma: Vma, from: number, until: number): void {
+  const { space } = thread.process;
+  for (let address = from; address < until; address += PAGE_SIZE) {
+    while (space.translate(address, PTE.WRITE) < 0) {
+      if (wouldWait(space, vma, address)) return;
+      if (fault(space, thread, address, ACCESS.WRITE, true) !== FAULT.DONE) return;
+    }
+  }
+}
+
+function wouldWait(space: AddressSpace, vma: Vma, address: number): boolean {
+  const entry = space.entryAt(vma, address);
+  if ((entry & PTE.PRESENT) !== 0) {
+    return vma.writeProtect && (entry & PTE.WP) !== 0 && !vma.ctx!.has(FEATURE.WP_ASYNC);
+  }
+  const isCached = vma.object !== undefined && vma.object.frameOf(vma.indexOf(address)) >= 0;
+  return isCached ? vma.minor : vma.missing;
 }

@@ -130,8 +130,7 @@ const fallocate: Call = (thread, args) => {
 export const MEMORY_CALLS: Readonly<Record<string, Call>> = {
   mmap,
   munmap: (thread, args) => unmapMemory(thread, word(args, 0), word(args, 1)),
-  mprotect: (thread, args) =>
-    protectMemory(thread.process.space, word(args, 0), word(args, 1), word(args, 2)),
+  mprotect: (thread, args) => protectMemory(thread, word(args, 0), word(args, 1), word(args, 2)),
   mremap: (thread, args) =>
     remapMemory(thread, word(args, 0), word(args, 1), word(args, 2), word(args, 3), word(args, 4)),
   madvise: (thread, args) => advise(thread, word(args, 0), word(args, 1), fd(args, 2)),

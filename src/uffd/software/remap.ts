@@ -201,7 +201,8 @@ function move(remap: Remap, vma: Vma, to: number): number {
   movePages(space, vma, from, to, oldLength);
   if ((flags & MREMAP.DONTUNMAP) !== 0) {
     leaveBehind(space, vma, from, oldLength);
-  } else {
+  } else if (oldLength > 0) {
+    // A length of 0 asks for a second mapping of the same object; the first stays whole.
     remap.late.push(...prepareUnmap(space, from, from + oldLength));
     space.unmap(from, from + oldLength);
   }
@@ -211,9 +212,9 @@ function move(remap: Remap, vma: Vma, to: number): number {
 /** MREMAP_DONTUNMAP: the old place stays, empty, with its registration. */
 function leaveBehind(space: AddressSpace, vma: Vma, from: number, byteLength: number): void {
   if (vma.start === from && vma.end === from + byteLength) vma.anonGroup = 0;
-  if (!vma.has(VMA.LOCKED)) return;
-  space.split(from, from + byteLength);
-  for (const part of space.vmas.overlapping(from, from + byteLength)) part.flags &= ~VMA.LOCKED;
+  // All of what it was a part of is locked no more.
+  const left = space.vmas.at(from);
+  if (left !== undefined) left.flags &= ~VMA.LOCKED;
 }
 
 function movePages(space: AddressSpace, vma: Vma, from: number, to: number, byteLength: number): void {

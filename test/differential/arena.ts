@@ -15,6 +15,8 @@ import { HUGE_PAGE_SIZE, MAP, PAGE_SIZE } from "../../src/abi/memory.ts";
 
 export const ARENA = 0x2000_0000_0000;
 const HUGE = 0x2100_0000_0000;
+/** A page that can only be read, for arguments. */
+export const SEALED = 0x2200_0000_0000;
 const STRIDE_PAGES = 16;
 
 export type AreaKind = "private" | "object" | "copy" | "source" | "huge";

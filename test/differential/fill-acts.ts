@@ -122,10 +122,11 @@ export function fill(scene: Scene, step: Of<"fill">): Resolved {
     ? ` from ${step.from.area}:${step.from.page}${step.from.offset === 0 ? "" : `+${step.from.offset}`}`
     : "";
   const bad = step.pointer === "bad";
+  const readOnly = step.pointer === "read-only";
   return {
     name: step.fill.toUpperCase(),
     text: `${step.fill.toUpperCase()} mode ${step.mode} u${which.index} ${where.text}${from}${
-      bad ? " with a bad pointer" : ""
+      bad ? " with a bad pointer" : readOnly ? " with its argument in read-only memory" : ""
     } by thread ${thread}`,
     actor: actor.index,
     run: (host, actor) => {
@@ -138,7 +139,11 @@ export function fill(scene: Scene, step: Of<"fill">): Resolved {
         `${step.fill} ${resultText(value)}${bad ? "" : outputText(actor.view, at, struct, output)}`;
       host.begin(
         actor,
-        { kind: "call", name: "ioctl", args: [fd, request, bad ? BAD_POINTER : address] },
+        {
+          kind: "call",
+          name: "ioctl",
+          args: [fd, request, bad ? BAD_POINTER : readOnly ? actor.seal(at, struct.size) : address],
+        },
         { thread, family: "fill", place: step.from.area, finish },
       );
     },

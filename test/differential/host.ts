@@ -17,6 +17,7 @@ import {
   mapFlags,
   OBJECT_PAGES,
   placeName,
+  SEALED,
 } from "./arena.ts";
 import type { Program } from "./steps.ts";
 
@@ -62,6 +63,7 @@ export class Actor {
     readonly object: number;
     readonly zero: number;
     readonly pagemap: number;
+    readonly letter: number;
     /** One a thread: a write that waits for its page holds its file. */
     readonly sinks: readonly number[];
   };
@@ -77,6 +79,7 @@ export class Actor {
       object: inherited?.files.object ?? this.memfd("object"),
       zero: inherited?.files.zero ?? this.open("/dev/zero"),
       pagemap: this.open("/proc/self/pagemap"),
+      letter: this.memfd("letter"),
       sinks: this.threads.map(() => this.memfd("sink")),
     };
   }
@@ -105,6 +108,16 @@ export class Actor {
     const result = this.process.call(name, ...args);
     assert(result >= 0, `${name}(${args.join(", ")}) answered ${errnoName(result)}`);
     return result;
+  }
+
+  /** Puts bytes of the scratch into memory that can only be read; answers their address there. */
+  seal(at: number, byteLength: number): number {
+    const { process, files } = this;
+    this.must("pwrite64", files.letter, process.scratch.address + at, byteLength, 0);
+    this.must("mprotect", SEALED, PAGE_SIZE, PROT.READ | PROT.WRITE);
+    this.must("pread64", files.letter, SEALED, byteLength, 0);
+    this.must("mprotect", SEALED, PAGE_SIZE, PROT.READ);
+    return SEALED;
   }
 
   /** Index of an idle thread, the wished one if possible. */
@@ -143,6 +156,7 @@ export class Host {
     root.process.catchUserSignal({ restart });
     this.actors.push(root);
     root.must("ftruncate", root.files.object, OBJECT_PAGES * PAGE_SIZE);
+    root.must("mmap", SEALED, PAGE_SIZE, PROT.READ, MAP.PRIVATE | MAP.ANONYMOUS | MAP.FIXED, -1, 0);
     for (const area of AREAS) {
       if (area.index === HUGE_AREA && !huge) continue;
       const fd = isOfObject(area) ? root.files.object : -1;

@@ -1,6 +1,6 @@
 // Steps that touch memory or change address spaces: accesses, mmap and its family, fork, page map scans.
 
-import { MADV, MAP, MREMAP, PROT } from "../../src/abi/memory.ts";
+import { MADV, MAP, MREMAP, PAGE_SIZE, PROT } from "../../src/abi/memory.ts";
 import { pageRegion, pmScanArg } from "../../src/abi/structs.ts";
 import type { Operation, SyscallName } from "../../src/abi/system.ts";
 import { PAGEMAP_SCAN } from "../../src/abi/userfaultfd.ts";
@@ -13,11 +13,14 @@ import type { Place, Step } from "./steps.ts";
 
 type Of<Kind extends Step["kind"]> = Extract<Step, { kind: Kind }>;
 
+const EXTRA = { " POPULATE": MAP.POPULATE, " LOCKED": 0x2000, " NORESERVE": MAP.NORESERVE };
 const PROTECTION = { READ: PROT.READ, WRITE: PROT.WRITE, EXEC: PROT.EXEC };
 
 /** Each thread of each process has its own bytes in every page, so that the order of two accesses does not show; the first belong to loads that straddle two pages. */
 const OWN_BYTES = 64;
 const IOV_BYTES = 16;
+/** FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE. */
+const PUNCH_HOLE = 3;
 
 export function access(scene: Scene, step: Of<"access">): Resolved {
   const actor = actorOf(scene, step);
@@ -101,12 +104,12 @@ function hugeIsMissing(scene: Scene, place: Place): boolean {
 export function mmap(scene: Scene, step: Of<"mmap">): Resolved {
   if (hugeIsMissing(scene, step.place)) return new Skip("the program has no huge pages");
   const { area, page, start, length, text } = span(step.place);
-  const fixed = step.over ? MAP.FIXED : MAP.FIXED_NOREPLACE;
+  const fixed = (step.over ? MAP.FIXED : MAP.FIXED_NOREPLACE) | step.extra;
   const protection = flagsText(step.protection, PROTECTION);
   return change(
     scene,
     step,
-    `mmap ${text} ${area.kind} ${protection}${step.over ? " over" : ""}`,
+    `mmap ${text} ${area.kind} ${protection}${step.over ? " over" : ""}${flagsText(step.extra, EXTRA).replace(/^0$/, "")}`,
     "mmap",
     (actor) => {
       const fd = isOfObject(area) ? actor.files.object : -1;
@@ -133,7 +136,7 @@ export function madvise(scene: Scene, step: Of<"madvise">): Resolved {
   if (step.advice === "GUARD_INSTALL" && (isOfObject(area) || scene.order.moved)) {
     return new Skip("guards are for private memory");
   }
-  const advice = MADV[step.advice as keyof typeof MADV];
+  const advice = ({ ...MADV, WIPEONFORK: 18, KEEPONFORK: 19 } as Record<string, number>)[step.advice] ?? -1;
   const family = step.advice.startsWith("POPULATE") ? "access" : "space";
   return change(
     scene,
@@ -209,6 +212,32 @@ export function vm(scene: Scene, step: Of<"vm">): Resolved {
         finish,
       } as const;
       host.begin(actor, call(name, pid, address, 1, address + 16, 1, 0), pending);
+    },
+  };
+}
+
+/** Changes the object behind the shared areas: its length, or a hole in it. */
+export function object(scene: Scene, step: Of<"object">): Resolved {
+  const actor = actorOf(scene, step);
+  const thread = actor.idle(step.thread);
+  if (thread === undefined) return new Skip("no thread is idle");
+  const { how, page, count } = step;
+  const offset = page * PAGE_SIZE;
+  return {
+    name: how === "truncate" ? "ftruncate" : "fallocate",
+    text:
+      how === "truncate"
+        ? `ftruncate object to ${page} pages`
+        : `punch a hole in the object [${page},${page + count})`,
+    actor: actor.index,
+    run: (host, actor) => {
+      const fd = actor.files.object;
+      const operation =
+        how === "truncate"
+          ? call("ftruncate", fd, offset)
+          : call("fallocate", fd, PUNCH_HOLE, offset, count * PAGE_SIZE);
+      const finish = (value: number) => `${how} ${resultText(value)}`;
+      host.begin(actor, operation, { thread, family: "access", finish });
     },
   };
 }

@@ -2,7 +2,19 @@
 
 import { blocking, close, duplicate, handshake, open, poll, read } from "./descriptor-acts.ts";
 import { fill, register, unregister, wake, writeprotect } from "./fill-acts.ts";
-import { access, madvise, mincore, mlock, mmap, mprotect, mremap, munmap, scan, vm } from "./memory-acts.ts";
+import {
+  access,
+  madvise,
+  mincore,
+  mlock,
+  mmap,
+  mprotect,
+  mremap,
+  munmap,
+  object,
+  scan,
+  vm,
+} from "./memory-acts.ts";
 import { fork, kill, signal } from "./process-acts.ts";
 import type { Resolved, Scene } from "./scene.ts";
 import type { Step } from "./steps.ts";
@@ -49,6 +61,8 @@ export function resolve(scene: Scene, step: Step): Resolved {
       return fork(scene, step);
     case "kill":
       return kill(scene, step);
+    case "object":
+      return object(scene, step);
     case "signal":
       return signal(scene, step);
     case "mlock":

@@ -39,7 +39,8 @@ export type Step = Base &
         readonly mode: number;
         /** Where COPY and MOVE take from. */
         readonly from: { readonly area: number; readonly page: number; readonly offset: number };
-        readonly pointer: "good" | "bad";
+        /** Where the argument is: fine, at an address without memory, or in memory that can't be written. */
+        readonly pointer: "good" | "bad" | "read-only";
       }
     | {
         readonly kind: "read";
@@ -61,6 +62,14 @@ export type Step = Base &
         readonly place: Place;
         readonly protection: number;
         readonly over: boolean;
+        /** POPULATE, LOCKED, NORESERVE or nothing. */
+        readonly extra: number;
+      }
+    | {
+        readonly kind: "object";
+        readonly how: "truncate" | "punch";
+        readonly page: number;
+        readonly count: number;
       }
     | { readonly kind: "munmap"; readonly place: Place }
     | { readonly kind: "mprotect"; readonly place: Place; readonly protection: number }
@@ -163,7 +172,7 @@ function bits(numbers: readonly number[]): number {
 const ADVICE = [
   ...["DONTNEED", "DONTNEED", "DONTNEED", "FREE", "REMOVE", "REMOVE", "DONTFORK", "DOFORK"],
   ...["POPULATE_READ", "POPULATE_WRITE", "WILLNEED", "COLD", "DONTNEED_LOCKED", "RANDOM", "NORMAL"],
-  ...["GUARD_INSTALL", "GUARD_REMOVE"],
+  ...["GUARD_INSTALL", "GUARD_REMOVE", "WIPEONFORK", "KEEPONFORK", "SEQUENTIAL"],
 ];
 
 const fill = fc
@@ -194,7 +203,7 @@ const fill = fc
       }),
       pointer: fc.oneof(
         { weight: 40, arbitrary: fc.constant("good" as const) },
-        { weight: 1, arbitrary: fc.constant("bad" as const) },
+        { weight: 2, arbitrary: fc.constantFrom("bad", "read-only" as const) },
       ),
       ...base,
     }),
@@ -302,10 +311,21 @@ const step = (huge: boolean): fc.Arbitrary<Step> =>
           place,
           protection,
           over: fc.boolean(),
+          extra: fc.constantFrom(0, 0, 0, 0, 0, 0x8000, 0x2000, 0x4000),
           ...base,
         }),
       },
       { weight: 2, arbitrary: fc.record({ kind: fc.constant("munmap" as const), place, ...base }) },
+      {
+        weight: 2,
+        arbitrary: fc.record({
+          kind: fc.constant("object" as const),
+          how: fc.constantFrom("truncate", "punch" as const),
+          page: fc.integer({ min: 0, max: 12 }),
+          count: fc.integer({ min: 1, max: 4 }),
+          ...base,
+        }),
+      },
       {
         weight: 3,
         arbitrary: fc.record({ kind: fc.constant("mprotect" as const), place, protection, ...base }),

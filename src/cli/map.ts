@@ -10,7 +10,10 @@ import {
   type MemoryImplementation,
   type MemoryMode,
   open,
+  type StoredWorkingSet,
+  storeWorkingSet,
 } from "../guest/array-buffer/index.ts";
+import { openImage } from "../image/index.ts";
 import { bytesText, msText, parseBytes } from "./bytes.ts";
 import { endOnSignals } from "./ending.ts";
 
@@ -21,6 +24,7 @@ interface MapOptions {
   readonly mode: MemoryMode;
   readonly budget?: number | undefined;
   readonly implementation: MemoryImplementation;
+  readonly record?: string | undefined;
   readonly json?: true | undefined;
   readonly quiet?: true | undefined;
 }
@@ -42,6 +46,7 @@ Examples:
   };
   $ minorfault map images/model --script sum.mjs 65536
   $ minorfault map s3://bucket/images/model --budget 512MiB --script sum.mjs 4096
+  $ minorfault map images/model --record start --script start.mjs
   $ minorfault map table.bin --mode write-back --script fix.mjs --json`;
 
 export function registerMap(program: Command): void {
@@ -62,6 +67,10 @@ export function registerMap(program: Command): void {
         .choices(["auto", "kernel", "mmap", "software"] as const)
         .default("auto" as const),
     )
+    .option(
+      "--record <name>",
+      "store what the script touches as a working set of the image, in the place of one of that name",
+    )
     .option("--json", "print what happened as JSON, behind whatever the script prints")
     .option("--quiet", "print only what the script prints and returns")
     .addHelpText("after", EXAMPLES)
@@ -70,9 +79,12 @@ export function registerMap(program: Command): void {
 
 async function map(target: string, args: readonly string[], options: MapOptions): Promise<void> {
   const run = await loadScript(options.script);
-  const { mode, budget, implementation } = options;
+  const { mode, budget, implementation, record } = options;
   const began = performance.now();
-  const memory = await open(target, { mode, implementation, ...(budget === undefined ? {} : { budget }) });
+  // Refused before anything is run.
+  if (record !== undefined) await (await openImage(target)).close();
+  const limit = budget === undefined ? {} : { budget };
+  const memory = await open(target, { mode, implementation, trace: record !== undefined, ...limit });
   const openMs = performance.now() - began;
   const ending = endOnSignals();
   try {
@@ -88,8 +100,11 @@ async function map(target: string, args: readonly string[], options: MapOptions)
       process.exit(128 + constants.signals[ending.by!]);
     }
     const report = reportOf(memory, openMs, performance.now() - began - openMs);
+    const traces = record === undefined ? [] : [memory.trace()];
     await memory.close();
-    print(report, outcome.result, options);
+    const workingSet =
+      record === undefined ? undefined : await storeWorkingSet(target, record, traces, { replace: true });
+    print({ ...report, workingSet }, outcome.result, options);
   } catch (error) {
     await memory.close({ flush: false });
     if (error instanceof MinorfaultError) throw error;
@@ -127,6 +142,7 @@ interface Report {
   readonly runMs: number;
   readonly resident: ReturnType<LazyMemory["resident"]>;
   readonly statistics: ReturnType<LazyMemory["statistics"]>;
+  readonly workingSet?: StoredWorkingSet | undefined;
 }
 
 function reportOf(memory: LazyMemory, openMs: number, runMs: number): Report {
@@ -144,7 +160,7 @@ function print(report: Report, result: unknown, { json, quiet }: MapOptions): vo
   }
   if (result !== undefined) console.log(result);
   if (quiet) return;
-  const { name, how, why, byteLength, openMs, runMs, resident, statistics } = report;
+  const { name, how, why, byteLength, openMs, runMs, resident, statistics, workingSet } = report;
   const { faults, bytesInstalled, bytesEvicted } = statistics;
   const served =
     how === "userfaultfd"
@@ -154,4 +170,8 @@ function print(report: Report, result: unknown, { json, quiet }: MapOptions): vo
     `${name}: ${bytesText(byteLength)} by ${how} (${why})\n` +
       `opened in ${msText(openMs)}, ran ${msText(runMs)}, ${served}\n`,
   );
+  if (workingSet !== undefined) {
+    const { name: set, pages, bytes } = workingSet;
+    process.stderr.write(`working set ${set}: ${pages} pages, ${bytesText(bytes)} stored\n`);
+  }
 }

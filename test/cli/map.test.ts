@@ -66,6 +66,23 @@ test("an image with a budget: how it went, as JSON", { skip }, () => {
   assert.ok(report.statistics.faults >= 1 && report.resident.pages < 64);
 });
 
+test("--record: what the script touches becomes a working set of the image", { skip }, () => {
+  const image = join(folder, "images", "recorded");
+  const create = spawnSync(process.execPath, [MAIN, "image", "create", image, file], { encoding: "utf8" });
+  assert.equal(create.status, 0, create.stderr);
+  for (const round of [1, 2]) {
+    const recorded = map(image, "--record", "start", "--script", nth, "300", "--json");
+    assert.equal(recorded.status, 0, recorded.stderr);
+    const { workingSet } = JSON.parse(recorded.stdout);
+    assert.deepEqual([workingSet.name, workingSet.pages], ["start", 1], `round ${round}`);
+  }
+  const inspect = spawnSync(process.execPath, [MAIN, "image", "inspect", image], { encoding: "utf8" });
+  assert.match(inspect.stdout, /working set +start: 1 pages/);
+  const raw = map(file, "--record", "start", "--script", nth, "1");
+  assert.equal(raw.status, 4);
+  assert.match(raw.stderr, /ERR_SOURCE_MISSING/);
+});
+
 test("write-back: what an asynchronous script writes is in the file afterwards; nothing is when it fails", {
   skip,
 }, () => {

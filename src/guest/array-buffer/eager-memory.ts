@@ -1,6 +1,7 @@
 // A memory that was loaded whole: what there is where nothing can stop JavaScript at a missing page.
 
 import { MinorfaultError } from "../../base/errors.ts";
+import type { Trace } from "../../pager/index.ts";
 import type { Content } from "./content.ts";
 import type {
   FlushReport,
@@ -51,6 +52,7 @@ class EagerMemory implements LazyMemory {
   readonly how = "eager" as const;
   readonly why: string;
   readonly isUserModeOnly = false;
+  readonly replayed: Promise<undefined> = Promise.resolve(undefined);
   readonly byteLength: number;
   readonly regions: readonly MemoryRegion[];
   #bytes: Uint8Array<ArrayBuffer>;
@@ -103,6 +105,10 @@ class EagerMemory implements LazyMemory {
     const latencyUs = { p50: 0, p99: 0, max: 0 };
     const bytesInstalled = this.byteLength;
     return { faults: 0, bytesInstalled, bytesEvicted: 0, bytesSwapped: 0, poisoned: 0, latencyUs };
+  }
+
+  trace(): Trace {
+    throw new MinorfaultError("ERR_BAD_ARGUMENT", 'This memory was not opened with "trace"');
   }
 
   share(): MemoryHandle {

@@ -4,6 +4,7 @@ import { PAGE_SIZE, PROT } from "../../abi/memory.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { roundUp } from "../../base/range.ts";
 import { AddressRange } from "../../linux/index.ts";
+import type { ReplayReport, Trace } from "../../pager/index.ts";
 import { Buffers } from "./buffers.ts";
 import type { Content } from "./content.ts";
 import { type DirtyPages, ScannedPages, TrackedPages } from "./dirty-pages.ts";
@@ -33,7 +34,7 @@ export interface KernelMemoryOptions extends OpenMemoryOptions {
 }
 
 export async function openKernelMemory(content: Content, options: KernelMemoryOptions): Promise<LazyMemory> {
-  const { mode, budgetBytes, onError, swapFolder, plan, placement } = options;
+  const { mode, budgetBytes, onError, swapFolder, plan, placement, trace = false } = options;
   // Refused before anything is opened.
   if (mode === "write-back") flushTarget(content);
   const byteLength = roundUp(content.byteLength, PAGE_SIZE);
@@ -47,6 +48,7 @@ export async function openKernelMemory(content: Content, options: KernelMemoryOp
     swapFolder,
     plan,
     placement,
+    trace,
     onError,
   };
   try {
@@ -90,6 +92,7 @@ class KernelMemory implements LazyMemory {
   readonly isUserModeOnly: boolean;
   readonly #range: AddressRange;
   readonly #paged: PagedRegion;
+  readonly #isTraced: boolean;
   readonly #buffers: Buffers;
   readonly #dirty: DirtyPages | undefined;
   readonly #target: FlushTarget | undefined;
@@ -108,6 +111,7 @@ class KernelMemory implements LazyMemory {
     this.byteLength = content.byteLength;
     this.regions = content.regions;
     this.isUserModeOnly = paged.isUserModeOnly;
+    this.#isTraced = options.trace ?? false;
     this.#range = range;
     this.#paged = paged;
     this.#buffers = new Buffers(range, content.byteLength);
@@ -209,6 +213,15 @@ class KernelMemory implements LazyMemory {
 
   statistics(): MemoryStatistics {
     return this.#paged.statistics();
+  }
+
+  trace(): Trace {
+    if (this.#isTraced) return this.#paged.pager.trace();
+    throw new MinorfaultError("ERR_BAD_ARGUMENT", 'This memory was not opened with "trace"');
+  }
+
+  get replayed(): Promise<ReplayReport | undefined> {
+    return this.#paged.pager.replayed;
   }
 
   share(): MemoryHandle {

@@ -4,6 +4,7 @@ import { MAP, PAGE_SIZE, PROT } from "../../abi/memory.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { roundUp } from "../../base/range.ts";
 import { AddressRange, check, close, local, madvise, mmap, open } from "../../linux/index.ts";
+import type { Trace } from "../../pager/index.ts";
 import { Buffers } from "./buffers.ts";
 import type { Content } from "./content.ts";
 import type {
@@ -44,6 +45,7 @@ class MappedMemory implements LazyMemory {
   readonly how = "mmap" as const;
   readonly why: string;
   readonly isUserModeOnly = false;
+  readonly replayed: Promise<undefined> = Promise.resolve(undefined);
   readonly byteLength: number;
   readonly regions: readonly MemoryRegion[];
   readonly #range: AddressRange;
@@ -114,6 +116,10 @@ class MappedMemory implements LazyMemory {
   statistics(): MemoryStatistics {
     const latencyUs = { p50: 0, p99: 0, max: 0 };
     return { faults: 0, bytesInstalled: 0, bytesEvicted: 0, bytesSwapped: 0, poisoned: 0, latencyUs };
+  }
+
+  trace(): Trace {
+    throw new MinorfaultError("ERR_BAD_ARGUMENT", 'This memory was not opened with "trace"');
   }
 
   share(): MemoryHandle {

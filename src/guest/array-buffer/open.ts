@@ -23,9 +23,11 @@ export async function open(target: string | URL, options: OpenMemoryOptions = {}
   check("mode", mode, MODES);
   check("implementation", implementation, IMPLEMENTATIONS);
   const budgetBytes = budgetOf(options.budget);
-  const content = await openContent(target, options.fetch);
+  const { trace = false, fetch } = options;
+  // What is replayed is not touched, and would be missing in the trace.
+  const content = await openContent(target, trace ? { ...fetch, replay: false } : fetch);
   if (implementation === "software") return await loadEagerly(content, mode, budgetBytes, "it was asked for");
-  const mapping = whyMapping(content, mode, budgetBytes);
+  const mapping = trace ? undefined : whyMapping(content, mode, budgetBytes);
   if (implementation === "mmap" && mode !== "read") {
     throw new MinorfaultError(
       "ERR_BAD_ARGUMENT",
@@ -34,7 +36,7 @@ export async function open(target: string | URL, options: OpenMemoryOptions = {}
   }
   if (implementation === "mmap") return openMappedMemory(content, "it was asked for");
   if (implementation === "auto" && mapping !== undefined) return openMappedMemory(content, mapping);
-  const why = implementation === "kernel" ? "it was asked for" : whyPager(content, mode);
+  const why = implementation === "kernel" ? "it was asked for" : whyPager(content, mode, trace);
   try {
     return await openKernelMemory(content, { ...options, mode, budgetBytes, why, onError });
   } catch (error) {
@@ -50,7 +52,8 @@ function whyMapping(content: Content, mode: MemoryMode, budgetBytes: number): st
   return "a plain local file that is only read: no pager is faster than the kernel's own mapping";
 }
 
-function whyPager(content: Content, mode: MemoryMode): string {
+function whyPager(content: Content, mode: MemoryMode, trace: boolean): string {
+  if (trace) return "touches are recorded";
   if (content.path === undefined) return "the bytes have to be fetched, verified or decompressed";
   return mode === "read" ? "a budget was given" : `mode "${mode}" was asked for`;
 }

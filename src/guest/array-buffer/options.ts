@@ -2,7 +2,7 @@
 
 import type { MinorfaultError } from "../../base/errors.ts";
 import type { AddressRangeHandle } from "../../linux/index.ts";
-import type { FetchOptions, PlacementChoice, PlanOptions } from "../../pager/index.ts";
+import type { FetchOptions, PlacementChoice, PlanOptions, ReplayReport, Trace } from "../../pager/index.ts";
 
 /**
  * `read`: a write ends the process with SIGSEGV, as in any read-only mapping. `private`: writes stay in this memory and
@@ -26,7 +26,9 @@ export interface OpenMemoryOptions {
   /** Where the pager's thread waits. Default "auto". */
   readonly placement?: PlacementChoice;
   readonly plan?: PlanOptions;
-  /** For content that has to be fetched: how long a fault may wait, and others. */
+  /** Records which pages are touched first, and when, for a working set; nothing else is brought. Default false. */
+  readonly trace?: boolean;
+  /** For content that has to be fetched: how long a fault may wait, which working set is replayed (default: the first). */
   readonly fetch?: FetchOptions;
   /** Default "auto". */
   readonly implementation?: MemoryImplementation;
@@ -105,6 +107,10 @@ export interface LazyMemory extends AttachedMemory {
   /** `write-back`: what was written before is durable when this resolves; after a crash all of it is, or nothing. */
   flush(): Promise<FlushReport>;
   statistics(): MemoryStatistics;
+  /** With `trace: true`: the pages that have been touched, in order. `storeWorkingSet` makes a working set of it. */
+  trace(): Trace;
+  /** How the replay of the image's working set ended; undefined where there is none. Never rejects. */
+  readonly replayed: Promise<ReplayReport | undefined>;
   /** For other threads of this process. */
   share(): MemoryHandle;
   /**

@@ -30,6 +30,7 @@ export interface PagedRegionOptions {
   readonly budgetBytes: number;
   readonly swapFolder: string | undefined;
   readonly plan: PagerOptions["plan"] | undefined;
+  readonly trace?: boolean | undefined;
   readonly placement: PagerOptions["placement"] | undefined;
   readonly onError: (error: MinorfaultError) => void;
 }
@@ -91,6 +92,7 @@ export class PagedRegion {
         regions: [{ start: address, byteLength, imageOffset: 0 }],
         ...options.content,
         writes: WRITE_MODE[writes],
+        trace: options.trace ?? false,
         onError: options.onError,
         ...(budgetBytes === 0 ? {} : { budgetBytes }),
         ...(swap === undefined ? {} : { swapDescriptor: swap.descriptor }),

@@ -5,7 +5,7 @@ import { cpSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { buildImage, openRawFile } from "../../../src/image/index.ts";
-import { type LazyMemory, type OpenMemoryOptions, open } from "../../../src/index.ts";
+import { type LazyMemory, type OpenMemoryOptions, open, storeWorkingSet } from "../../../src/index.ts";
 import { openStore } from "../../../src/source/index.ts";
 import { skipUnlessUserfaultfd as skip } from "../../linux/host.ts";
 import { type Nginx, nginxMissing, startNginx } from "../../source/fixtures/nginx.ts";
@@ -117,6 +117,45 @@ test("nginx: an image, and a raw object", { skip: skip || nginxMissing() }, asyn
 
 test("S3", { skip: skip || swiftMissing() }, async () => {
   await check("s3://bucket/images/model");
+});
+
+test("what a run touches is recorded, stored with the image, and there before the next run asks", {
+  skip,
+}, async () => {
+  await build(join(folder, "store"), "traced");
+  const url = join(folder, "store", "traced");
+  const pages = [4000, 17, 2500, 18, 3, 1024];
+  const touch = (memory: LazyMemory): void => {
+    const words = new Uint32Array(memory.buffer);
+    for (const page of pages) {
+      assert.equal(words[page * 1024], numberOf(page));
+      if (page === 2500) words[page * 1024 + 1] = 5;
+    }
+  };
+  const traces = await Promise.all(
+    [0, 1].map(() =>
+      using(url, { mode: "private", trace: true }, (memory) => {
+        touch(memory);
+        return memory.trace();
+      }),
+    ),
+  );
+  for (const { touches, dropped } of traces) {
+    assert.deepEqual([touches.map(({ offset }) => offset / PAGE), dropped], [pages, 0]);
+    assert.ok(touches.every(({ ms }, index) => index === 0 || ms >= touches[index - 1]!.ms));
+  }
+  await assert.rejects(storeWorkingSet(url, "nothing", []), { code: "ERR_BAD_ARGUMENT" });
+  const stored = await storeWorkingSet(url, "start", traces, { runsMin: 2 });
+  assert.equal(stored.pages, pages.length);
+  await using(url, {}, async (memory) => {
+    await memory.replayed;
+    assert.equal(memory.resident().pages, pages.length);
+    touch(memory.mode === "read" ? ({ buffer: memory.buffer.slice(0, PAGES * PAGE) } as LazyMemory) : memory);
+  });
+  await using(url, { fetch: { replay: false } }, (memory) => {
+    assert.equal(memory.resident().pages, 0);
+    assert.throws(() => memory.trace(), { code: "ERR_BAD_ARGUMENT" });
+  });
 });
 
 for (const budget of [undefined, "8MiB"] as const) {

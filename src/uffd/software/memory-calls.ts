@@ -19,6 +19,8 @@ const MAP_TYPE = 0x0f;
 const KNOWN_TYPES: ReadonlySet<number> = new Set([MAP.SHARED, MAP.PRIVATE, 3, MAP.DROPPABLE]);
 const MFD_NAME_MAX = 249;
 const MFD_HUGE_SHIFT = 26;
+/** Pages that mincore tells at once. */
+const MINCORE_PIECE = 4096;
 
 function* mmap(thread: SoftwareThread, args: Parameters<Call>[1]): Blocking<number> {
   const { system } = thread.process;
@@ -88,15 +90,18 @@ function* mincore(thread: SoftwareThread, args: Parameters<Call>[1]): Blocking<n
   const count = Math.ceil(word(args, 1) / PAGE_SIZE);
   if (start % PAGE_SIZE !== 0) return -ERRNO.EINVAL;
   if (!(start + count * PAGE_SIZE <= TASK_SIZE)) return -ERRNO.ENOMEM;
-  const found = new Uint8Array(count);
-  for (let index = 0; index < count; index++) {
-    const address = start + index * PAGE_SIZE;
-    const vma = space.vmas.at(address);
-    if (vma === undefined) return -ERRNO.ENOMEM;
-    found[index] = isInCore(space, vma, address) ? 1 : 0;
+  for (let first = 0; first < count; first += MINCORE_PIECE) {
+    const found = new Uint8Array(Math.min(MINCORE_PIECE, count - first));
+    for (let index = 0; index < found.length; index++) {
+      const address = start + (first + index) * PAGE_SIZE;
+      const vma = space.vmas.at(address);
+      if (vma === undefined) return -ERRNO.ENOMEM;
+      found[index] = isInCore(space, vma, address) ? 1 : 0;
+    }
+    const told = yield* copyOut(space, thread, word(args, 2) + first, found);
+    if (told < found.length) return -ERRNO.EFAULT;
   }
-  const told = yield* copyOut(space, thread, word(args, 2), found);
-  return told < count ? -ERRNO.EFAULT : 0;
+  return 0;
 }
 
 /** FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE: the one mode that holes are punched with. */

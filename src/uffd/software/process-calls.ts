@@ -174,11 +174,11 @@ function* wait4(thread: SoftwareThread, args: readonly Word[]): Blocking<number>
 /** process_vm_readv and process_vm_writev: pid, local vector, its length, remote vector, its length, flags. */
 function vmCopy(writes: boolean): Call {
   return function* (thread, args) {
+    if (word(args, 5) !== 0) return -ERRNO.EINVAL;
     const local = yield* readSegments(thread, word(args, 1), word(args, 2));
     if (typeof local === "number") return local;
     const remote = yield* readSegments(thread, word(args, 3), word(args, 4));
     if (typeof remote === "number") return remote;
-    if (word(args, 5) !== 0) return -ERRNO.EINVAL;
     const target = thread.process.system.process(fd(args, 0));
     if (target === undefined) return -ERRNO.ESRCH;
     return yield* copyBetween(thread, local, target.space, remote, writes);

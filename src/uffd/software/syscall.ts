@@ -54,7 +54,6 @@ export function* readVector(
   address: number,
   count: number,
 ): Blocking<UserVector | number> {
-  if (!(count >= 0 && count <= SEGMENTS_MAX)) return -ERRNO.EINVAL;
   const { space } = thread.process;
   const segments = yield* readSegments(thread, address, count);
   return typeof segments === "number" ? segments : new UserVector(space, segments);
@@ -65,6 +64,7 @@ export function* readSegments(
   address: number,
   count: number,
 ): Blocking<Segment[] | number> {
+  if (!(count >= 0 && count <= SEGMENTS_MAX)) return -ERRNO.EINVAL;
   const bytes = new Uint8Array(count * 16);
   const read = yield* copyIn(thread.process.space, thread, address, bytes);
   if (read < bytes.length) return -ERRNO.EFAULT;

@@ -1,6 +1,6 @@
 // The thread of a pager: prepares (image, rehearsal, placement), says "ready", and serves until it is told to stop.
 
-import { parentPort, workerData } from "node:worker_threads";
+import { parentPort } from "node:worker_threads";
 import { HUGE_PAGE_SIZE, MAP, PAGE_SIZE, PROT } from "../abi/memory.ts";
 import { MinorfaultError } from "../base/errors.ts";
 import type { Range } from "../base/range.ts";
@@ -21,13 +21,15 @@ import { Repair } from "./repair.ts";
 import { dismiss, fastest, selfTest } from "./self-test.ts";
 import { Server } from "./server.ts";
 import { type AddressableSource, MemorySource } from "./source.ts";
+import { orderOf } from "./thread-order.ts";
 import { Tracer } from "./trace.ts";
 import { Writes } from "./writes.ts";
 
 /** How long a pager that is closed goes on with what has arrived already. */
 const DRAIN_MS = 200;
 
-const order = workerData as WorkOrder;
+let isRehearsed = false;
+const order = await orderOf<WorkOrder>(rehearseOnce);
 const { control, counters } = order;
 /** The last flush step that was taken up. */
 let flushed = 0;
@@ -67,13 +69,19 @@ function run(): EndNote {
   }
 }
 
-/** Compiles the loop by using it, and finds out where to run it. */
-function prepare(): PlacementReport {
+function rehearseOnce(): void {
+  if (isRehearsed) return;
+  isRehearsed = true;
   try {
     rehearse();
   } catch {
     // This process may not open a userfaultfd itself: the guest's first faults are the rehearsal.
   }
+}
+
+/** Compiles the loop by using it, and finds out where to run it. */
+function prepare(): PlacementReport {
+  rehearseOnce();
   if (order.placement !== undefined) return order.placement;
   const { toucher } = order;
   try {

@@ -1,11 +1,12 @@
 // The owner's end of the line to a pager's thread: orders by shared words and interrupts, answers by messages.
 
-import { type MessagePort, Worker } from "node:worker_threads";
+import type { MessagePort, Worker } from "node:worker_threads";
 import { MinorfaultError } from "../base/errors.ts";
 import { interrupt } from "../linux/index.ts";
 import { CONTROL, type EndNote, type PagerMessage, type ReplayNote, type WorkOrder } from "./control.ts";
 import { type ErrorNote, errorOf } from "./notes.ts";
 import type { PagerEnd, PlacementReport, RepairReport, ReplayReport } from "./options.ts";
+import { startThread } from "./spare-threads.ts";
 
 /** How often an interrupt is repeated until the pager's thread has seen it. */
 const INTERRUPT_MS = 1;
@@ -34,9 +35,7 @@ export class WorkerLink {
 
   constructor(order: WorkOrder, listener: LinkListener, transferList: readonly MessagePort[] = []) {
     this.#control = order.control;
-    // Flags such as --input-type are for the program, and would be refused here.
-    const options = { workerData: order, execArgv: [], transferList: [...transferList] };
-    const worker = new Worker(new URL("./pager-worker.js", import.meta.url), options);
+    const worker = startThread("serve", order, transferList);
     this.#worker = worker;
     const starting = setInterval(() => this.#interrupt(), START_MS);
     // Without this the end of the process would wait for ever for a thread that waits for faults.

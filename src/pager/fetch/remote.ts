@@ -1,10 +1,11 @@
 // Starts the thread that fetches, and ends it: what the owner of a pager with a source has of it.
 
-import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
+import { MessageChannel, type MessagePort, type Worker } from "node:worker_threads";
 import { O } from "../../abi/memory.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { check, close, local, munmap } from "../../linux/index.ts";
 import { errorOf } from "../notes.ts";
+import { startThread } from "../spare-threads.ts";
 import type { FetchOptions, PagerSource } from "./options.ts";
 import {
   type FetchOrder,
@@ -48,11 +49,7 @@ export async function openRemote(
     port: port2,
     bellFd: writer,
   };
-  const worker = new Worker(new URL("./fetch-worker.js", import.meta.url), {
-    workerData: order,
-    transferList: [port2],
-    execArgv: [],
-  });
+  const worker = startThread("fetch", order, [port2]);
   const ended = new Promise<void>((resolve) => worker.once("exit", () => resolve()));
   let opened: OpenedSource;
   try {

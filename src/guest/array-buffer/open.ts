@@ -8,6 +8,7 @@ import { loadEagerly } from "./eager-memory.ts";
 import { openKernelMemory } from "./kernel-memory.ts";
 import { openMappedMemory } from "./mapped-memory.ts";
 import type { LazyMemory, MemoryMode, OpenMemoryOptions } from "./options.ts";
+import { withWayOut } from "./way-out.ts";
 
 const MODES: ReadonlySet<string> = new Set(["read", "private", "write-back"]);
 const IMPLEMENTATIONS: ReadonlySet<string> = new Set(["auto", "kernel", "mmap", "software"]);
@@ -56,18 +57,6 @@ function whyPager(content: Content, mode: MemoryMode, trace: boolean): string {
   if (trace) return "touches are recorded";
   if (content.path === undefined) return "the bytes have to be fetched, verified or decompressed";
   return mode === "read" ? "a budget was given" : `mode "${mode}" was asked for`;
-}
-
-function withWayOut(error: unknown): unknown {
-  if (!(error instanceof MinorfaultError)) return error;
-  if (!["ERR_UFFD_MISSING", "ERR_UFFD_DENIED", "ERR_UNSUPPORTED_HOST"].includes(error.code)) return error;
-  return new MinorfaultError(error.code, error.message, {
-    cause: error,
-    ...(error.errno === undefined ? {} : { errno: error.errno }),
-    hint:
-      "Run `minorfault doctor`. Without userfaultfd: PagedMemory of minorfault/software loads lazily through methods, " +
-      'and implementation: "software" loads everything at once',
-  });
 }
 
 function budgetOf(budget: number | string | undefined): number {

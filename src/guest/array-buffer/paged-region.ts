@@ -43,6 +43,8 @@ const WRITE_MODE: Readonly<Record<WriteFinding, WriteMode>> = {
   track: "track",
 };
 const SWEEP_PAGES = 512;
+/** LIMIT: failures that are kept for a prefetch to find its own. */
+const FAILURES_MAX = 64;
 
 /** Throws ERR_UFFD_MISSING, ERR_UFFD_DENIED, ERR_FEATURE_MISSING. */
 export function openOwnUserfaultfd(writes: WriteFinding): Uffd {
@@ -58,10 +60,12 @@ export class PagedRegion {
   readonly pager: Pager;
   readonly #uffd: Uffd;
   readonly #budgetBytes: number;
+  readonly #failures: MinorfaultError[];
   #work: Promise<unknown> = Promise.resolve();
   #isClosed = false;
 
-  private constructor(options: PagedRegionOptions, uffd: Uffd, pager: Pager) {
+  private constructor(options: PagedRegionOptions, uffd: Uffd, pager: Pager, failures: MinorfaultError[]) {
+    this.#failures = failures;
     this.address = options.address;
     this.byteLength = options.byteLength;
     this.#budgetBytes = options.budgetBytes;
@@ -79,6 +83,7 @@ export class PagedRegion {
   /** Takes the memory over: from now on its missing pages are the image's. */
   static async open(options: PagedRegionOptions): Promise<PagedRegion> {
     const { address, byteLength, writes, budgetBytes, plan, placement } = options;
+    const failures: MinorfaultError[] = [];
     const uffd = openOwnUserfaultfd(writes);
     const hasSwap = writes === "track" && budgetBytes > 0;
     const swap = hasSwap ? openSwapFile(options.swapFolder, byteLength) : undefined;
@@ -93,13 +98,17 @@ export class PagedRegion {
         ...options.content,
         writes: WRITE_MODE[writes],
         trace: options.trace ?? false,
-        onError: options.onError,
+        onError: (error) => {
+          failures.push(error);
+          if (failures.length > FAILURES_MAX) failures.shift();
+          options.onError(error);
+        },
         ...(budgetBytes === 0 ? {} : { budgetBytes }),
         ...(swap === undefined ? {} : { swapDescriptor: swap.descriptor }),
         ...(plan === undefined ? {} : { plan }),
         ...(placement === undefined ? {} : { placement }),
       });
-      return new PagedRegion(options, uffd, pager);
+      return new PagedRegion(options, uffd, pager, failures);
     } catch (error) {
       uffd.close();
       throw error;
@@ -128,11 +137,29 @@ export class PagedRegion {
     const before = this.#work;
     const install = async (): Promise<void> => {
       await before;
+      this.#failures.length = 0;
       await this.pager.installAll({ range, ...(signal === undefined ? {} : { signal }) });
+      this.#checkBrought(offset, byteLength);
     };
     const work = install();
     this.#work = work.catch(() => undefined);
     await work;
+  }
+
+  /** Throws what the pager has reported meanwhile, if pages of the range are missing: reading them would end in SIGBUS. */
+  #checkBrought(offset: number, byteLength: number): void {
+    const [residency] = this.pager.residency();
+    if (residency === undefined) return;
+    const until = Math.ceil((offset + byteLength) / PAGE_SIZE);
+    if (nextClear(residency.resident, Math.floor(offset / PAGE_SIZE), until) >= until) return;
+    const failure = this.#failures.at(-1);
+    if (failure !== undefined) throw failure;
+    // With a budget, others may have needed the room already.
+    if (this.#budgetBytes > 0) return;
+    throw new MinorfaultError(
+      "ERR_HANDLER_FAILED",
+      `Not all of the ${byteLength} bytes at ${offset} could be brought`,
+    );
   }
 
   statistics(): MemoryStatistics {

@@ -19,6 +19,7 @@ import { unwatchExit, watchExit } from "../array-buffer/exit.ts";
 import type { MemoryStatistics, ResidentPages } from "../array-buffer/options.ts";
 import { PagedRegion } from "../array-buffer/paged-region.ts";
 import { checkWithin } from "../array-buffer/ranges.ts";
+import { withWayOut } from "../array-buffer/way-out.ts";
 import { mapFileInto } from "./mapped-file.ts";
 import type { WasmMemory } from "./web-assembly.ts";
 
@@ -79,7 +80,7 @@ export async function attachMemory(
   if (implementation === "mmap" || (implementation === "auto" && isBetterMapped)) {
     return mapFileInto(memory, content, address);
   }
-  const paged = await PagedRegion.open({
+  const opening = PagedRegion.open({
     address,
     byteLength,
     content: content.pager,
@@ -90,6 +91,9 @@ export async function attachMemory(
     placement,
     plan,
     onError,
+  });
+  const paged = await opening.catch((error: unknown) => {
+    throw withWayOut(error);
   });
   return new AttachedWasmMemory(memory, content.byteLength, paged);
 }

@@ -24,6 +24,7 @@ interface Sample {
 export class LoadMeter {
   /** Processes of the benchmark besides this one. */
   readonly #pids = new Set<number>();
+  #credit = 0;
   #from: Sample = this.#sample();
 
   add(pid: number): void {
@@ -31,14 +32,20 @@ export class LoadMeter {
   }
 
   begin(): void {
+    this.#credit = 0;
     this.#from = this.#sample();
+  }
+
+  /** Processor time of a process of the benchmark that has ended since `begin`. */
+  credit(seconds: number): void {
+    this.#credit += seconds;
   }
 
   /** Since `begin`. */
   end(): Load {
     const [from, to] = [this.#from, this.#sample()];
     const seconds = Math.max((to.atMs - from.atMs) / 1000, 0.001);
-    const foreign = Math.max(0, to.busy - from.busy - (to.own - from.own)) / seconds;
+    const foreign = Math.max(0, to.busy - from.busy - (to.own - from.own) - this.#credit) / seconds;
     return { seconds, foreign, stolen: (to.stolen - from.stolen) / seconds };
   }
 

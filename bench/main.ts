@@ -7,6 +7,7 @@ import { dirname } from "node:path";
 import { parseArgs } from "node:util";
 import { installEverything } from "./bulk.ts";
 import { CHandlers } from "./c-handler.ts";
+import { image } from "./image.ts";
 import { oneFaultAtATime, placements } from "./latency.ts";
 import { LoadMeter, NOISE_MAX } from "./load.ts";
 import { type Group, isQuiet, printGroup, verdictText } from "./report.ts";
@@ -18,12 +19,14 @@ const MIB = 1024 * 1024;
 /** How long to wait for a quiet moment before each group. */
 const QUIET_S = 20;
 const RESULTS = "bench/results/fault.json";
+const IMAGE_RESULTS = "bench/results/image.json";
 
-const HELP = `npm run bench -- fault|software [options]
+const HELP = `npm run bench -- fault|software|image [options]
 
 fault      what serving page faults costs, side by side with the same handler in C, in alternating rounds;
            then how fast the software implementation is
 software   the latter alone; runs anywhere
+image      building an image beside zstd and sha256sum, reading it beside the codec alone; runs anywhere
 
   --rounds N     rounds that count (default 5; one more before them for warmth)
   --quick        little memory and 3 rounds: to see that it works, not for figures
@@ -34,7 +37,7 @@ software   the latter alone; runs anywhere
 Needs a machine on which nobody else works; what others used is printed with each group.`;
 
 const GROUPS = ["latency", "placement", "touch", "bulk", "software"] as const;
-type GroupName = (typeof GROUPS)[number];
+type GroupName = (typeof GROUPS)[number] | "image";
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
@@ -58,7 +61,8 @@ async function main(): Promise<number> {
     console.error(HELP);
     return 2;
   }
-  const file = values.json ?? (values.quick || names.length < GROUPS.length ? undefined : RESULTS);
+  const isWhole = !values.quick && (what === "image" || names.length === GROUPS.length);
+  const file = values.json ?? (isWhole ? (what === "image" ? IMAGE_RESULTS : RESULTS) : undefined);
   const groups = await measure(names, rounds, values.quick);
   const missed = summarize(groups);
   if (file !== undefined) {
@@ -85,6 +89,7 @@ function summarize(groups: readonly Group[]): number {
 
 /** The groups that are asked for; undefined when there is no such thing. */
 function namesOf(what: string, only: string | undefined): readonly GroupName[] | undefined {
+  if (what === "image") return only === undefined ? ["image"] : undefined;
   const names = GROUPS.filter((name) => only === undefined || name === only);
   if (names.length === 0 || (what !== "fault" && what !== "software")) return undefined;
   return what === "fault" ? names : ["software"];
@@ -103,15 +108,16 @@ async function measure(names: readonly GroupName[], rounds: number, isQuick: boo
       groups.push(group);
     }
   };
-  const onKernel = names.filter((name) => name !== "software");
+  const onKernel = names.filter((name) => name !== "software" && name !== "image");
   if (onKernel.length > 0) await measureKernel(onKernel, rounds, isQuick, meter, add);
+  if (names.includes("image")) await add(() => image({ rounds, quick: isQuick, meter }));
   if (names.includes("software")) await add(() => software({ rounds, quick: isQuick, meter }));
   return groups;
 }
 
 /** The groups that need userfaultfd, a guest, and for comparison gcc. */
 async function measureKernel(
-  names: readonly Exclude<GroupName, "software">[],
+  names: readonly Exclude<GroupName, "software" | "image">[],
   rounds: number,
   isQuick: boolean,
   meter: LoadMeter,

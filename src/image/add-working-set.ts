@@ -37,17 +37,21 @@ export async function addWorkingSet(
   const image = await openImageIn(store, imageName, signal && { signal });
   const writing = { ...(signal && { signal }), ...(options.nonce && { nonce: options.nonce }) };
   const writer = new PackWriter(store, { ...writing, packBytes: Number.MAX_SAFE_INTEGER });
+  let mayBePublished = false;
   try {
     checkRoom(image.manifest, name, options.replace ?? false);
     const runs = await runsOf(image, pagesOf(image, offsets));
     const set = await writeSet(image, name, runs, writer, signal);
+    // A failure from here on may be one of the answer alone: the pack must stay then.
+    mayBePublished = true;
     await replaceManifest(store, imageName, (manifest) => ({
       ...manifest,
       workingSets: [...manifest.workingSets.filter((each) => each.name !== name), set],
     }));
     return set;
   } catch (error) {
-    for (const pack of writer.written) await store.delete(packKey(pack.name)).catch(() => {});
+    const packs = mayBePublished ? [] : writer.written;
+    for (const { name: pack } of packs) await store.delete(packKey(pack)).catch(() => {});
     throw error;
   } finally {
     await image.close();

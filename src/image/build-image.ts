@@ -7,7 +7,7 @@ import type { ObjectStore } from "../source/object-store.ts";
 import type { BuildOptions, BuildRegion, BuildReport } from "./build-options.ts";
 import { Builder } from "./builder.ts";
 import { type ChunkRun, planChunks } from "./chunk-plan.ts";
-import { openCruncher, smallerOf } from "./cruncher.ts";
+import { type Cruncher, openCruncher, smallerOf } from "./cruncher.ts";
 import { sha256, toHex } from "./hash.ts";
 import { layOut, type RegionShape } from "./layout.ts";
 import {
@@ -69,6 +69,7 @@ class Build {
   readonly #layout: ReturnType<typeof layOut>;
   readonly #writing: PackWriterOptions;
   readonly #written: WrittenPack[] = [];
+  #mayBePublished = false;
 
   constructor(
     store: ObjectStore,
@@ -98,26 +99,30 @@ class Build {
   }
 
   async run(): Promise<BuildReport> {
+    const chunkBytes = this.#chunkBytes;
+    const { regions } = this.#options;
+    const runs = planChunks(regions, this.#layout.regions, chunkBytes, this.#parent !== undefined);
+    const contentBytes = chunksOf(runs.filter(({ source }) => source !== undefined)) * chunkBytes;
+    // Its threads start while we look at what the store has.
+    const cruncher = await openCruncher({ chunkBytes, level: this.#level }, contentBytes);
     try {
       const content = await this.#knownContent();
-      const chunks = this.#layout.byteLength / this.#chunkBytes;
+      const chunks = this.#layout.byteLength / chunkBytes;
       const builder = new Builder(this.#store, content, chunks, this.#parent?.index, this.#writing);
-      const contentBytes = await this.#addChunks(builder);
+      await this.#addChunks(builder, runs, cruncher);
       const attachments = await this.#addAttachments(builder.writer);
       await builder.index.finish();
       await builder.writer.finish();
       const packs = builder.packNames();
-      const root = await this.#writeRoot(encodeRoot(this.#chunkBytes, chunks, builder.index.pages, packs));
+      const root = await this.#writeRoot(encodeRoot(chunkBytes, chunks, builder.index.pages, packs));
       const took = performance.now() - this.#began;
-      if (builder.usesOldPacks && took > RECHECK_MS)
-        await checkPacks(this.#store, packs, this.#options.signal);
+      const { signal } = this.#options;
+      if (builder.usesOldPacks && took > RECHECK_MS) await checkPacks(this.#store, packs, signal);
       const manifest = this.#manifest(root, attachments);
-      const bytes = encodeManifest(manifest);
-      const { ifAbsent = false, signal } = this.#options;
-      await this.#store.put(manifestKey(this.#name), bytes, { ifAbsent, ...(signal && { signal }) });
+      const digest = await this.#publish(encodeManifest(manifest));
       return {
         manifest,
-        digest: manifestDigest(bytes),
+        digest,
         chunks: builder.counts,
         contentBytes,
         packs: this.#written,
@@ -125,10 +130,24 @@ class Build {
         ms: performance.now() - this.#began,
       };
     } catch (error) {
-      // Nobody refers to them: only images' packs are ever referred to, and there is no image.
-      for (const { name } of this.#written) await this.#store.delete(packKey(name)).catch(() => {});
+      // Only what images have is ever referred to, and there is no image yet.
+      if (!this.#mayBePublished) {
+        for (const { name } of this.#written) await this.#store.delete(packKey(name)).catch(() => {});
+      }
       throw error;
+    } finally {
+      await cruncher.close();
     }
+  }
+
+  /** Puts the manifest into the store; answers its SHA-256. */
+  async #publish(bytes: Uint8Array): Promise<string> {
+    const { ifAbsent = false, signal } = this.#options;
+    signal?.throwIfAborted();
+    // From here on a failure may be one of the answer alone: the image may be there, so its packs must stay.
+    this.#mayBePublished = true;
+    await this.#store.put(manifestKey(this.#name), bytes, { ifAbsent });
+    return manifestDigest(bytes);
   }
 
   get #writtenBytes(): number {
@@ -150,30 +169,20 @@ class Build {
     return content;
   }
 
-  async #addChunks(builder: Builder): Promise<number> {
-    const { regions, signal, onProgress } = this.#options;
+  async #addChunks(builder: Builder, runs: readonly ChunkRun[], cruncher: Cruncher): Promise<void> {
+    const { signal, onProgress } = this.#options;
     const chunkBytes = this.#chunkBytes;
-    const runs = planChunks(regions, this.#layout.regions, chunkBytes, this.#parent !== undefined);
-    const bytesOf = (some: readonly ChunkRun[]) =>
-      some.reduce((sum, { first, until }) => sum + (until - first), 0) * chunkBytes;
-    const contentBytes = bytesOf(runs.filter(({ source }) => source !== undefined));
-    const totalBytes = bytesOf(runs);
+    const totalBytes = chunksOf(runs) * chunkBytes;
     let doneBytes = 0;
-    const cruncher = await openCruncher({ chunkBytes, level: this.#level }, contentBytes);
-    try {
-      await runPipeline(builder, runs, {
-        chunkBytes,
-        cruncher,
-        signal,
-        onChunks: (chunks) => {
-          doneBytes += chunks * chunkBytes;
-          onProgress?.({ doneBytes, totalBytes, writtenBytes: this.#writtenBytes });
-        },
-      });
-    } finally {
-      await cruncher.close();
-    }
-    return contentBytes;
+    await runPipeline(builder, runs, {
+      chunkBytes,
+      cruncher,
+      signal,
+      onChunks: (chunks) => {
+        doneBytes += chunks * chunkBytes;
+        onProgress?.({ doneBytes, totalBytes, writtenBytes: this.#writtenBytes });
+      },
+    });
   }
 
   /** Adds attachments to the packs; their places are known when the packs have their names. */
@@ -225,6 +234,10 @@ class Build {
       workingSets: [],
     };
   }
+}
+
+function chunksOf(runs: readonly ChunkRun[]): number {
+  return runs.reduce((sum, { first, until }) => sum + (until - first), 0);
 }
 
 function shapeOf({ name, guestAddress = 0, pageSize = 4096, source }: BuildRegion): RegionShape {

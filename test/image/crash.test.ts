@@ -174,8 +174,24 @@ test("a store that fails in the middle: the error is told, the store is as it wa
       assert.ok(error instanceof MinorfaultError && error.code === "ERR_SOURCE_FAILED");
     });
     if (!failed) break;
+    // When it was the manifest that failed the image may be there all the same, so its packs are left to prune.
+    await pruneStore(store, { graceMs: 0 });
     assert.deepEqual([...store.objects.keys()].sort(), [...start.objects.keys()].sort());
     assert.ok(isOneOf(await contentOf(store, "it"), [old]));
     assert.ok(failing < 7, "it ends");
   }
+});
+
+test("a store that takes the manifest and then fails to say so: the image is there, and whole", async () => {
+  const store = await startStore();
+  const put = store.put.bind(store);
+  store.put = async (key, bytes, putOptions) => {
+    await put(key, bytes, putOptions);
+    if (key === "manifests/it.json") throw new MinorfaultError("ERR_SOURCE_TIMEOUT", "no answer came");
+  };
+  await assert.rejects(buildImage(store, "it", options(fresh)), { code: "ERR_SOURCE_TIMEOUT" });
+  assert.ok(isOneOf(await contentOf(store, "it"), [fresh]));
+  await assert.rejects(addWorkingSet(store, "it", "boot", [0]), { code: "ERR_SOURCE_TIMEOUT" });
+  assert.ok(isOneOf(await contentOf(store, "it"), [fresh]));
+  assert.equal((await verifyImage(store, "it")).right, true);
 });

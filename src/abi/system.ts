@@ -24,6 +24,7 @@ export type SyscallName =
   | "epoll_pwait"
   | "exit"
   | "exit_group"
+  | "fadvise64"
   | "fallocate"
   | "fchmod"
   | "fcntl"

@@ -20,6 +20,7 @@ const TABLE: Readonly<Record<SyscallName, readonly [x64: number, arm64: number]>
   epoll_pwait: [281, 22],
   exit: [60, 93],
   exit_group: [231, 94],
+  fadvise64: [221, 223],
   fallocate: [285, 47],
   fchmod: [91, 52],
   fcntl: [72, 25],

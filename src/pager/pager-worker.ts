@@ -12,6 +12,7 @@ import { COUNTER } from "./counters.ts";
 import { FaultLoop } from "./fault-loop.ts";
 import { Companion } from "./fetch/companion.ts";
 import type { ReplayEnd } from "./fetch/link.ts";
+import { rehearseInstalling } from "./fetch/rehearsal.ts";
 import { Follower } from "./follower.ts";
 import { noteOf } from "./notes.ts";
 import type { PlacementReport } from "./options.ts";
@@ -29,7 +30,7 @@ import { Writes } from "./writes.ts";
 const DRAIN_MS = 200;
 
 let isRehearsed = false;
-const order = await orderOf<WorkOrder>(rehearseOnce);
+const order = await orderOf<WorkOrder>(makeReady);
 const { control, counters } = order;
 /** The last flush step that was taken up. */
 let flushed = 0;
@@ -66,6 +67,16 @@ function run(): EndNote {
     if (server === undefined) close(local, order.fd);
     if (order.swapFd >= 0) close(local, order.swapFd);
     server?.close();
+  }
+}
+
+/** Nobody waits for a thread that is prepared: it may rehearse what not every pager needs. */
+function makeReady(): void {
+  rehearseOnce();
+  try {
+    rehearseInstalling();
+  } catch {
+    // As below.
   }
 }
 

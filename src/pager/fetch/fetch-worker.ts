@@ -9,13 +9,13 @@ import { parentPort, receiveMessageOnPort } from "node:worker_threads";
 import { wordsFor } from "../../base/bitmap.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { local, mapMemory } from "../../linux/index.ts";
-import { codec } from "../../source/index.ts";
 import { noteOf } from "../notes.ts";
 import { orderOf } from "../thread-order.ts";
 import { FetchAgent } from "./agent.ts";
 import { REPLAY_BYTES, REPLAY_SLOTS } from "./link.ts";
 import { openUnits, type UnitReader } from "./opened-source.ts";
 import { type FetchWorkOrder, type OpenedMessage, WIRE, type WireNews, type WireRequest } from "./order.ts";
+import { rehearseFetching } from "./rehearsal.ts";
 import { Replayer } from "./replayer.ts";
 
 /** LIMIT: units whose index is looked through at the start, for holes; of more, as they are fetched. */
@@ -23,7 +23,7 @@ const LEARNT_UNITS_MAX = 65_536;
 /** How often who waits for the serving thread looks whether all is over. */
 const LOOK_MS = 100;
 
-const order = await orderOf<FetchWorkOrder>(makeReady);
+const order = await orderOf<FetchWorkOrder>(rehearseFetching);
 const { words, port, bellFd } = order;
 const bell = local.share(4096);
 
@@ -32,11 +32,6 @@ try {
 } catch (error) {
   parentPort?.postMessage({ kind: "failed", error: noteOf(error) } satisfies OpenedMessage);
   port.close();
-}
-
-/** Loads what an image needs before there is one. */
-function makeReady(): void {
-  codec();
 }
 
 async function run(): Promise<void> {

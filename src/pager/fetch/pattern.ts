@@ -5,8 +5,8 @@
 //           ...                        up to the widest
 //           90, 3, 57 ──▶ nothing      a fault that continues no run brings nobody along
 //
-// What was brought along raises no fault; so that a run goes on shows when it faults behind what we brought. Several
-// runs are followed at once, forwards, backwards or by a stride. Faults that fit nowhere narrow what the runs may
+// What was brought along raises no fault; so that a run goes on shows when it faults behind what we brought, or a little
+// later where some of that was there already. Several runs are followed at once, forwards, backwards or by a stride. Faults that fit nowhere narrow what the runs may
 // bring: in a random walk an accidental neighbour is no run.
 
 export interface Guess {
@@ -62,7 +62,11 @@ export class Pattern {
   }
 
   #continued(unit: number): Run | undefined {
-    const index = this.#runs.findIndex((run) => run.next === unit);
+    const index = this.#runs.findIndex((run) => {
+      const steps = (unit - run.next) / run.stride;
+      // The more a run has shown, the more it may leave out.
+      return steps >= 0 && steps < run.width && Number.isInteger(steps);
+    });
     const [run] = index < 0 ? [] : this.#runs.splice(index, 1);
     if (run === undefined) return undefined;
     run.width = Math.min(this.#widthMax, run.width * 2);

@@ -1,0 +1,285 @@
+// The stage for restores: images in a folder, a raw file with the same bytes, and ways to get them into a guest that are to
+// be compared. Cold means that the page cache has none of the files; only their own pages are dropped, nobody else's.
+
+import { randomFillSync } from "node:crypto";
+import { closeSync, fsyncSync, mkdtempSync, openSync, readdirSync, rmSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { MAP, PAGE_SIZE, PROT } from "../src/abi/memory.ts";
+import type { Scratch } from "../src/abi/system.ts";
+import { addWorkingSet, buildImage, openImage } from "../src/image/index.ts";
+import { check, close, local, mmap, munmap, open } from "../src/linux/index.ts";
+import { type Pager, type PagerSource, prepareThreads, startPager } from "../src/pager/index.ts";
+import { MemorySource, openStore, type PageSource } from "../src/source/index.ts";
+import { Ioctls } from "../src/uffd/ioctls.ts";
+import type { LoadMeter } from "./load.ts";
+import type { Figures } from "./rounds.ts";
+import { type Range, Stand } from "./stand.ts";
+
+const MIB = 1024 * 1024;
+const CHUNK = 64 * 1024;
+const FADV_DONTNEED = 4;
+/** Chunks that an eager restore reads at once. */
+const EAGER_READS = 16;
+
+export type ImageName = "zstd" | "plain";
+
+export class RestoreStage {
+  readonly byteLength: number;
+  readonly stand: Stand;
+  /** 2 % of the pages, at random; and a working set. */
+  readonly few: Touches;
+  readonly set: Touches;
+  readonly #folder = mkdtempSync(join(tmpdir(), "minorfault-restore-"));
+
+  private constructor(byteLength: number, setBytes: number, meter: LoadMeter) {
+    this.byteLength = byteLength;
+    this.stand = new Stand(MIB, meter);
+    const pages = byteLength / PAGE_SIZE;
+    this.few = touches(this.stand, pages, Math.floor(pages / 50));
+    this.set = touches(this.stand, pages, setBytes / PAGE_SIZE);
+  }
+
+  static async build(byteLength: number, setBytes: number, meter: LoadMeter): Promise<RestoreStage> {
+    const stage = new RestoreStage(byteLength, setBytes, meter);
+    await stage.#write();
+    await prepareThreads(1);
+    return stage;
+  }
+
+  get rawPath(): string {
+    return join(this.#folder, "raw");
+  }
+
+  urlOf(name: ImageName): string {
+    return join(this.#folder, name);
+  }
+
+  /** Drops the page cache's copy of all files of the stage. */
+  makeCold(): void {
+    const drop = (folder: string): void => {
+      for (const entry of readdirSync(folder, { withFileTypes: true })) {
+        const path = join(folder, entry.name);
+        if (entry.isDirectory()) drop(path);
+        else if (entry.isFile()) dropFile(path);
+      }
+    };
+    drop(this.#folder);
+  }
+
+  /** Reads all of the files once. */
+  async makeWarm(name: ImageName): Promise<void> {
+    const image = await openImage(this.urlOf(name));
+    const target = new Uint8Array(CHUNK);
+    for (let chunk = 0; chunk * CHUNK < this.byteLength; chunk++) await image.readChunk(chunk, target);
+    await image.close();
+  }
+
+  /** Whole content first, then the touches; `source` gives 64 KiB by unit. */
+  async eager(openReader: () => Promise<UnitSource>): Promise<Figures> {
+    const range = this.stand.map(this.byteLength);
+    const staging = local.share(EAGER_READS * CHUNK);
+    const ioctls = new Ioctls(local, this.stand.process.descriptor(range.uffd.fd));
+    try {
+      const begin = performance.now();
+      const source = await openReader();
+      const next = { unit: 0 };
+      const lanes = Array.from({ length: source.isLocal ? 1 : EAGER_READS }, (_, lane) =>
+        this.#eagerLane(source, next, staging, lane, ioctls, range),
+      );
+      await Promise.all(lanes);
+      const first = this.stand.walk(range.base, 1);
+      const firstMs = performance.now() - begin;
+      this.#touchAll(range, first.seconds);
+      const totalMs = performance.now() - begin;
+      await source.close();
+      return { firstMs, totalMs };
+    } finally {
+      close(local, ioctls.fd);
+      staging.close();
+      this.stand.unmap(range);
+    }
+  }
+
+  /** A pager, and the touches as it serves them. */
+  async lazy(source: PagerSource): Promise<Figures> {
+    await prepareThreads(1);
+    const range = this.stand.map(this.byteLength);
+    const begin = performance.now();
+    const pager = await this.#pager(range, { ...source, replay: false });
+    try {
+      const startMs = performance.now() - begin;
+      const first = this.stand.walk(range.base + this.few.first * PAGE_SIZE, 1);
+      const firstMs = performance.now() - begin;
+      const fewMs = this.stand.walk(range.base, this.few.count, { list: this.few.list }).seconds * 1000;
+      this.#touchAll(range, first.seconds);
+      const totalMs = performance.now() - begin;
+      return { startMs, firstMs, fewMs, totalMs, faults: pager.statistics().faults };
+    } finally {
+      await pager.close();
+      this.stand.unmap(range);
+    }
+  }
+
+  /** The pages of the working set, touched in its order; with the replay or page by page as they fault. */
+  async workingSet(name: ImageName, replay: boolean): Promise<Figures> {
+    await prepareThreads(1);
+    const range = this.stand.map(this.byteLength);
+    const begin = performance.now();
+    const pager = await this.#pager(range, { url: this.urlOf(name), replay }, replay ? 16 : 1);
+    try {
+      const startMs = performance.now() - begin;
+      this.stand.walk(range.base, this.set.count, { list: this.set.list });
+      const ms = performance.now() - begin;
+      return { startMs, ms, touchMs: ms - startMs, faults: pager.statistics().faults };
+    } finally {
+      await pager.close();
+      this.stand.unmap(range);
+    }
+  }
+
+  /** The same pages of the raw file, mapped by the kernel. */
+  mmap(): Figures {
+    const { process } = this.stand;
+    const begin = performance.now();
+    const fd = open(process, this.rawPath);
+    const base = mmap(process, this.byteLength, { flags: MAP.PRIVATE, protection: PROT.READ, fd });
+    this.stand.walk(base, this.set.count, { list: this.set.list });
+    const ms = performance.now() - begin;
+    munmap(process, base, this.byteLength);
+    close(process, fd);
+    return { ms, touchMs: ms };
+  }
+
+  close(): void {
+    this.stand.close();
+    rmSync(this.#folder, { recursive: true });
+  }
+
+  #touchAll(range: Range, _firstSeconds: number): void {
+    this.stand.walk(range.base, this.few.count, { list: this.few.list });
+    this.stand.walk(range.base, range.byteLength / PAGE_SIZE);
+  }
+
+  async #eagerLane(
+    source: UnitSource,
+    next: { unit: number },
+    staging: Scratch,
+    lane: number,
+    ioctls: Ioctls,
+    range: Range,
+  ): Promise<void> {
+    const target = staging.bytes.subarray(lane * CHUNK, (lane + 1) * CHUNK);
+    for (let unit = next.unit++; unit * CHUNK < range.byteLength; unit = next.unit++) {
+      const waits = source.read(unit, target);
+      if (waits !== undefined) await waits;
+      const { errno } = ioctls.copy(range.base + unit * CHUNK, staging.address + lane * CHUNK, CHUNK, 0);
+      if (errno !== 0) throw new Error(`COPY answered ${errno}`);
+    }
+  }
+
+  async #pager(range: Range, source: PagerSource, faultAroundPages = 16): Promise<Pager> {
+    const { process, thread } = this.stand;
+    const descriptor = process.descriptor(range.uffd.fd);
+    try {
+      return await startPager({
+        descriptor,
+        regions: [{ start: range.base, byteLength: range.byteLength, imageOffset: 0 }],
+        source,
+        plan: { faultAroundPages },
+        placement: "block",
+        guest: { pid: process.pid, tid: thread.tid },
+        onError: (error) => console.error("pager:", error.message, error.cause ?? ""),
+      });
+    } finally {
+      close(local, descriptor);
+    }
+  }
+
+  async #write(): Promise<void> {
+    const bytes = contentOf(this.byteLength);
+    const fd = openSync(this.rawPath, "w");
+    for (let at = 0; at < bytes.byteLength; at += 64 * MIB)
+      writeSync(fd, bytes, at, Math.min(64 * MIB, bytes.byteLength - at));
+    closeSync(fd);
+    const store = await openStore(this.#folder);
+    const offsets = Array.from(this.set.pages, (page) => page * PAGE_SIZE);
+    for (const name of ["zstd", "plain"] as const) {
+      const regions = [{ name: "ram", source: new MemorySource(bytes) }];
+      await buildImage(store, name, { regions, codec: name === "zstd" ? "zstd" : "none", dedup: "image" });
+      await addWorkingSet(store, name, "recorded", offsets);
+    }
+    await store.close();
+  }
+}
+
+/** A list of pages, here and where the guest can read it. */
+interface Touches {
+  readonly pages: Uint32Array;
+  readonly list: Scratch & { close(): void };
+  readonly count: number;
+  readonly first: number;
+}
+
+function touches(stand: Stand, pages: number, count: number): Touches {
+  const list = stand.shuffled(pages);
+  stand.walkOver(list);
+  const chosen = new Uint32Array(list.bytes.buffer, list.bytes.byteOffset, count);
+  return { list, count, pages: chosen, first: chosen[0] ?? 0 };
+}
+
+/** Units of 64 KiB; undefined: it was done at once. */
+export interface UnitSource {
+  readonly isLocal: boolean;
+  read(unit: number, target: Uint8Array): Promise<void> | undefined;
+  close(): Promise<void>;
+}
+
+export async function imageUnits(url: string): Promise<UnitSource> {
+  const image = await openImage(url);
+  return {
+    isLocal: true,
+    read: (unit, target) => (image.readChunkSync(unit, target) ? undefined : image.readChunk(unit, target)),
+    close: () => image.close(),
+  };
+}
+
+export function sourceUnits(source: PageSource): UnitSource {
+  return {
+    isLocal: false,
+    read: (unit, target) => source.read(unit * CHUNK, target),
+    close: () => source.close(),
+  };
+}
+
+/** Half of it random, half of it text that repeats: about what a guest's memory is to zstd. No two chunks are equal. */
+function contentOf(byteLength: number): Uint8Array {
+  const pool = randomFillSync(new Uint8Array(8 * MIB));
+  const bytes = new Uint8Array(byteLength);
+  const text = new TextEncoder().encode(
+    "a page of a guest's memory, of which much looks like what came before it; ",
+  );
+  for (let at = 0; at < byteLength; at += 4096) {
+    const page = at / 4096;
+    const from = (page * 2654435761) % (pool.byteLength - 2048);
+    bytes.set(pool.subarray(from, from + 2048), at);
+    for (let fill = 2048; fill < 4096; fill += text.byteLength) {
+      bytes.set(text.subarray(0, Math.min(text.byteLength, 4096 - fill)), at + fill);
+    }
+    bytes[at + 2048] = page;
+    bytes[at + 2049] = page >> 8;
+    bytes[at + 2050] = page >> 16;
+  }
+  return bytes;
+}
+
+function dropFile(path: string): void {
+  const fd = openSync(path, "r");
+  try {
+    // Pages that are not on the disk yet can't be dropped.
+    fsyncSync(fd);
+    check(local.call("fadvise64", fd, 0, 0, FADV_DONTNEED), "fadvise64");
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -1,0 +1,168 @@
+// npm run bench -- restore: memory from an image as it is touched, beside reading the whole image first, and a recorded
+// working set beside the kernel's own mapping of the same bytes.
+
+import { openSource } from "./delayed-source.ts";
+import { LoadMeter } from "./load.ts";
+import { atLeast, atMost, type Group, rowsOf, type Verdict } from "./report.ts";
+import { imageUnits, RestoreStage, sourceUnits } from "./restore-stage.ts";
+import { alternate, type Contestant, ratioOf, type Series } from "./rounds.ts";
+
+const MIB = 1024 * 1024;
+const SET_BYTES = 16 * MIB;
+
+export interface RestoreOptions {
+  readonly rounds: number;
+  readonly quick?: boolean;
+  readonly meter?: LoadMeter;
+}
+
+interface Scene {
+  readonly stage: RestoreStage;
+  readonly rounds: number;
+  readonly meter: LoadMeter;
+}
+
+/** All groups, in order. */
+export async function restore({
+  rounds,
+  quick = false,
+  meter = new LoadMeter(),
+}: RestoreOptions): Promise<Group[]> {
+  const stage = await RestoreStage.build(
+    quick ? 128 * MIB : 1024 * MIB,
+    quick ? SET_BYTES / 4 : SET_BYTES,
+    meter,
+  );
+  // Far away everything takes long: an eighth tells as much.
+  const far = await RestoreStage.build(quick ? 32 * MIB : 128 * MIB, MIB, meter);
+  try {
+    const scene = { stage, rounds, meter };
+    const groups = [await workingSets(scene)];
+    for (const isCold of [false, true]) groups.push(await wholeImage(scene, isCold));
+    for (const delayMs of [1, 10]) groups.push(await farAway({ ...scene, stage: far }, delayMs));
+    return groups;
+  } finally {
+    stage.close();
+    far.close();
+  }
+}
+
+async function wholeImage({ stage, rounds, meter }: Scene, isCold: boolean): Promise<Group> {
+  const url = stage.urlOf("zstd");
+  const before = async (): Promise<void> => (isCold ? stage.makeCold() : stage.makeWarm("zstd"));
+  const contestants: Contestant[] = [
+    {
+      name: "eager: all of it, then touching",
+      run: async () => {
+        await before();
+        return stage.eager(() => imageUnits(url));
+      },
+    },
+    {
+      name: "lazy",
+      run: async () => {
+        await before();
+        return stage.lazy({ url });
+      },
+    },
+  ];
+  const series = await alternate(contestants, rounds, meter);
+  const cache = isCold ? "cold" : "warm";
+  return {
+    title: `${stage.byteLength / MIB} MiB image, zstd, page cache ${cache}: first byte; 2 % at random; all in order`,
+    ...shared(series, rounds),
+    columns: COLUMNS,
+    verdicts: lazyVerdicts(series, cache),
+    notes: ["counted from before the source is opened, with prepareThreads() done"],
+  };
+}
+
+async function farAway({ stage, rounds, meter }: Scene, delayMs: number): Promise<Group> {
+  const argument = { path: stage.rawPath, delayMs };
+  const module = new URL("./delayed-source.js", import.meta.url).href;
+  const contestants: Contestant[] = [
+    {
+      name: "eager, 16 reads at once",
+      run: () => stage.eager(async () => sourceUnits(await openSource(argument))),
+    },
+    { name: "lazy", run: () => stage.lazy({ module, argument }) },
+  ];
+  const series = await alternate(contestants, rounds, meter);
+  return {
+    title: `${stage.byteLength / MIB} MiB raw, ${delayMs} ms away: first byte; 2 % at random; all in order`,
+    ...shared(series, rounds),
+    columns: COLUMNS,
+    verdicts: lazyVerdicts(series, `${delayMs} ms`),
+    notes: ["one thread that touches: at random it waits for each read, one after the other"],
+  };
+}
+
+const COLUMNS: Group["columns"] = [
+  { key: "startMs", title: "started ms", digits: 1 },
+  { key: "firstMs", title: "first ms", digits: 1 },
+  { key: "fewMs", title: "2 % ms", digits: 0 },
+  { key: "totalMs", title: "total ms", digits: 0 },
+  { key: "faults", title: "faults", digits: 0 },
+];
+
+function lazyVerdicts(series: Series, what: string): Verdict[] {
+  const [eager = "", lazy = ""] = series.figures.keys();
+  return [
+    atLeast(`${what}: time to first byte, eager : lazy`, ratioOf(series, "firstMs", eager, lazy), 50),
+    atMost(`${what}: total time, lazy : eager`, ratioOf(series, "totalMs", lazy, eager), 1.2),
+  ];
+}
+
+async function workingSets({ stage, rounds, meter }: Scene): Promise<Group> {
+  const cold = (name: string, run: Contestant["run"]): Contestant => ({
+    name,
+    run: (round) => {
+      stage.makeCold();
+      return run(round);
+    },
+  });
+  const contestants: Contestant[] = [];
+  for (const image of ["plain", "zstd"] as const) {
+    contestants.push(cold(`recorded, ${image}, cold`, () => stage.workingSet(image, true)));
+    contestants.push({
+      name: `recorded, ${image}, warm`,
+      run: async () => {
+        await stage.workingSet(image, true);
+        return stage.workingSet(image, true);
+      },
+    });
+    contestants.push(cold(`page by page, ${image}, cold`, () => stage.workingSet(image, false)));
+  }
+  contestants.push(cold("kernel's mmap of the raw file, cold", () => stage.mmap()));
+  const series = await alternate(contestants, rounds, meter);
+  const gain = (image: string, other: string, figure: string): number =>
+    ratioOf(series, figure, other, `recorded, ${image}, cold`);
+  const verdicts: Verdict[] = [];
+  for (const image of ["plain", "zstd"]) {
+    const mmap = "kernel's mmap of the raw file, cold";
+    verdicts.push(atLeast(`${image}: kernel's mmap : recorded, both cold`, gain(image, mmap, "ms"), 20));
+    const paging = `page by page, ${image}, cold`;
+    verdicts.push(atLeast(`${image}: page by page : recorded, both cold`, gain(image, paging, "ms"), 30));
+    const warm = ratioOf(series, "ms", `recorded, ${image}, cold`, `recorded, ${image}, warm`);
+    verdicts.push(atMost(`${image}: recorded, cold : warm`, warm, 1.05));
+  }
+  const notes = [
+    "from before the pager is started until the last page was touched; prepareThreads() was done before",
+    `without the start: mmap : recorded plain ${gain("plain", "kernel's mmap of the raw file, cold", "touchMs").toFixed(1)}`,
+  ];
+  return {
+    title: `a working set of ${(stage.set.count * 4096) / MIB} MiB, at random in ${stage.byteLength / MIB} MiB, touched in its order`,
+    ...shared(series, rounds),
+    columns: [
+      { key: "startMs", title: "started ms", digits: 1 },
+      { key: "ms", title: "all ms", digits: 1 },
+      { key: "faults", title: "faults", digits: 0 },
+    ],
+    verdicts,
+    notes,
+  };
+}
+
+function shared(series: Series, rounds: number): Pick<Group, "rows" | "rounds" | "repeated" | "load"> {
+  return { rows: rowsOf(series), rounds, repeated: series.repeated, load: series.load };
+}

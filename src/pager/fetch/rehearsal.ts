@@ -1,0 +1,44 @@
+// Makes the code of a fetch hot before there is one: what a unit and a piece of a replay go through, on made-up memory.
+
+import { createHash } from "node:crypto";
+import { PAGE_SIZE } from "../../abi/memory.ts";
+import { local } from "../../linux/index.ts";
+import { compress, decompress } from "../../source/index.ts";
+import { type Stage, setStage } from "../rehearsal.ts";
+import { REPLAY_BYTES } from "./link.ts";
+import { ReplayInstaller } from "./replay.ts";
+
+const UNIT_BYTES = 64 * 1024;
+const UNITS = 48;
+const PIECES = 16;
+
+/** For the thread that fetches: verifies and decompresses. */
+export function rehearseFetching(): void {
+  const content = new Uint8Array(UNIT_BYTES);
+  for (let at = 0; at < UNIT_BYTES; at++) content[at] = (at * at) >> 8;
+  const stored = compress(content);
+  const target = new Uint8Array(UNIT_BYTES);
+  for (let unit = 0; unit < UNITS; unit++) {
+    target.set(decompress(stored, UNIT_BYTES));
+    createHash("sha256").update(target).digest();
+  }
+}
+
+/** For the thread that serves: installs runs of single pages, as a working set that was touched at random has them. */
+export function rehearseInstalling(): void {
+  const pages = REPLAY_BYTES / PAGE_SIZE;
+  const stage: Stage = setStage(pages);
+  const staging = local.share(REPLAY_BYTES);
+  try {
+    const installer = new ReplayInstaller(staging.address, () => undefined);
+    for (let piece = 0; piece < PIECES; piece++) {
+      const runs: number[] = [];
+      for (let page = 0; page < pages; page++) runs.push(((page * 7) % pages) * PAGE_SIZE, PAGE_SIZE, 0);
+      installer.take({ kind: "piece", slot: 0, runs }, [stage.loop]);
+      stage.reset();
+    }
+  } finally {
+    staging.close();
+    stage.close();
+  }
+}

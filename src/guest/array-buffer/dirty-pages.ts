@@ -10,6 +10,8 @@ import type { Pager } from "../../pager/index.ts";
 import { scanWritten } from "../../uffd/index.ts";
 import type { ByteRange } from "./ranges.ts";
 
+type WriteKeeper = Pick<Pager, "flush" | "writes">;
+
 export interface DirtyPages {
   begin(): Promise<ByteRange[]>;
   /** `isSeenByPager`: the pager's image has the new bytes too. */
@@ -53,10 +55,10 @@ export class ScannedPages implements DirtyPages {
 
 /** The pager has taken the fault of each first write, and has a bit of it; pages may have gone to the swap file. */
 export class TrackedPages implements DirtyPages {
-  readonly #pager: Pager;
+  readonly #pager: WriteKeeper;
   readonly #pageCount: number;
 
-  constructor(pager: Pager, pageCount: number) {
+  constructor(pager: WriteKeeper, pageCount: number) {
     this.#pager = pager;
     this.#pageCount = pageCount;
   }

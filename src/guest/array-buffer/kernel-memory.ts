@@ -34,7 +34,7 @@ export interface KernelMemoryOptions extends OpenMemoryOptions {
 }
 
 export async function openKernelMemory(content: Content, options: KernelMemoryOptions): Promise<LazyMemory> {
-  const { mode, budgetBytes, onError, swapFolder, plan, placement, trace = false } = options;
+  const { mode, budgetBytes, onError, swapFolder, plan, placement, trace = false, pager } = options;
   // Refused before anything is opened.
   if (mode === "write-back") flushTarget(content);
   const byteLength = roundUp(content.byteLength, PAGE_SIZE);
@@ -49,6 +49,7 @@ export async function openKernelMemory(content: Content, options: KernelMemoryOp
     plan,
     placement,
     trace,
+    pagerIn: pager,
     onError,
   };
   try {

@@ -11,6 +11,7 @@ import type { LazyMemory, MemoryMode, OpenMemoryOptions } from "./options.ts";
 import { withWayOut } from "./way-out.ts";
 
 const MODES: ReadonlySet<string> = new Set(["read", "private", "write-back"]);
+const PAGERS: ReadonlySet<string> = new Set(["thread", "process"]);
 const IMPLEMENTATIONS: ReadonlySet<string> = new Set(["auto", "kernel", "mmap", "software"]);
 
 /**
@@ -23,12 +24,13 @@ export async function open(target: string | URL, options: OpenMemoryOptions = {}
   const { mode = "read", implementation = "auto", onError = warn } = options;
   check("mode", mode, MODES);
   check("implementation", implementation, IMPLEMENTATIONS);
+  check("pager", options.pager ?? "thread", PAGERS);
   const budgetBytes = budgetOf(options.budget);
   const { trace = false, fetch } = options;
   // What is replayed is not touched, and would be missing in the trace.
   const content = await openContent(target, trace ? { ...fetch, replay: false } : fetch);
   if (implementation === "software") return await loadEagerly(content, mode, budgetBytes, "it was asked for");
-  const mapping = trace ? undefined : whyMapping(content, mode, budgetBytes);
+  const mapping = trace || options.pager === "process" ? undefined : whyMapping(content, mode, budgetBytes);
   if (implementation === "mmap" && mode !== "read") {
     throw new MinorfaultError(
       "ERR_BAD_ARGUMENT",
@@ -37,7 +39,8 @@ export async function open(target: string | URL, options: OpenMemoryOptions = {}
   }
   if (implementation === "mmap") return openMappedMemory(content, "it was asked for");
   if (implementation === "auto" && mapping !== undefined) return openMappedMemory(content, mapping);
-  const why = implementation === "kernel" ? "it was asked for" : whyPager(content, mode, trace);
+  const why =
+    implementation === "kernel" ? "it was asked for" : whyPager(content, mode, trace, budgetBytes > 0);
   try {
     return await openKernelMemory(content, { ...options, mode, budgetBytes, why, onError });
   } catch (error) {
@@ -53,10 +56,11 @@ function whyMapping(content: Content, mode: MemoryMode, budgetBytes: number): st
   return "a plain local file that is only read: no pager is faster than the kernel's own mapping";
 }
 
-function whyPager(content: Content, mode: MemoryMode, trace: boolean): string {
+function whyPager(content: Content, mode: MemoryMode, trace: boolean, hasBudget: boolean): string {
   if (trace) return "touches are recorded";
   if (content.path === undefined) return "the bytes have to be fetched, verified or decompressed";
-  return mode === "read" ? "a budget was given" : `mode "${mode}" was asked for`;
+  if (mode !== "read") return `mode "${mode}" was asked for`;
+  return hasBudget ? "a budget was given" : "a pager in a process of its own was asked for";
 }
 
 function budgetOf(budget: number | string | undefined): number {

@@ -23,6 +23,11 @@ export interface OpenMemoryOptions {
   readonly mode?: MemoryMode;
   /** Bytes that may be resident, such as "512MiB": at least 4 MiB. Pages are evicted to stay below. Default: no limit. */
   readonly budget?: number | string;
+  /**
+   * Where the pager runs: in a `thread` of this process (default), or in a `process` of its own, which may crash without
+   * harm: another one takes over. That has no budget and no trace.
+   */
+  readonly pager?: "thread" | "process";
   /** Where the pager's thread waits. Default "auto". */
   readonly placement?: PlacementChoice;
   readonly plan?: PlanOptions;

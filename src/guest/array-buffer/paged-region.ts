@@ -9,8 +9,9 @@ import type { FeatureName } from "../../abi/userfaultfd.ts";
 import { countBits, nextClear } from "../../base/bitmap.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { local, madvise } from "../../linux/index.ts";
-import { type Pager, type PagerOptions, startPager, type WriteMode } from "../../pager/index.ts";
+import { type PagerOptions, startPager, type WriteMode } from "../../pager/index.ts";
 import { openUserfaultfd } from "../../uffd/index.ts";
+import { type RegionPager, startChildPager } from "./child/child-pager.ts";
 import type { MemoryStatistics } from "./options.ts";
 import { openSwapFile } from "./swap-file.ts";
 
@@ -31,6 +32,8 @@ export interface PagedRegionOptions {
   readonly swapFolder: string | undefined;
   readonly plan: PagerOptions["plan"] | undefined;
   readonly trace?: boolean | undefined;
+  /** Where the pager runs. Default: a thread of this process. */
+  readonly pagerIn?: "thread" | "process" | undefined;
   readonly placement: PagerOptions["placement"] | undefined;
   readonly onError: (error: MinorfaultError) => void;
 }
@@ -57,14 +60,19 @@ export class PagedRegion {
   readonly address: number;
   readonly byteLength: number;
   readonly isUserModeOnly: boolean;
-  readonly pager: Pager;
+  readonly pager: RegionPager;
   readonly #uffd: Uffd;
   readonly #budgetBytes: number;
   readonly #failures: MinorfaultError[];
   #work: Promise<unknown> = Promise.resolve();
   #isClosed = false;
 
-  private constructor(options: PagedRegionOptions, uffd: Uffd, pager: Pager, failures: MinorfaultError[]) {
+  private constructor(
+    options: PagedRegionOptions,
+    uffd: Uffd,
+    pager: RegionPager,
+    failures: MinorfaultError[],
+  ) {
     this.#failures = failures;
     this.address = options.address;
     this.byteLength = options.byteLength;
@@ -82,7 +90,7 @@ export class PagedRegion {
 
   /** Takes the memory over: from now on its missing pages are the image's. */
   static async open(options: PagedRegionOptions): Promise<PagedRegion> {
-    const { address, byteLength, writes, budgetBytes, plan, placement } = options;
+    const { address, byteLength, writes, budgetBytes } = options;
     const failures: MinorfaultError[] = [];
     const uffd = openOwnUserfaultfd(writes);
     const hasSwap = writes === "track" && budgetBytes > 0;
@@ -92,22 +100,15 @@ export class PagedRegion {
       madvise(local, address, byteLength, MADV.DONTFORK);
       uffd.register(address, byteLength, { missing: true, writeProtect: writes !== "none" });
       if (options.discards) madvise(local, address, byteLength, MADV.DONTNEED);
-      const pager = await startPager({
-        descriptor: uffd.fd,
-        regions: [{ start: address, byteLength, imageOffset: 0 }],
-        ...options.content,
-        writes: WRITE_MODE[writes],
-        trace: options.trace ?? false,
-        onError: (error) => {
-          failures.push(error);
-          if (failures.length > FAILURES_MAX) failures.shift();
-          options.onError(error);
-        },
-        ...(budgetBytes === 0 ? {} : { budgetBytes }),
-        ...(swap === undefined ? {} : { swapDescriptor: swap.descriptor }),
-        ...(plan === undefined ? {} : { plan }),
-        ...(placement === undefined ? {} : { placement }),
-      });
+      const onError = (error: MinorfaultError): void => {
+        failures.push(error);
+        if (failures.length > FAILURES_MAX) failures.shift();
+        options.onError(error);
+      };
+      const pager =
+        options.pagerIn === "process"
+          ? await startChild(options, uffd, onError)
+          : await startThread(options, uffd, swap?.descriptor, onError);
       return new PagedRegion(options, uffd, pager, failures);
     } catch (error) {
       uffd.close();
@@ -203,4 +204,51 @@ export class PagedRegion {
       page = nextClear(resident, until, pageCount);
     }
   }
+}
+
+async function startThread(
+  options: PagedRegionOptions,
+  uffd: Uffd,
+  swapDescriptor: number | undefined,
+  onError: (error: MinorfaultError) => void,
+): Promise<RegionPager> {
+  const { address, byteLength, writes, budgetBytes, plan, placement, trace = false } = options;
+  return await startPager({
+    descriptor: uffd.fd,
+    regions: [{ start: address, byteLength, imageOffset: 0 }],
+    ...options.content,
+    writes: WRITE_MODE[writes],
+    trace,
+    onError,
+    ...(budgetBytes === 0 ? {} : { budgetBytes }),
+    ...(swapDescriptor === undefined ? {} : { swapDescriptor }),
+    ...(plan === undefined ? {} : { plan }),
+    ...(placement === undefined ? {} : { placement }),
+  });
+}
+
+/** Evicting is done within the guest's process, and so is keeping bits of writes. */
+async function startChild(
+  options: PagedRegionOptions,
+  uffd: Uffd,
+  onError: (error: MinorfaultError) => void,
+): Promise<RegionPager> {
+  const { address, byteLength, writes, budgetBytes, plan, placement, trace } = options;
+  if (budgetBytes > 0 || trace || writes === "track") {
+    throw new MinorfaultError(
+      "ERR_BAD_ARGUMENT",
+      "A pager in a process of its own has no budget, records no touches and tracks no writes",
+      { hint: 'Leave pager: "process" out' },
+    );
+  }
+  const start = {
+    address,
+    byteLength,
+    ...options.content,
+    writes: WRITE_MODE[writes],
+    pid: process.pid,
+    ...(plan === undefined ? {} : { plan }),
+    ...(placement === undefined ? {} : { placement }),
+  };
+  return await startChildPager(start, uffd.fd, onError);
 }

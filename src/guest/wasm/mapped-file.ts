@@ -7,18 +7,16 @@
 import { MADV, MAP, MREMAP, PAGE_SIZE } from "../../abi/memory.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { roundDown, roundUp } from "../../base/range.ts";
-import { check, close, local, madvise, mmap, mremap, open, viewMemory } from "../../linux/index.ts";
+import { close, local, madvise, mmap, mremap, open, viewMemory } from "../../linux/index.ts";
 import type { Content } from "../array-buffer/content.ts";
 import type { MemoryStatistics, ResidentPages } from "../array-buffer/options.ts";
+import { presentPages } from "../array-buffer/present-pages.ts";
 import { checkWithin } from "../array-buffer/ranges.ts";
 import type { LazyWasmMemory } from "./attach-memory.ts";
 import type { WasmMemory } from "./web-assembly.ts";
 
 /** Bytes brought at once: the thread is not held for longer. */
 const PIECE_BYTES = 8 * 1024 * 1024;
-const ENTRY_BYTES = 8;
-/** In the last byte of an entry of pagemap. */
-const PRESENT = 0x80;
 
 /** Maps the file over the beginning of the memory, whose address is given. */
 export function mapFileInto(memory: WasmMemory, content: Content, address: number): LazyWasmMemory {
@@ -55,7 +53,8 @@ class MappedWasmMemory implements LazyWasmMemory {
   /** Pages that this memory has: mapped here, not only in the page cache. */
   resident(): ResidentPages {
     const pagesTotal = this.#mapped / PAGE_SIZE;
-    const pages = this.#isClosed ? 0 : countPresent(this.#address, pagesTotal);
+    let pages = 0;
+    if (!this.#isClosed) presentPages(this.#address, pagesTotal, () => pages++);
     return { pages, pagesTotal, bytes: pages * PAGE_SIZE };
   }
 
@@ -115,25 +114,5 @@ class MappedWasmMemory implements LazyWasmMemory {
 
   #checkOpen(): void {
     if (this.#isClosed) throw new MinorfaultError("ERR_CLOSED", "This memory has been finished or closed");
-  }
-}
-
-function countPresent(address: number, pagesTotal: number): number {
-  const { scratch } = local;
-  const pagesPerRead = scratch.bytes.byteLength / ENTRY_BYTES;
-  const fd = open(local, "/proc/self/pagemap");
-  try {
-    let present = 0;
-    for (let first = 0; first < pagesTotal; first += pagesPerRead) {
-      const count = Math.min(pagesPerRead, pagesTotal - first);
-      const offset = (address / PAGE_SIZE + first) * ENTRY_BYTES;
-      check(local.call("pread64", fd, scratch.address, count * ENTRY_BYTES, offset), "pread64 of pagemap");
-      for (let at = ENTRY_BYTES - 1; at < count * ENTRY_BYTES; at += ENTRY_BYTES) {
-        if ((scratch.bytes[at]! & PRESENT) !== 0) present++;
-      }
-    }
-    return present;
-  } finally {
-    close(local, fd);
   }
 }

@@ -1,0 +1,172 @@
+// A pager in a process of its own, as its owner sees it: what a lazy memory needs of `Pager`, over a keeper's thread.
+
+import { Worker } from "node:worker_threads";
+import { PAGE_SIZE } from "../../../abi/memory.ts";
+import { setBits, wordsFor } from "../../../base/bitmap.ts";
+import { MinorfaultError } from "../../../base/errors.ts";
+import type { InstallOptions, Pager, PagerEnd, PagerStatistics, Residency } from "../../../pager/index.ts";
+import { presentPages } from "../present-pages.ts";
+import { errorOf, plainError } from "./plain-error.ts";
+import type { KeeperNote, KeeperOrder, KeeperStart, PagerStart } from "./protocol.ts";
+
+/** What a paged region uses of a pager; both kinds have it. */
+export type RegionPager = Pick<
+  Pager,
+  | "close"
+  | "ended"
+  | "flush"
+  | "installAll"
+  | "keepAlive"
+  | "replayed"
+  | "residency"
+  | "statistics"
+  | "trace"
+  | "writes"
+>;
+
+const NO_STATISTICS: PagerStatistics = {
+  faults: 0,
+  outcomes: { copied: 0, zeroed: 0, continued: 0, poisoned: 0, woken: 0 },
+  bytesInstalled: 0,
+  bytesZeroed: 0,
+  bytesReplayed: 0,
+  bytesEvicted: 0,
+  bytesSwapped: 0,
+  events: 0,
+  retries: 0,
+  latencyUs: { p50: 0, p99: 0, max: 0 },
+};
+
+/** Starts the process; resolves when it serves. `uffd` stays the caller's, and open while this lives. */
+export async function startChildPager(
+  start: PagerStart,
+  uffd: number,
+  onError: (error: MinorfaultError) => void,
+): Promise<RegionPager> {
+  const pager = new ChildPager({ start, uffd }, onError);
+  await pager.ready;
+  return pager;
+}
+
+class ChildPager implements RegionPager {
+  readonly ready: Promise<void>;
+  readonly ended: Promise<PagerEnd>;
+  readonly replayed: Promise<undefined> = Promise.resolve(undefined);
+  readonly #worker: Worker;
+  readonly #start: PagerStart;
+  readonly #installs = new Map<number, (error?: MinorfaultError) => void>();
+  #statistics = NO_STATISTICS;
+  #installId = 0;
+  #keepsAlive = true;
+  #isEnded = false;
+
+  constructor(options: KeeperStart, onError: (error: MinorfaultError) => void) {
+    this.#start = options.start;
+    const program = new URL("./keeper-worker.js", import.meta.url);
+    this.#worker = new Worker(program, { workerData: options, execArgv: [] });
+    let serve: () => void;
+    const serving = new Promise<void>((resolve) => {
+      serve = resolve;
+    });
+    let end: PagerEnd = { reason: "closed" };
+    this.#worker.on("message", (note: KeeperNote) => {
+      if (note.kind === "ready") serve();
+      else if (note.kind === "error") onError(errorOf(note.error));
+      else if (note.kind === "statistics") this.#statistics = note.statistics;
+      else if (note.kind === "installed") this.#settle(note.id, note.error && errorOf(note.error));
+      else if (note.kind === "restarted") onError(diedError(note.signal, note.code));
+      else if (note.error !== undefined) end = { reason: "failed", error: errorOf(note.error) };
+    });
+    this.#worker.on("error", (error) => {
+      end = { reason: "failed", error: errorOf(plainError(error)) };
+    });
+    this.ended = new Promise((resolve) => {
+      this.#worker.on("exit", () => {
+        this.#isEnded = true;
+        const error = new MinorfaultError("ERR_CLOSED", "The pager ended before all was installed");
+        for (const id of this.#installs.keys()) this.#settle(id, error);
+        resolve(end);
+      });
+    });
+    const failed = this.ended.then((ended) => {
+      if (ended.reason === "failed") throw ended.error;
+      throw new MinorfaultError("ERR_CLOSED", "The pager ended before it served");
+    });
+    this.ready = Promise.race([serving, failed]);
+    failed.catch(() => undefined);
+  }
+
+  keepAlive(on: boolean): void {
+    this.#keepsAlive = on;
+    if (on || this.#installs.size > 0) this.#worker.ref();
+    else this.#worker.unref();
+  }
+
+  async installAll({ range, signal }: InstallOptions = {}): Promise<void> {
+    signal?.throwIfAborted();
+    if (this.#isEnded) throw new MinorfaultError("ERR_CLOSED", "This pager has ended");
+    const { address, byteLength } = this.#start;
+    const { start = address, until = address + byteLength } = range ?? {};
+    const id = ++this.#installId;
+    await new Promise<void>((resolve, reject) => {
+      this.#installs.set(id, (error) => (error === undefined ? resolve() : reject(error)));
+      this.#worker.ref();
+      this.#tell({ kind: "install", id, start, until });
+    });
+    signal?.throwIfAborted();
+  }
+
+  #settle(id: number, error: MinorfaultError | undefined): void {
+    const settle = this.#installs.get(id);
+    this.#installs.delete(id);
+    this.keepAlive(this.#keepsAlive);
+    settle?.(error);
+  }
+
+  /** As the process has last told: some hundredths of a second old. */
+  statistics(): PagerStatistics {
+    return this.#statistics;
+  }
+
+  /** What the page table says now. */
+  residency(): readonly Residency[] {
+    const { address, byteLength } = this.#start;
+    const pageCount = byteLength / PAGE_SIZE;
+    const resident = new Uint32Array(wordsFor(pageCount));
+    presentPages(address, pageCount, (page) => setBits(resident, page, page + 1));
+    return [{ start: address, pageSize: PAGE_SIZE, pageCount, resident }];
+  }
+
+  trace(): never {
+    throw new MinorfaultError("ERR_BAD_ARGUMENT", "A pager in a process of its own does not record touches");
+  }
+
+  writes(): readonly [] {
+    return [];
+  }
+
+  async flush(): Promise<never> {
+    throw new MinorfaultError("ERR_BAD_ARGUMENT", "A pager in a process of its own does not track writes");
+  }
+
+  async close(): Promise<void> {
+    this.keepAlive(true);
+    if (!this.#isEnded) this.#tell({ kind: "close" });
+    await this.ended;
+  }
+
+  #tell(order: KeeperOrder): void {
+    this.#worker.postMessage(order);
+  }
+}
+
+function diedError(signal: string | null, code: number | null): MinorfaultError {
+  const how = signal === null ? `with exit code ${code}` : `by ${signal}`;
+  return new MinorfaultError(
+    "ERR_HANDLER_FAILED",
+    `The pager's process has ended ${how}; another one serves`,
+    {
+      hint: "Nothing is lost: threads that waited for pages are served by the new one",
+    },
+  );
+}

@@ -119,7 +119,8 @@ class Copy {
   }
 
   async #publish(manifest: Manifest, builder: Builder): Promise<CopyReport> {
-    const { ifAbsent = false } = this.#options;
+    const { ifAbsent = false, signal } = this.#options;
+    signal?.throwIfAborted();
     const bytes = encodeManifest(manifest);
     await this.#to.put(manifestKey(this.#name), bytes, { ifAbsent });
     await this.#to.delete(partialKey(this.#name));
@@ -177,6 +178,7 @@ class Copy {
       if (window.length === WINDOW_CHUNKS) await flush();
     }
     await flush();
+    signal?.throwIfAborted();
   }
 
   /** Decides on all chunks of the window, then settles them in order, reading those that are missing in groups. */

@@ -11,6 +11,7 @@ import { image } from "./image.ts";
 import { oneFaultAtATime, placements } from "./latency.ts";
 import { LoadMeter, NOISE_MAX } from "./load.ts";
 import { type Group, isQuiet, printGroup, verdictText } from "./report.ts";
+import { restore } from "./restore.ts";
 import { software } from "./software.ts";
 import { Stand, warmMemory } from "./stand.ts";
 import { touchMuch } from "./touch.ts";
@@ -19,14 +20,16 @@ const MIB = 1024 * 1024;
 /** How long to wait for a quiet moment before each group. */
 const QUIET_S = 20;
 const RESULTS = "bench/results/fault.json";
-const IMAGE_RESULTS = "bench/results/image.json";
+/** Benchmarks that are one group of their own, and measured by one call. */
+const ALONE = ["image", "restore"] as const;
 
-const HELP = `npm run bench -- fault|software|image [options]
+const HELP = `npm run bench -- fault|software|image|restore [options]
 
 fault      what serving page faults costs, side by side with the same handler in C, in alternating rounds;
            then how fast the software implementation is
 software   the latter alone; runs anywhere
 image      building an image beside zstd and sha256sum, reading it beside the codec alone; runs anywhere
+restore    memory from an image as it is touched, beside reading all of it first; recorded working sets beside mmap
 
   --rounds N     rounds that count (default 5; one more before them for warmth)
   --quick        little memory and 3 rounds: to see that it works, not for figures
@@ -37,7 +40,10 @@ image      building an image beside zstd and sha256sum, reading it beside the co
 Needs a machine on which nobody else works; what others used is printed with each group.`;
 
 const GROUPS = ["latency", "placement", "touch", "bulk", "software"] as const;
-type GroupName = (typeof GROUPS)[number] | "image";
+type Alone = (typeof ALONE)[number];
+type GroupName = (typeof GROUPS)[number] | Alone;
+
+type KernelGroup = Exclude<GroupName, "software" | Alone>;
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
@@ -61,14 +67,15 @@ async function main(): Promise<number> {
     console.error(HELP);
     return 2;
   }
-  const isWhole = !values.quick && (what === "image" || names.length === GROUPS.length);
-  const file = values.json ?? (isWhole ? (what === "image" ? IMAGE_RESULTS : RESULTS) : undefined);
+  const isWhole = !values.quick && (isAlone(what) || names.length === GROUPS.length);
+  const results = isAlone(what) ? `bench/results/${what}.json` : RESULTS;
+  const file = values.json ?? (isWhole ? results : undefined);
   const groups = await measure(names, rounds, values.quick);
   const missed = summarize(groups);
   if (file !== undefined) {
     mkdirSync(dirname(file), { recursive: true });
-    const results = groups.map((group) => ({ ...group, quiet: isQuiet(group) }));
-    writeFileSync(file, `${JSON.stringify({ machine: machine(), rounds, groups: results }, null, 2)}\n`);
+    const told = groups.map((group) => ({ ...group, quiet: isQuiet(group) }));
+    writeFileSync(file, `${JSON.stringify({ machine: machine(), rounds, groups: told }, null, 2)}\n`);
     console.log(`Results: ${file}`);
   }
   return missed === 0 && groups.every(isQuiet) ? 0 : 1;
@@ -89,10 +96,14 @@ function summarize(groups: readonly Group[]): number {
 
 /** The groups that are asked for; undefined when there is no such thing. */
 function namesOf(what: string, only: string | undefined): readonly GroupName[] | undefined {
-  if (what === "image") return only === undefined ? ["image"] : undefined;
+  if (isAlone(what)) return only === undefined ? [what] : undefined;
   const names = GROUPS.filter((name) => only === undefined || name === only);
   if (names.length === 0 || (what !== "fault" && what !== "software")) return undefined;
   return what === "fault" ? names : ["software"];
+}
+
+function isAlone(what: string): what is Alone {
+  return ALONE.some((name) => name === what);
 }
 
 async function measure(names: readonly GroupName[], rounds: number, isQuick: boolean): Promise<Group[]> {
@@ -108,16 +119,17 @@ async function measure(names: readonly GroupName[], rounds: number, isQuick: boo
       groups.push(group);
     }
   };
-  const onKernel = names.filter((name) => name !== "software" && name !== "image");
+  const onKernel = names.filter((name): name is KernelGroup => name !== "software" && !isAlone(name));
   if (onKernel.length > 0) await measureKernel(onKernel, rounds, isQuick, meter, add);
   if (names.includes("image")) await add(() => image({ rounds, quick: isQuick, meter }));
+  if (names.includes("restore")) await add(() => restore({ rounds, quick: isQuick, meter }));
   if (names.includes("software")) await add(() => software({ rounds, quick: isQuick, meter }));
   return groups;
 }
 
 /** The groups that need userfaultfd, a guest, and for comparison gcc. */
 async function measureKernel(
-  names: readonly Exclude<GroupName, "software" | "image">[],
+  names: readonly KernelGroup[],
   rounds: number,
   isQuick: boolean,
   meter: LoadMeter,

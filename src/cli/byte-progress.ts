@@ -14,7 +14,7 @@ export interface ByteProgress {
 const LABEL_WIDTH = 10;
 const FRAMES_PER_SECOND = 10;
 const LINE_EVERY_MS = 5000;
-/** Work that is done sooner is not told of where there is no terminal. */
+/** The rate is that of the last seconds. */
 const RATE_WINDOW_MS = 3000;
 
 export const NO_PROGRESS: ByteProgress = { update() {}, close() {} };

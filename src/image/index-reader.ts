@@ -25,9 +25,7 @@ export class IndexReader {
 
   /** The record of a chunk, undefined for zeros; a promise only when its index page has to be loaded. */
   locate(chunk: number): IndexRecord | undefined | Promise<IndexRecord | undefined> {
-    if (!Number.isInteger(chunk) || chunk < 0 || chunk >= this.root.chunks) {
-      throw new MinorfaultError("ERR_OUT_OF_RANGE", `Chunk ${chunk} is not one of ${this.root.chunks}`);
-    }
+    this.#check(chunk);
     const page = Math.floor(chunk / PAGE_CHUNKS);
     if (!this.root.node.has(page)) return undefined;
     const node = this.#loaded.get(page);
@@ -37,6 +35,7 @@ export class IndexReader {
 
   /** The same from what is in memory; "unknown" when the page is not. */
   peek(chunk: number): IndexRecord | undefined | "unknown" {
+    this.#check(chunk);
     const page = Math.floor(chunk / PAGE_CHUNKS);
     if (!this.root.node.has(page)) return undefined;
     const node = this.#loaded.get(page);
@@ -69,6 +68,11 @@ export class IndexReader {
       this.#loading.set(page, loading);
     }
     return loading;
+  }
+
+  #check(chunk: number): void {
+    if (Number.isInteger(chunk) && chunk >= 0 && chunk < this.root.chunks) return;
+    throw new MinorfaultError("ERR_OUT_OF_RANGE", `Chunk ${chunk} is not one of ${this.root.chunks}`);
   }
 
   async #load(page: number, signal?: AbortSignal): Promise<IndexNode> {

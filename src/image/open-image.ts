@@ -10,7 +10,7 @@ import { fromHex } from "./hash.ts";
 import type { ChunkLocation, Image, ImageRegion, WorkingSetRun } from "./image.ts";
 import type { IndexRecord } from "./index-node.ts";
 import { IndexReader } from "./index-reader.ts";
-import { MANIFEST_BYTES_MAX, ROOT_BYTES_MAX } from "./limits.ts";
+import { MANIFEST_BYTES_MAX, PAGE_CHUNKS, ROOT_BYTES_MAX } from "./limits.ts";
 import { decodeManifest, type Manifest, manifestDigest } from "./manifest.ts";
 import { manifestKey } from "./names.ts";
 import { PackReader } from "./pack-reader.ts";
@@ -166,7 +166,7 @@ export class OpenedImage implements Image {
     this.#checkTarget(target);
     let record = this.index.peek(chunk);
     if (record === "unknown") {
-      const page = Math.floor(chunk / 1024);
+      const page = Math.floor(chunk / PAGE_CHUNKS);
       if (!this.index.loadSync(page)) return false;
       record = this.index.peek(chunk);
     }

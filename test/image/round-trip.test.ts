@@ -80,6 +80,27 @@ test("chunks are read one by one, waiting or not, and holes are known without re
   }
 });
 
+test("what is not in an image is refused, whichever way it is read, and so is everything after closing", async () => {
+  const store = new MemoryStore();
+  await buildImage(store, "it", {
+    regions: [{ name: "ram", source: new MemorySource(new Uint8Array(PAGE)) }],
+  });
+  const image = await openImageIn(store, "it");
+  const target = new Uint8Array(image.chunkBytes);
+  for (const chunk of [1, -1, 0.5, 5000, Number.NaN]) {
+    assert.throws(() => image.readChunkSync(chunk, target), { code: "ERR_OUT_OF_RANGE" });
+    assert.throws(() => image.locate(chunk), { code: "ERR_OUT_OF_RANGE" });
+    await assert.rejects(image.readChunk(chunk, target), { code: "ERR_OUT_OF_RANGE" });
+  }
+  await assert.rejects(image.readChunk(0, new Uint8Array(5)), { code: "ERR_OUT_OF_RANGE" });
+  await assert.rejects(image.read(image.byteLength - 1, new Uint8Array(2)), { code: "ERR_OUT_OF_RANGE" });
+  assert.throws(() => image.isZero(0, image.byteLength + 1), { code: "ERR_OUT_OF_RANGE" });
+  await image.close();
+  await image.close();
+  await assert.rejects(image.read(0, target), { code: "ERR_CLOSED" });
+  assert.throws(() => image.readChunkSync(0, target), { code: "ERR_CLOSED" });
+});
+
 test("an image that is large enough for threads is the same as one that is not", async () => {
   const bytes = sparseBytes(new Random(11), 40 * 1024 * KIB);
   const store = new MemoryStore();

@@ -241,14 +241,14 @@ async function startChild(
       { hint: 'Leave pager: "process" out' },
     );
   }
-  const start = {
+  return await startChildPager({
     address,
     byteLength,
-    ...options.content,
+    content: options.content,
+    uffd: uffd.fd,
+    onError,
     writes: WRITE_MODE[writes],
-    pid: process.pid,
     ...(plan === undefined ? {} : { plan }),
     ...(placement === undefined ? {} : { placement }),
-  };
-  return await startChildPager(start, uffd.fd, onError);
+  });
 }

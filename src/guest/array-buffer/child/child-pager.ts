@@ -1,10 +1,19 @@
 // A pager in a process of its own, as its owner sees it: what a lazy memory needs of `Pager`, over a keeper's thread.
 
+import { fstatSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import { PAGE_SIZE } from "../../../abi/memory.ts";
 import { setBits, wordsFor } from "../../../base/bitmap.ts";
 import { MinorfaultError } from "../../../base/errors.ts";
-import type { InstallOptions, Pager, PagerEnd, PagerStatistics, Residency } from "../../../pager/index.ts";
+import { close, local, open } from "../../../linux/index.ts";
+import type {
+  InstallOptions,
+  Pager,
+  PagerEnd,
+  PagerOptions,
+  PagerStatistics,
+  Residency,
+} from "../../../pager/index.ts";
 import { presentPages } from "../present-pages.ts";
 import { errorOf, plainError } from "./plain-error.ts";
 import type { KeeperNote, KeeperOrder, KeeperStart, PagerStart } from "./protocol.ts";
@@ -37,13 +46,29 @@ const NO_STATISTICS: PagerStatistics = {
   latencyUs: { p50: 0, p99: 0, max: 0 },
 };
 
-/** Starts the process; resolves when it serves. `uffd` stays the caller's, and open while this lives. */
-export async function startChildPager(
-  start: PagerStart,
-  uffd: number,
-  onError: (error: MinorfaultError) => void,
-): Promise<RegionPager> {
-  const pager = new ChildPager({ start, uffd }, onError);
+/** What the process is to serve, and from what. */
+export interface ChildPagerOptions extends Omit<PagerStart, "fileBytes" | "pid" | "source"> {
+  readonly content: Pick<PagerOptions, "image" | "source">;
+  /** Stays the caller's, and open while the pager lives. */
+  readonly uffd: number;
+  readonly onError: (error: MinorfaultError) => void;
+}
+
+/** Starts the process; resolves when it serves. */
+export async function startChildPager(options: ChildPagerOptions): Promise<RegionPager> {
+  const { content, uffd, onError, ...rest } = options;
+  const { image, source } = content;
+  const path = image !== undefined && "path" in image ? image.path : undefined;
+  const file = path === undefined ? -1 : open(local, path);
+  const start: PagerStart = {
+    ...rest,
+    pid: process.pid,
+    ...(file < 0 ? {} : { fileBytes: fstatSync(file).size }),
+    ...(source === undefined ? {} : { source }),
+  };
+  const isPinned = file >= 0 || (source !== undefined && "digest" in source && source.digest !== undefined);
+  const pager = new ChildPager({ start, uffd, file, isPinned }, onError);
+  if (file >= 0) pager.ended.then(() => close(local, file));
   await pager.ready;
   return pager;
 }

@@ -18,7 +18,7 @@ import type { KeeperNote, KeeperOrder, KeeperStart, PagerNote } from "./protocol
 const DEATHS_MAX = 5;
 const DEATHS_WITHIN_MS = 60_000;
 
-const { start, uffd } = workerData as KeeperStart;
+const { start, uffd, file, isPinned } = workerData as KeeperStart;
 const ioctls = new Ioctls(local, uffd);
 const deaths: number[] = [];
 /** Orders without an answer: the next process has to carry them out. */
@@ -40,8 +40,8 @@ function launch(): ChildProcess {
   const program = new URL("./pager-process.js", import.meta.url);
   const born = fork(program, {
     execArgv: [],
-    // The descriptor keeps its number: UFFD_IN_CHILD.
-    stdio: ["ignore", "ignore", "inherit", "ipc", uffd],
+    // UFFD_IN_CHILD and FILE_IN_CHILD are places in this list.
+    stdio: ["ignore", "ignore", "inherit", "ipc", uffd, file < 0 ? "ignore" : file],
   });
   born.on("message", (note: PagerNote) => {
     if (note.kind === "ready") {
@@ -70,7 +70,7 @@ function buried(code: number | null, signal: NodeJS.Signals | null): void {
   const now = performance.now();
   deaths.push(now);
   const recent = deaths.filter((at) => now - at < DEATHS_WITHIN_MS);
-  if (isReady && recent.length <= DEATHS_MAX) {
+  if (isReady && isPinned && recent.length <= DEATHS_MAX) {
     child = launch();
     tell({ kind: "restarted", signal, code });
     return;
@@ -78,7 +78,7 @@ function buried(code: number | null, signal: NodeJS.Signals | null): void {
   poisonAll();
   const how = signal === null ? `with exit code ${code}` : `by ${signal}`;
   const cause = lastError?.kind === "error" ? lastError.error : undefined;
-  const message = `The pager's process has ended ${how}${isReady ? ", again and again" : " before it served"}`;
+  const message = `The pager's process has ended ${how}${isReady ? "" : " before it served"}`;
   const error = plainError(new MinorfaultError("ERR_HANDLER_FAILED", message));
   tell({ kind: "ended", error: cause === undefined ? error : isReady ? { ...error, cause } : cause });
   parentPort?.close();

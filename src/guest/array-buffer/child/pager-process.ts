@@ -5,7 +5,13 @@
 
 import { type Pager, startPager } from "../../../pager/index.ts";
 import { plainError } from "./plain-error.ts";
-import { type PagerNote, type PagerOrder, type PagerStart, UFFD_IN_CHILD } from "./protocol.ts";
+import {
+  FILE_IN_CHILD,
+  type PagerNote,
+  type PagerOrder,
+  type PagerStart,
+  UFFD_IN_CHILD,
+} from "./protocol.ts";
 
 /** How often the parent hears of the counters, when they have changed. */
 const STATISTICS_MS = 20;
@@ -32,14 +38,14 @@ async function take(order: PagerOrder): Promise<void> {
 }
 
 async function start({ address, byteLength, pid, ...options }: PagerStart): Promise<void> {
-  const { image, source, writes, plan, placement } = options;
+  const { fileBytes, source, writes, plan, placement } = options;
   pager = await startPager({
     descriptor: UFFD_IN_CHILD,
     regions: [{ start: address, byteLength, imageOffset: 0 }],
     writes,
     guest: { pid },
     onError: (error) => tell({ kind: "error", error: plainError(error) }),
-    ...(image === undefined ? {} : { image }),
+    ...(fileBytes === undefined ? {} : { image: { descriptor: FILE_IN_CHILD, byteLength: fileBytes } }),
     ...(source === undefined ? {} : { source }),
     ...(plan === undefined ? {} : { plan }),
     ...(placement === undefined ? {} : { placement }),

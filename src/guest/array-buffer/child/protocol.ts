@@ -5,19 +5,14 @@
 //                                   └─ holds the userfaultfd when that process dies
 
 import type { ErrorCode } from "../../../base/errors.ts";
-import type {
-  PagerImage,
-  PagerOptions,
-  PagerSource,
-  PagerStatistics,
-  WriteMode,
-} from "../../../pager/index.ts";
+import type { PagerOptions, PagerSource, PagerStatistics, WriteMode } from "../../../pager/index.ts";
 
-/** Everything that the pager's process is told at its start. Its userfaultfd is descriptor 4. */
+/** Everything that the pager's process is told at its start. Its userfaultfd is UFFD_IN_CHILD. */
 export interface PagerStart {
   readonly address: number;
   readonly byteLength: number;
-  readonly image?: PagerImage;
+  /** Of the file that is FILE_IN_CHILD. */
+  readonly fileBytes?: number;
   readonly source?: PagerSource;
   readonly writes: WriteMode;
   readonly plan?: PagerOptions["plan"];
@@ -45,10 +40,14 @@ export type PagerNote =
   | { readonly kind: "installed"; readonly id: number; readonly error?: PlainError }
   | { readonly kind: "statistics"; readonly statistics: PagerStatistics };
 
-/** For the keeper: the pager's start, and the userfaultfd, a descriptor of this process. */
+/** For the keeper: the pager's start, and descriptors of this process. */
 export interface KeeperStart {
   readonly start: PagerStart;
   readonly uffd: number;
+  /** The file that is the content, opened once: every process of the pager serves the same one. -1: no file. */
+  readonly file: number;
+  /** Whether another process would find the same content: not where only a name is known. */
+  readonly isPinned: boolean;
 }
 
 export type KeeperOrder = Exclude<PagerOrder, { readonly kind: "start" }>;
@@ -60,5 +59,6 @@ export type KeeperNote =
   /** It has died too often: what is missing is poisoned. Or it was closed. */
   | { readonly kind: "ended"; readonly error?: PlainError };
 
-/** The descriptor of the userfaultfd in the pager's process: behind the three standard ones and the channel. */
+/** Descriptors in the pager's process: behind the three standard ones and the channel. */
 export const UFFD_IN_CHILD = 4;
+export const FILE_IN_CHILD = 5;

@@ -1,0 +1,168 @@
+// A pager in a process of its own: the same memory, and its death is an ordinary event.
+
+import assert from "node:assert/strict";
+import { renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { buildImage, openRawFile } from "../../../src/image/index.ts";
+import { type MinorfaultError, open } from "../../../src/index.ts";
+import { openStore } from "../../../src/source/index.ts";
+import { skipUnlessUserfaultfd as skip } from "../../linux/host.ts";
+import { countWrong, numberedFile, numberOf, ownFolder, PAGE, runChild, say } from "./files.ts";
+
+const folder = ownFolder();
+const PAGES = 4096;
+const path = numberedFile(folder, "numbers", PAGES);
+
+/** For a program: the pager's processes of this one. */
+const PAGERS = `
+  const pagers = () => fs.readdirSync("/proc").filter((name) => {
+    try {
+      const [, rest = ""] = /\\) (.*)/.exec(fs.readFileSync("/proc/" + name + "/stat", "latin1")) ?? [];
+      const [state, parent] = rest.split(" ");
+      return Number(parent) === process.pid && state !== "Z" &&
+        fs.readFileSync("/proc/" + name + "/cmdline", "latin1").includes("pager-process");
+    } catch { return false; }
+  }).map(Number);
+`;
+
+async function image(): Promise<string> {
+  const store = await openStore(join(folder, "store"));
+  const { source } = openRawFile(path);
+  await buildImage(store, "image", { regions: [{ name: "numbers", source }] });
+  await source.close();
+  await store.close();
+  return join(folder, "store", "image");
+}
+
+test("files and images are served by another process, written pages are found, and nothing is left of it", {
+  skip,
+  timeout: 60_000,
+}, async () => {
+  for (const target of [path, await image()]) {
+    const memory = await open(target, { pager: "process" });
+    assert.equal(memory.how, "userfaultfd");
+    assert.equal(memory.resident().pages, 0);
+    assert.equal(countWrong(memory.buffer), 0);
+    await memory.prefetch();
+    assert.equal(memory.resident().pages, PAGES);
+    await memory.close();
+    await memory.close();
+  }
+  const own = numberedFile(folder, "own", 64);
+  const memory = await open(own, { pager: "process", mode: "write-back" });
+  new Uint32Array(memory.buffer)[3 * 1024 + 1] = 5;
+  assert.deepEqual(await memory.flush(), { bytesWritten: PAGE, ranges: 1 });
+  await memory.close();
+  const said = say(
+    `${PAGERS}
+    const memory = await open(path, { pager: "process" });
+    const during = pagers().length;
+    await memory.close();
+    say(during, pagers().length);`,
+    { args: [path] },
+  );
+  assert.equal(said, "1 0");
+});
+
+test("killed while the main thread itself stands in faults: another process takes over, and no byte is wrong", {
+  skip,
+  timeout: 60_000,
+}, async () => {
+  const program = `
+    ${PAGERS}
+    const errors = [];
+    const memory = await open(path, { mode: "private", pager: "process", onError: (error) => errors.push(error.code) });
+    const words = new Uint32Array(memory.buffer);
+    let wrong = 0;
+    for (let page = 0; page < ${PAGES}; page++) {
+      if (page % 1500 === 700) for (const pid of pagers()) process.kill(pid, "SIGKILL");
+      if (words[page * 1024] !== ((page * 2654435761 + 12345) >>> 0)) wrong++;
+    }
+    await memory.prefetch();
+    say(wrong, memory.resident().pages, errors.length, new Set(errors).size);
+    await memory.close();
+  `;
+  for (const target of [path, await image()]) {
+    assert.equal(say(program, { args: [target] }), `0 ${PAGES} 3 1`);
+  }
+});
+
+test("the file is replaced and the pager killed: its successor serves the file that was opened", {
+  skip,
+}, () => {
+  const own = numberedFile(folder, "replaced", 256);
+  const other = join(folder, "other");
+  writeFileSync(other, Buffer.alloc(256 * PAGE, 9));
+  const program = `
+    ${PAGERS}
+    const memory = await open(path, { mode: "private", pager: "process", onError: () => {} });
+    fs.renameSync(args[0], path);
+    for (const pid of pagers()) process.kill(pid, "SIGKILL");
+    say(new Uint32Array(memory.buffer)[200 * 1024]);
+    await memory.close();
+  `;
+  assert.equal(say(program, { args: [own, other] }), String(numberOf(200)));
+  assert.throws(() => renameSync(other, own), { code: "ENOENT" });
+});
+
+test("a pager that dies again and again is given up: who waits gets SIGBUS, and no zeros", { skip }, () => {
+  const program = `
+    ${PAGERS}
+    const memory = await open(path, { mode: "private", pager: "process", onError: () => {} });
+    const killer = new Worker(\`
+      const fs = require("node:fs");
+      \${args[0]}
+      for (;;) for (const pid of pagers()) try { process.kill(pid, "SIGKILL"); } catch {}
+    \`, { eval: true, execArgv: [] });
+    await new Promise((done) => killer.once("online", done));
+    const words = new Uint32Array(memory.buffer);
+    for (let page = 0; page < ${PAGES}; page++) {
+      if (words[page * 1024] !== ((page * 2654435761 + 12345) >>> 0)) say("WRONG");
+    }
+    say("all of it was served");
+  `;
+  const { signal, stdout } = runChild(program, { args: [path, PAGERS], deadlineMs: 30_000 });
+  assert.deepEqual([signal, stdout], ["SIGBUS", ""]);
+});
+
+test("the process ends, in any way, and its pager with it", { skip }, async () => {
+  for (const [end, expected] of [
+    ["process.exit(3)", 3],
+    ["process.kill(process.pid, 'SIGKILL')", null],
+    ["0", 0],
+  ] as const) {
+    const program = `
+      ${PAGERS}
+      const memory = await open(path, { mode: "private", pager: "process" });
+      say(pagers());
+      new Uint8Array(memory.buffer)[0];
+      ${end};
+    `;
+    const { status, stdout } = runChild(program, { args: [path] });
+    assert.equal(status, expected);
+    const [pid] = JSON.parse(stdout) as number[];
+    assert.ok(pid !== undefined);
+    const until = performance.now() + 5000;
+    const isThere = (): boolean => {
+      try {
+        process.kill(pid, 0);
+        return true;
+      } catch {
+        return false;
+      }
+    };
+    while (isThere() && performance.now() < until) await new Promise(setImmediate);
+    assert.ok(!isThere(), `after ${end}`);
+  }
+});
+
+test("what a process of its own can't do is refused", { skip }, async () => {
+  for (const options of [{ budget: "8MiB", mode: "private" }, { budget: "8MiB" }, { trace: true }] as const) {
+    await assert.rejects(open(path, { ...options, pager: "process" }), { code: "ERR_BAD_ARGUMENT" });
+  }
+  await assert.rejects(open(path, { pager: "thread-of-mine" as never }), { code: "ERR_BAD_ARGUMENT" });
+  await assert.rejects(open(join(folder, "nobody"), { pager: "process" }), (error: MinorfaultError) => {
+    return error.code === "ERR_SOURCE_MISSING";
+  });
+});

@@ -11,8 +11,9 @@ import { CONTROL, type EndNote, FLUSH_STEPS, type PagerMessage, type WorkOrder }
 import { COUNTER } from "./counters.ts";
 import { FaultLoop } from "./fault-loop.ts";
 import { Companion } from "./fetch/companion.ts";
+import { DirectUnits } from "./fetch/direct.ts";
 import type { ReplayEnd } from "./fetch/link.ts";
-import { rehearseInstalling } from "./fetch/rehearsal.ts";
+import { rehearseFetching, rehearseInstalling } from "./fetch/rehearsal.ts";
 import { Follower } from "./follower.ts";
 import { noteOf } from "./notes.ts";
 import type { PlacementReport } from "./options.ts";
@@ -41,8 +42,16 @@ const now = (): number => performance.now();
 const tell = (message: PagerMessage): void => parentPort?.postMessage(message);
 const onError = (error: unknown): void => tell({ kind: "error", error: noteOf(error) });
 
+const direct = await openDirect();
 tell({ kind: "ended", end: run() });
 parentPort?.close();
+
+/** While this thread still has an event loop. */
+async function openDirect(): Promise<DirectUnits | undefined> {
+  const { image } = order;
+  if (!("fetch" in image)) return undefined;
+  return DirectUnits.open(image.fetch.source, image.fetch.unitBytes);
+}
 
 function run(): EndNote {
   let server: Server | undefined;
@@ -74,6 +83,7 @@ function run(): EndNote {
 function makeReady(): void {
   rehearseOnce();
   try {
+    rehearseFetching();
     rehearseInstalling();
   } catch {
     // As below.
@@ -226,7 +236,14 @@ function mapImage(): AddressableSource | Companion {
   const { image } = order;
   if ("fetch" in image) {
     const installsWhole = order.windowPages > 1;
-    return new Companion({ order: image.fetch, installsWhole, now, onError, onReplayed: tellReplayed });
+    return new Companion({
+      order: image.fetch,
+      direct,
+      installsWhole,
+      now,
+      onError,
+      onReplayed: tellReplayed,
+    });
   }
   if ("address" in image) return new MemorySource(image.address, image.byteLength);
   return new MemorySource(mapUntilExit(image.byteLength, MAP.SHARED, image.descriptor), image.byteLength);

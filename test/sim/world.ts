@@ -14,6 +14,7 @@ import { hex } from "../../src/base/errors.ts";
 import type { Random } from "../../src/base/random.ts";
 import { type Counters, makeCounters, readStatistics } from "../../src/pager/counters.ts";
 import { FaultLoop } from "../../src/pager/fault-loop.ts";
+import type { DirectReader } from "../../src/pager/fetch/direct.ts";
 import { Fetcher } from "../../src/pager/fetch/fetcher.ts";
 import { RANK, WANTED_MAX } from "../../src/pager/fetch/machine.ts";
 import { CallerPort } from "../../src/pager/port.ts";
@@ -21,7 +22,7 @@ import { Region, RegionMap, wholePart } from "../../src/pager/regions.ts";
 import { Repair } from "../../src/pager/repair.ts";
 import { Ioctls } from "../../src/uffd/ioctls.ts";
 import type { SoftwareProcess, SoftwareSystem } from "../../src/uffd/software/index.ts";
-import { SimulatedLink, type Weather } from "./link.ts";
+import { type SimulatedImage, SimulatedLink, type Weather } from "./link.ts";
 import { Memory, type Mutation, type Seen } from "./model.ts";
 
 export const PAGES = 16;
@@ -109,7 +110,7 @@ export class World {
       zero: new Uint32Array(wordsFor(PAGES)),
       hasZeros: false,
     });
-    this.#staging = process.share((SLOTS + 1) * UNIT_BYTES);
+    this.#staging = process.share((SLOTS + 2) * UNIT_BYTES);
     this.#startPager();
     const values = Array.from({ length: PLACES }, (_, page): Seen[] => [
       page < PAGES ? imageByte(page) : "segv",
@@ -362,7 +363,7 @@ export class World {
         }
       },
     };
-    const staging = this.#staging.bytes.subarray(UNIT_BYTES);
+    const staging = this.#staging.bytes.subarray(UNIT_BYTES, (SLOTS + 1) * UNIT_BYTES);
     this.#link = new SimulatedLink(this.#random, image, staging, this.#weather);
     this.#fetcher = new Fetcher({
       byteLength: PAGES * PAGE_SIZE,
@@ -376,9 +377,25 @@ export class World {
       link: this.#link,
       holes: new Uint32Array(1),
       installsWhole: this.#random.below(2) === 0,
+      direct: this.#random.below(3) === 0 ? this.#directReader(image) : undefined,
       now: () => this.clock.ms,
       onError: () => undefined,
     });
+  }
+
+  /** Reads at the fault itself, when it can; what is there after a failure is anything. */
+  #directReader(image: SimulatedImage): DirectReader {
+    const target = this.#staging.bytes.subarray((SLOTS + 1) * UNIT_BYTES, (SLOTS + 2) * UNIT_BYTES);
+    return {
+      address: this.#staging.address + (SLOTS + 1) * UNIT_BYTES,
+      read: (unit) => {
+        target.fill(this.#random.below(256));
+        if (this.#random.below(3) === 0) return undefined;
+        if (image.isHole(unit)) return "zero";
+        image.fill(unit, target);
+        return "bytes";
+      },
+    };
   }
 
   #addGuest(process: SoftwareProcess, fd: number, regions: RegionMap, memory: Memory): void {

@@ -6,6 +6,7 @@ import { MinorfaultError } from "../../base/errors.ts";
 import { close, local } from "../../linux/index.ts";
 import type { FaultLoop } from "../fault-loop.ts";
 import { errorOf } from "../notes.ts";
+import type { DirectReader } from "./direct.ts";
 import { Fetcher } from "./fetcher.ts";
 import type { FetchLink, FetchNews, FetchRequest, ReplayEnd } from "./link.ts";
 import { type FetchOrder, WIRE, type WireNews } from "./order.ts";
@@ -18,6 +19,7 @@ export interface CompanionOptions {
   readonly installsWhole: boolean;
   readonly now: () => number;
   readonly onError: (error: MinorfaultError) => void;
+  readonly direct: DirectReader | undefined;
   readonly onReplayed: (end: ReplayEnd, bytesInstalled: number) => void;
 }
 

@@ -23,9 +23,9 @@ const LEARNT_UNITS_MAX = 65_536;
 /** How often who waits for the serving thread looks whether all is over. */
 const LOOK_MS = 100;
 
+const bell = local.share(4096);
 const order = await orderOf<FetchWorkOrder>(rehearseFetching);
 const { words, port, bellFd } = order;
-const bell = local.share(4096);
 
 try {
   await run();

@@ -15,6 +15,7 @@ import type { FaultLoop } from "../fault-loop.ts";
 import { type Part, type Region, untilPage } from "../regions.ts";
 import type { Fault, Parked, Resolver } from "../resolver.ts";
 import { type AddressableSource, AWAY } from "../source.ts";
+import type { DirectReader } from "./direct.ts";
 import type { FetchEnd, FetchLink, FetchNews, ReplayEnd } from "./link.ts";
 import { type Action, FetchMachine, type MachineOptions, RANK, type Rank } from "./machine.ts";
 import { Pattern } from "./pattern.ts";
@@ -33,13 +34,15 @@ export interface FetcherOptions extends MachineOptions {
   /** Where slot 0 is, in the memory of who installs; the others follow. */
   readonly staging: number;
   readonly link: FetchLink;
-  /** One bit a unit that is known to be zeros; written by the thread that fetches. */
+  /** One bit a unit that is known to be zeros; both threads set bits, atomically. */
   readonly holes: Uint32Array;
   /** Whether all of a unit is installed when it has come, not only what the plan says. */
   readonly installsWhole: boolean;
   /** Milliseconds. */
   readonly now: () => number;
   readonly onError: (error: MinorfaultError) => void;
+  /** Where bytes can be read at the fault itself. */
+  readonly direct?: DirectReader | undefined;
   /** The replay of a working set has ended; so many bytes were installed. */
   readonly onReplayed?: (end: ReplayEnd, bytesInstalled: number) => void;
 }
@@ -67,6 +70,8 @@ export class Fetcher implements AddressableSource {
   /** Pieces whose installing was put off by the system; by what they are of. */
   #putOff: Piece[] = [];
   #lastWaiter = 0;
+  /** The unit that was read directly last, -1: none. */
+  #directUnit = -1;
   /** Units that failed although nobody waited for them, until somebody asks. */
   readonly #failed = new Map<number, MinorfaultError>();
   #lastEnd: FetchEnd | undefined;
@@ -109,6 +114,7 @@ export class Fetcher implements AddressableSource {
     if (within + byteLength > unitBytes) {
       throw new MinorfaultError("ERR_BUG", `${byteLength} bytes at ${offset} do not lie in one unit`);
     }
+    if (unit === this.#directUnit) return this.#options.direct!.address + within;
     const slot = this.machine.slotOf(unit);
     return slot < 0 ? AWAY : this.#options.staging + slot * unitBytes + within;
   }
@@ -120,6 +126,11 @@ export class Fetcher implements AddressableSource {
       knowZeros(part, unit, this.unitBytes);
       return "again";
     }
+    if (this.#readDirectly(unit)) {
+      if (hasBit(this.#options.holes, unit)) knowZeros(part, unit, this.unitBytes);
+      else if (this.#options.installsWhole) this.#goAhead(part, unit);
+      return "again";
+    }
     const waiter = ++this.#lastWaiter;
     this.#waiting.set(waiter, { resolver, fault });
     this.machine.need(waiter, unit, fault.startedMs, this.#options.now());
@@ -127,6 +138,17 @@ export class Fetcher implements AddressableSource {
     if (this.#options.installsWhole) this.#goAhead(part, unit);
     return "parked";
   };
+
+  /** Reads a unit at once, unless it is on its way already. */
+  #readDirectly(unit: number): boolean {
+    const { direct, holes } = this.#options;
+    if (direct === undefined || this.machine.isKnown(unit)) return false;
+    this.#directUnit = -1;
+    const result = direct.read(unit);
+    if (result === "bytes") this.#directUnit = unit;
+    if (result === "zero") Atomics.or(holes, unit >>> 5, 1 << (unit & 31));
+    return result !== undefined;
+  }
 
   /** Fetches what this fault lets us expect. */
   #goAhead(part: Part, unit: number): void {

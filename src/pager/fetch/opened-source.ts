@@ -2,7 +2,7 @@
 
 import { MinorfaultError } from "../../base/errors.ts";
 import { roundUp } from "../../base/range.ts";
-import { type Image, openImageIn } from "../../image/index.ts";
+import { type Image, type OpenedImage, openImageIn } from "../../image/index.ts";
 import {
   harden,
   hardenStore,
@@ -24,11 +24,15 @@ export interface UnitReader {
   /** Fills the target at once and answers what it is; undefined when that would have to wait. */
   readSync(unit: number, target: Uint8Array): "bytes" | "zero" | undefined;
   read(unit: number, target: Uint8Array, signal: AbortSignal): Promise<"bytes" | "zero">;
+  /** Opens what `readSync` needs, where that is possible. */
+  openAll(): Promise<void>;
   /** Whether a unit is known to be zeros, without reading anything. */
   isHole(unit: number): boolean;
   close(): Promise<void>;
 }
 
+/** LIMIT: packs that are opened before they are needed: an image of some GiB. */
+const PACKS_MAX = 100;
 /** Bytes of a raw object that are read at once. */
 const RAW_UNIT_BYTES = 64 * 1024;
 
@@ -102,6 +106,8 @@ class RawUnits implements UnitReader {
     return "bytes";
   }
 
+  async openAll(): Promise<void> {}
+
   isHole(): boolean {
     return false;
   }
@@ -121,11 +127,11 @@ class ImageUnits implements UnitReader {
   readonly name: string;
   readonly byteLength: number;
   readonly unitBytes: number;
-  readonly image: Image;
+  readonly image: OpenedImage;
   readonly #store: ObjectStore;
   readonly #chunks: number;
 
-  constructor(image: Image, store: ObjectStore, unitBytes: number) {
+  constructor(image: OpenedImage, store: ObjectStore, unitBytes: number) {
     this.image = image;
     this.#store = store;
     this.name = image.name;
@@ -148,6 +154,14 @@ class ImageUnits implements UnitReader {
       else await this.image.readChunk(chunk, part, signal);
     }
     return this.isHole(unit) ? "zero" : "bytes";
+  }
+
+  async openAll(): Promise<void> {
+    const { packs } = this.image;
+    const { packs: names } = this.image.index.root;
+    for (let index = 0; index < Math.min(names.count, PACKS_MAX); index++) {
+      await packs.read(names.name(index), 0, new Uint8Array(1));
+    }
   }
 
   isHole(unit: number): boolean {

@@ -61,6 +61,7 @@ export interface OpenedSource {
 
 /** For the serving thread. */
 export interface FetchOrder extends OpenedSource {
+  readonly source: SourceDescriptor;
   readonly port: MessagePort;
   readonly words: Int32Array;
   /** The pipe's reading end, the serving thread's to close. */

@@ -71,7 +71,7 @@ export async function openRemote(
   // The serving thread decides whether the process goes on.
   worker.unref();
   return {
-    order: { ...opened, ...settings, port: port1, words, bellFd: reader },
+    order: { ...opened, ...settings, source: order.source, port: port1, words, bellFd: reader },
     transfer: [port1],
     async close() {
       Atomics.store(words, WIRE.STOP, 1);

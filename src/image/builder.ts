@@ -123,7 +123,12 @@ export class Builder {
     const known = this.#content.table.known(entry);
     if (known === undefined)
       throw new MinorfaultError("ERR_BUG", "A chunk is referred to before it is stored");
-    return { ...known, hash: hash.slice(), check: known.check.slice(), pack: this.#imageNumber(known.pack) };
+    return {
+      ...known,
+      hash: new Uint8Array(hash),
+      check: new Uint8Array(known.check),
+      pack: this.#imageNumber(known.pack),
+    };
   }
 
   async #add(
@@ -133,12 +138,12 @@ export class Builder {
     contentBytes: number,
     kind: PackKind,
   ): Promise<IndexRecord> {
-    const own = check.slice();
+    const own = new Uint8Array(check);
     const placed = await this.writer.add(bytes, { hash, check: own, encoding, contentBytes, kind });
     const pack = this.#firstNew + placed.pack;
     const known = { pack, check: own, offset: placed.offset, storedBytes: bytes.byteLength, encoding };
     if (entry !== -1) this.#content.table.place(entry, known);
-    return { ...known, hash: hash.slice(), pack: this.#imageNumber(pack) };
+    return { ...known, hash: new Uint8Array(hash), pack: this.#imageNumber(pack) };
   }
 
   #imageNumber(pack: number): number {

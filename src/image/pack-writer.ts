@@ -69,10 +69,10 @@ export class PackWriter {
     this.#reserve(stored.byteLength);
     this.#data.set(stored, this.#length);
     const offset = this.#length;
-    const check = checkOf(stored, content).slice();
+    const check = new Uint8Array(checkOf(stored, content));
     this.#entries.push({
       ...content,
-      hash: content.hash.slice(),
+      hash: new Uint8Array(content.hash),
       check,
       storedBytes: stored.byteLength,
       offset,

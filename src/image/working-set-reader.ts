@@ -31,11 +31,9 @@ export async function* readWorkingSet(
     storedBytes: set.listBytes,
     contentBytes: set.listBytes,
   } as const;
-  const list = decodeList(
-    contentOf(await stream.take(set.listBytes), listEntry, () => what),
-    imageBytes,
-    what,
-  );
+  // A copy: what the stream hands out is overwritten as it goes on.
+  const listBytes = new Uint8Array(contentOf(await stream.take(set.listBytes), listEntry, () => what));
+  const list = decodeList(listBytes, imageBytes, what);
   const end = list.frames.reduce((sum, { storedBytes }) => sum + storedBytes, set.listBytes);
   stream.endAt(end);
   const zeros = new Uint8Array(FRAME_BYTES_MAX);
@@ -75,9 +73,11 @@ class Stream {
   readonly #signal: AbortSignal | undefined;
   #end: number;
   #at = 0;
-  #piece = new Uint8Array(0);
+  readonly #buffers: Buffer<ArrayBuffer>[] = [];
+  #turn = 0;
+  #piece: Uint8Array = new Uint8Array(0);
   #used = 0;
-  #next: Promise<Uint8Array<ArrayBuffer>> | undefined;
+  #next: Promise<Uint8Array> | undefined;
 
   constructor(packs: PackReader, pack: string, first: number, end: number, signal?: AbortSignal) {
     this.#packs = packs;
@@ -120,10 +120,19 @@ class Stream {
     this.#next = this.#packs.isSync(this.#pack) ? undefined : this.#read(PIECE_BYTES);
   }
 
-  #read(byteLength: number): Promise<Uint8Array<ArrayBuffer>> | undefined {
+  /** Two take turns: one that is being handed out, and one that is being read into. */
+  #buffer(byteLength: number): Buffer<ArrayBuffer> {
+    if (byteLength > PIECE_BYTES) return Buffer.allocUnsafeSlow(byteLength);
+    this.#turn = this.#turn === 0 ? 1 : 0;
+    const buffer = this.#buffers[this.#turn] ?? Buffer.allocUnsafeSlow(PIECE_BYTES);
+    this.#buffers[this.#turn] = buffer;
+    return buffer;
+  }
+
+  #read(byteLength: number): Promise<Uint8Array> | undefined {
     const length = Math.min(byteLength, this.#end - this.#at);
     if (length <= 0) return undefined;
-    const piece = new Uint8Array(length);
+    const piece = this.#buffer(length).subarray(0, length);
     const reading = this.#packs.read(this.#pack, this.#at, piece, this.#signal).then(() => piece);
     // Whoever stops in the middle never asks for it.
     reading.catch((error: unknown) => error instanceof MinorfaultError);

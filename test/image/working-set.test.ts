@@ -80,6 +80,34 @@ test("a replay reads its own pack from the beginning, each byte once, and nothin
   assert.ok((store.bytesRead.get(`packs/${set.pack}`) ?? 0) <= set.packBytes);
 });
 
+test("a set that is read in many pieces is right, from a disk and from a network", async () => {
+  const random = new Random(12);
+  const words = Uint32Array.from({ length: (PAGES * PAGE) / 4 }, () => random.uint32());
+  const bytes = new Uint8Array(words.buffer);
+  for (const isRemote of [false, true]) {
+    const store = new MemoryStore([], isRemote);
+    await buildImage(store, "it", {
+      regions: [{ name: "ram", source: new MemorySource(bytes) }],
+      codec: "none",
+    });
+    const pages = [...random.sample(PAGES, PAGES)];
+    await addWorkingSet(
+      store,
+      "it",
+      "all",
+      pages.map((page) => page * PAGE),
+    );
+    const image = await openImageIn(store, "it");
+    const seen: number[] = [];
+    for await (const { offset, bytes: content } of image.readWorkingSet("all")) {
+      assert.equal(Buffer.compare(content, bytes.subarray(offset, offset + content.byteLength)), 0);
+      for (let at = 0; at < content.byteLength; at += PAGE) seen.push((offset + at) / PAGE);
+    }
+    assert.deepEqual(seen, pages);
+    await image.close();
+  }
+});
+
 test("working sets are replaced and removed by name, and their names and pages are checked", async () => {
   const { store } = await sceneOf(new Random(9));
   await addWorkingSet(store, "it", "boot", [0, PAGE]);

@@ -18,7 +18,7 @@ export const CORNERS: readonly Corner[] = [
   },
   {
     kernel: "any",
-    kept: "SIGUSR1 for a thread whose system call waits for a page",
+    kept: "SIGUSR1 for a thread whose system call waits for a page, or may do so before it ends",
     because: "the signal cannot be delivered, so the fault is raised again and again without rest",
   },
   {

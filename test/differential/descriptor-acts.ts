@@ -14,6 +14,8 @@ type Of<Kind extends Step["kind"]> = Extract<Step, { kind: Kind }>;
 
 const BAD_POINTER = 0x1000;
 const HANDLES_MAX = 5;
+/** More than there are threads: whoever raises faults without end is cut off. */
+const MESSAGES_MAX = 64;
 const F_GETFL = 3;
 const F_SETFL = 4;
 
@@ -125,7 +127,7 @@ export function readAll(host: Host, actor: Actor, fd: number): string[] {
   const faults: string[] = [];
   const events: string[] = [];
   let result = 0;
-  while (events.length === 0) {
+  while (events.length === 0 && faults.length < MESSAGES_MAX) {
     result = actor.process.read(fd, address, UFFD_MSG_SIZE);
     if (result !== UFFD_MSG_SIZE) break;
     const message = messages(host, actor, at, result);

@@ -38,6 +38,8 @@ export interface Pending {
   readonly writes?: boolean;
   /** It is an instruction of the thread, not a call. */
   readonly byItself?: boolean;
+  /** It may go on to touch pages, and to wait for them. */
+  readonly bringsPages?: boolean;
   /** The process whose memory a call reaches into. */
   readonly remote?: number;
   /** The context that a read waits at. */

@@ -89,7 +89,9 @@ function change(
     actor: actor.index,
     run: (host, actor) => {
       const finish = (value: number) => `${name} ${value > 0 ? placeName(value) : resultText(value)}`;
-      host.begin(actor, args(actor), { thread, family, finish });
+      // Locked memory is made resident where it is mapped, and where it grows.
+      const bringsPages = name === "mmap" || name === "mremap";
+      host.begin(actor, args(actor), { thread, family, bringsPages, finish });
     },
   };
 }

@@ -40,7 +40,8 @@ export function kill(scene: Scene, step: Of<"fork" | "kill" | "signal">): Resolv
 export function signal(scene: Scene, step: Of<"fork" | "kill" | "signal">): Resolved {
   const actor = actorOf(scene, step);
   const waiting = [...actor.pending.values()].filter(
-    ({ family, byItself }) => byItself === true || family === "read" || family === "space",
+    ({ family, byItself, bringsPages }) =>
+      byItself === true || family === "read" || (family === "space" && !bringsPages),
   );
   const target = waiting[step.thread % Math.max(1, waiting.length)];
   if (target === undefined) return new Skip("nobody waits who could take a signal");

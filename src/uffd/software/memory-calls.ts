@@ -32,12 +32,14 @@ function* mmap(thread: SoftwareThread, args: Parameters<Call>[1]): Blocking<numb
   if (offset % PAGE_SIZE !== 0) return -ERRNO.EINVAL;
   const found = findBacking(thread, args, flags, shared);
   if (typeof found === "number") return found;
-  if (byteLength === 0) return -ERRNO.EINVAL;
+  const anonymousHuge = (flags & MAP.ANONYMOUS) !== 0 && (flags & MAP.HUGETLB) !== 0;
+  // A length that leaves 64 bits when it is rounded up to huge pages is a length of nothing.
+  const isNothing = byteLength === 0 || (anonymousHuge && roundUp(byteLength, HUGE_PAGE_SIZE) >= 2 ** 64);
+  if (isNothing) return -ERRNO.EINVAL;
   if (byteLength > TASK_SIZE) return -ERRNO.ENOMEM;
   if (!KNOWN_TYPES.has(type)) return -ERRNO.EINVAL;
   if (type === MAP.DROPPABLE && found.object !== undefined) return -ERRNO.EINVAL;
   const request = { address: word(args, 0), byteLength, prot: fd(args, 2), flags, offset };
-  const anonymousHuge = (flags & MAP.ANONYMOUS) !== 0 && (flags & MAP.HUGETLB) !== 0;
   if (!anonymousHuge && !(shared && found.object === undefined)) {
     return yield* mapMemory(thread, { ...request, backing: found });
   }

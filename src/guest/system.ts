@@ -21,6 +21,7 @@ export interface GuestHost {
 }
 
 const WAYS: readonly OpenWay[] = ["device", "syscall", "user-mode-only"];
+const IMPLEMENTATIONS: readonly string[] = ["auto", "kernel", "software"];
 
 /**
  * Picks Linux's userfaultfd where this process may use it, else the software implementation.
@@ -28,6 +29,11 @@ const WAYS: readonly OpenWay[] = ["device", "syscall", "user-mode-only"];
  * @throws ERR_UFFD_MISSING when "kernel" was asked for and can't be had; the message says why.
  */
 export function openGuestHost(implementation: "auto" | "kernel" | "software" = "auto"): GuestHost {
+  if (!IMPLEMENTATIONS.includes(implementation)) {
+    const names = IMPLEMENTATIONS.join(", ");
+    const message = `An implementation is one of ${names}, got ${String(implementation)}`;
+    throw new MinorfaultError("ERR_BAD_ARGUMENT", message);
+  }
   if (implementation === "software") return host(createSystem(), "it was asked for");
   const refusal = kernelRefusal();
   if (refusal === undefined) return host(new KernelSystem(), "this process may open Linux's userfaultfd");

@@ -6,7 +6,7 @@ import { HUGE_PAGE_SIZE, MADV, MAP, MREMAP, O, PAGE_SIZE, PROT } from "../abi/me
 import type { Operation, Process, SyscallName, Thread } from "../abi/system.ts";
 import { hex, MinorfaultError } from "../base/errors.ts";
 import { roundUp } from "../base/range.ts";
-import { checkBytes, checkNumber, checkPages } from "./arguments.ts";
+import { checkBytes, checkNumber, checkOneOf, checkOptions, checkPages } from "./arguments.ts";
 import type { AddressSpace, MemoryKind, PageState, Protection, WrittenRange } from "./contract.ts";
 import { type OpenOptions, openPath, openUserfaultfd } from "./open.ts";
 import type { SystemUserfaultfd } from "./userfaultfd.ts";
@@ -15,6 +15,10 @@ import { scanWritten } from "./written.ts";
 /** LIMIT: accesses and forks that may wait at the same time, each of them a thread of the process. */
 const ACCESSES_MAX = 256;
 const READ_WRITE: Protection = { read: true, write: true };
+const MEMORY_KINDS: readonly MemoryKind[] = ["private", "shared", "huge"];
+/** LIMIT: pages of which `pages` answers the state at a time (16 GiB of memory). */
+const PAGES_MAX = 2 ** 22;
+const BYTE_MAX = 255;
 const PRESENT = 1n << 63n;
 const WRITE_PROTECTED = 1n << 57n;
 /** Pages asked of /proc/PID/pagemap by one call. */
@@ -47,7 +51,9 @@ export class SystemAddressSpace implements AddressSpace {
     options: { readonly kind?: MemoryKind; readonly protection?: Protection; readonly at?: number } = {},
   ): number {
     checkNumber("map length", byteLength);
+    checkOptions("map", options);
     const { kind = "private", protection = READ_WRITE, at } = options;
+    checkOneOf("A kind of memory", kind, MEMORY_KINDS);
     const unit = kind === "huge" ? HUGE_PAGE_SIZE : PAGE_SIZE;
     checkPages("map", at ?? unit, roundUp(byteLength, unit));
     const flags =
@@ -84,6 +90,10 @@ export class SystemAddressSpace implements AddressSpace {
 
   pages(start: number, byteLength: number): PageState[] {
     checkPages("pages", start, byteLength);
+    if (byteLength / PAGE_SIZE > PAGES_MAX) {
+      const message = `pages answers at most ${PAGES_MAX} pages at a time (PAGES_MAX), got ${byteLength} bytes`;
+      throw new MinorfaultError("ERR_LIMIT", message, { address: start, byteLength });
+    }
     const fd = this.#openPagemap();
     const { scratch } = this.process;
     const states: PageState[] = [];
@@ -117,6 +127,12 @@ export class SystemAddressSpace implements AddressSpace {
   async store(address: number, value: number, signal?: AbortSignal): Promise<void> {
     checkBytes("store", address, 1);
     checkNumber("store value", value);
+    if (value > BYTE_MAX) {
+      throw new MinorfaultError(
+        "ERR_OUT_OF_RANGE",
+        `store value is one byte, 0 to ${BYTE_MAX}, got ${value}`,
+      );
+    }
     await this.#access({ kind: "store", address, value }, address, signal);
   }
 
@@ -193,6 +209,7 @@ export class SystemAddressSpace implements AddressSpace {
 }
 
 function protectionBits(protection: Protection): number {
+  checkOptions("protection", protection);
   return (
     (protection.read ? PROT.READ : 0) |
     (protection.write ? PROT.WRITE : 0) |

@@ -40,3 +40,25 @@ export function checkPages(name: string, start: number, byteLength: number): voi
     );
   }
 }
+
+/** An object with settings: null, or a value where settings belong, is ERR_BAD_ARGUMENT. */
+export function checkOptions(name: string, options: object): void {
+  if (typeof options !== "object" || options === null) {
+    throw new MinorfaultError("ERR_BAD_ARGUMENT", `${name} takes an object, got ${String(options)}`);
+  }
+}
+
+/** One of a few names. */
+export function checkOneOf(name: string, value: string, allowed: readonly string[]): void {
+  if (!allowed.includes(value)) {
+    const names = allowed.join(", ");
+    throw new MinorfaultError("ERR_BAD_ARGUMENT", `${name} is one of ${names}, got ${String(value)}`);
+  }
+}
+
+/** A time in milliseconds; -1 (or any other negative number) is for ever. */
+export function checkTimeout(timeoutMs: number): void {
+  if (typeof timeoutMs !== "number" || Number.isNaN(timeoutMs)) {
+    throw new MinorfaultError("ERR_BAD_ARGUMENT", `A timeout is a number of ms, got ${String(timeoutMs)}`);
+  }
+}

@@ -10,6 +10,7 @@ import type { Caller } from "../abi/system.ts";
 import { type FeatureName, UFFD_FEATURE, UFFD_OPEN, USERFAULTFD_IOC_NEW } from "../abi/userfaultfd.ts";
 import { MinorfaultError } from "../base/errors.ts";
 import { putString } from "../linux/arguments.ts";
+import { checkOneOf, checkOptions } from "./arguments.ts";
 import { Ioctls } from "./ioctls.ts";
 import { SystemUserfaultfd } from "./userfaultfd.ts";
 
@@ -54,7 +55,7 @@ export function openPath(caller: Caller, path: string, flags: number): number {
 /**
  * Opens a userfaultfd on the memory of the caller's process and does the handshake.
  *
- * @throws ERR_UFFD_MISSING when the system has none, ERR_UFFD_DENIED when every way is refused,
+ * @throws ERR_BAD_ARGUMENT for a name that is none, ERR_UFFD_MISSING when the system has none, ERR_UFFD_DENIED when every way is refused,
  *   ERR_FEATURE_MISSING when the system lacks a feature that was asked for.
  */
 export function openUserfaultfd(
@@ -62,7 +63,11 @@ export function openUserfaultfd(
   caller: Caller,
   options: OpenOptions = {},
 ): SystemUserfaultfd & { readonly way: OpenWay } {
+  checkOptions("openUserfaultfd", options);
   const { features = [], nonBlocking = true, ways = WAYS } = options;
+  for (const feature of features) checkOneOf("A feature", feature, Object.keys(UFFD_FEATURE));
+  for (const way of ways) checkOneOf("A way of opening", way, WAYS);
+  if (ways.length === 0) throw new MinorfaultError("ERR_BAD_ARGUMENT", "No way of opening was allowed");
   const attempts: OpenAttempt[] = [];
   for (const way of ways) {
     const fd = openDescriptor(caller, way, nonBlocking);

@@ -14,13 +14,17 @@ import {
 } from "../abi/userfaultfd.ts";
 import { hex, MinorfaultError } from "../base/errors.ts";
 import { poll } from "../linux/poll.ts";
-import { checkBytes, checkNumber, checkPages } from "./arguments.ts";
+import { checkBytes, checkNumber, checkOptions, checkPages, checkTimeout } from "./arguments.ts";
 import type { FillOptions, FillResult, RegisterModes, Staging, Userfaultfd } from "./contract.ts";
 import { type FillAnswer, Ioctls } from "./ioctls.ts";
 
 /** LIMIT: messages taken by one read, so that they fit the caller's scratch memory. */
 const MESSAGES_MAX = 256;
 const F_DUPFD_CLOEXEC = 1030;
+/** LIMIT: bytes of one piece of staging memory. */
+const STAGING_BYTES_MAX = 2 ** 32;
+/** A call in another process has a deadline of seconds, so a long wait is made of short ones. */
+const WAIT_SLICE_MS = 1000;
 
 // Answers of a fill that a pager branches on (LAW 3); any other errno is a mistake or a broken system.
 const ORDINARY: ReadonlySet<number> = new Set([
@@ -55,12 +59,17 @@ export class SystemUserfaultfd implements Userfaultfd {
   staging(byteLength: number): Staging {
     this.#checkOpen();
     checkNumber("staging length", byteLength);
+    if (byteLength < 1 || byteLength > STAGING_BYTES_MAX) {
+      const message = `staging length must lie between 1 and ${STAGING_BYTES_MAX}, got ${byteLength}`;
+      throw new MinorfaultError("ERR_OUT_OF_RANGE", message);
+    }
     return this.#caller.share(byteLength);
   }
 
   register(start: number, byteLength: number, modes: RegisterModes): bigint {
     this.#checkOpen();
     checkPages("register", start, byteLength);
+    checkOptions("register", modes);
     const mode =
       (modes.missing ? UFFDIO_REGISTER_MODE.MISSING : 0) |
       (modes.writeProtect ? UFFDIO_REGISTER_MODE.WP : 0) |
@@ -84,7 +93,7 @@ export class SystemUserfaultfd implements Userfaultfd {
     this.#checkOpen();
     checkPages("copy", target, byteLength);
     checkBytes("copy source", source, byteLength);
-    const mode = dontWake(options) | (options.writeProtect ? UFFDIO_COPY_MODE.WP : 0);
+    const mode = dontWake("copy", options) | (options.writeProtect ? UFFDIO_COPY_MODE.WP : 0);
     return this.#result(
       "UFFDIO_COPY",
       this.#ioctls.copy(target, source, byteLength, mode),
@@ -96,14 +105,14 @@ export class SystemUserfaultfd implements Userfaultfd {
   zeropage(target: number, byteLength: number, options: FillOptions = {}): FillResult {
     this.#checkOpen();
     checkPages("zeropage", target, byteLength);
-    const answer = this.#ioctls.zeropage(target, byteLength, dontWake(options));
+    const answer = this.#ioctls.zeropage(target, byteLength, dontWake("zeropage", options));
     return this.#result("UFFDIO_ZEROPAGE", answer, target, byteLength);
   }
 
   continue(target: number, byteLength: number, options: FillOptions = {}): FillResult {
     this.#checkOpen();
     checkPages("continue", target, byteLength);
-    const mode = dontWake(options) | (options.writeProtect ? UFFDIO_CONTINUE_MODE.WP : 0);
+    const mode = dontWake("continue", options) | (options.writeProtect ? UFFDIO_CONTINUE_MODE.WP : 0);
     const answer = this.#ioctls.continue(target, byteLength, mode);
     return this.#result("UFFDIO_CONTINUE", answer, target, byteLength);
   }
@@ -111,7 +120,7 @@ export class SystemUserfaultfd implements Userfaultfd {
   poison(target: number, byteLength: number, options: FillOptions = {}): FillResult {
     this.#checkOpen();
     checkPages("poison", target, byteLength);
-    const answer = this.#ioctls.poison(target, byteLength, dontWake(options));
+    const answer = this.#ioctls.poison(target, byteLength, dontWake("poison", options));
     return this.#result("UFFDIO_POISON", answer, target, byteLength);
   }
 
@@ -124,7 +133,7 @@ export class SystemUserfaultfd implements Userfaultfd {
     this.#checkOpen();
     checkPages("move", target, byteLength);
     checkPages("move source", source, byteLength);
-    const mode = dontWake(options) | (options.allowHoles ? UFFDIO_MOVE_MODE.ALLOW_SRC_HOLES : 0);
+    const mode = dontWake("move", options) | (options.allowHoles ? UFFDIO_MOVE_MODE.ALLOW_SRC_HOLES : 0);
     return this.#result(
       "UFFDIO_MOVE",
       this.#ioctls.move(target, source, byteLength, mode),
@@ -147,6 +156,7 @@ export class SystemUserfaultfd implements Userfaultfd {
   ): void {
     this.#checkOpen();
     checkPages("writeProtect", start, byteLength);
+    checkOptions("writeProtect", options);
     // Protecting wakes nobody by its nature, and the kernel refuses both bits together.
     const wakeLess = !on && options.wake === false ? UFFDIO_WRITEPROTECT_MODE.DONTWAKE : 0;
     const mode = on ? UFFDIO_WRITEPROTECT_MODE.WP : wakeLess;
@@ -167,7 +177,16 @@ export class SystemUserfaultfd implements Userfaultfd {
 
   wait(timeoutMs: number): boolean {
     this.#checkOpen();
-    return poll(this.#caller, [{ fd: this.fd }], timeoutMs)[0] !== 0;
+    checkTimeout(timeoutMs);
+    const isThere = (ms: number) => poll(this.#caller, [{ fd: this.fd }], ms)[0] !== 0;
+    // The software implementation's time passes at once, and for ever is something that it refuses.
+    if (this.implementation === "software") return isThere(timeoutMs);
+    const until = timeoutMs < 0 ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs;
+    for (;;) {
+      const leftMs = until - performance.now();
+      if (isThere(Math.max(0, Math.min(leftMs, WAIT_SLICE_MS)))) return true;
+      if (leftMs <= WAIT_SLICE_MS) return false;
+    }
   }
 
   duplicate(): Userfaultfd {
@@ -213,7 +232,8 @@ export class SystemUserfaultfd implements Userfaultfd {
   }
 }
 
-function dontWake(options: FillOptions): number {
+function dontWake(operation: string, options: FillOptions): number {
+  checkOptions(operation, options);
   // The bit is the same for every fill.
   return options.wake === false ? UFFDIO_ZEROPAGE_MODE.DONTWAKE : 0;
 }

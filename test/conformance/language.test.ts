@@ -9,6 +9,7 @@ import { MinorfaultError } from "../../src/base/errors.ts";
 import { KINDS } from "../../src/testing/conformance/kinds.ts";
 import { VERBS } from "../../src/testing/conformance/verbs/index.ts";
 import { CASES, MASK_NAMES, MASKS, parseCases, resultLines, runCase } from "../../src/testing/index.ts";
+import { createSystem } from "../../src/uffd/software/index.ts";
 
 const ROOT = new URL("../../../", import.meta.url);
 
@@ -72,6 +73,17 @@ test("parseCases() knows what a case needs of the host", () => {
   assert.deepEqual([...one("X | a = hugetlb 1; std | zeropage 0 -> EINVAL/-22").needs], ["hugetlb"]);
   assert.deepEqual([...one("X | drop ptrace | open u -> EPERM").needs], ["restricted"]);
   assert.deepEqual([...one("X | std | copy 0 -> OK/4096").needs], []);
+});
+
+test("the name of an area needs no spaces around its =", () => {
+  const [tight] = one("X | b=anon 2; std | copy b.1 -> ENOENT/-2").setUp;
+  const [spaced] = one("X | b = anon 2; std | copy b.1 -> ENOENT/-2").setUp;
+  assert.equal(tight?.action.kind, spaced?.action.kind);
+  const system = createSystem();
+  const run = (text: string) => runCase(system, one(text)).status;
+  assert.equal(run("X | b=anon 2; std | copy b.1 -> ENOENT/-2"), "ok");
+  assert.equal(run("X | b= anon 2; std | copy b.1 -> ENOENT/-2"), "ok");
+  system.close();
 });
 
 /** Text, and the beginning and an essential word of the complaint. */

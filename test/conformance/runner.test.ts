@@ -73,6 +73,46 @@ test("--list prints the cases and runs none; an id that matches none is an error
   assert.equal(none.status, 2);
   assert.match(none.stderr, /No case is called Z99/);
   assert.match(run("--help").stdout, /--profile <release>/);
+  assert.equal(run("--help").status, 0);
+});
+
+test("nothing that ran is no success: an empty file, an id that matches none beside one that does", (t) => {
+  const empty = run("--cases", caseFile(t, "# nothing yet\n"), "--on", "software");
+  assert.deepEqual([empty.status, empty.stdout], [2, ""]);
+  assert.match(empty.stderr, /There is no case in .*my-cases\.txt/);
+  const half = run("--only", "C09,Z99", "--on", "software");
+  assert.deepEqual([half.status, half.stdout], [2, ""]);
+  assert.match(half.stderr, /No case is called Z99/);
+});
+
+test("bad usage is exit code 2", () => {
+  for (const args of [
+    ["--frob"],
+    ["--on", "mars"],
+    ["--only"],
+    ["--only", ","],
+    ["--profile", "x"],
+    ["C09"],
+  ]) {
+    const { status, stdout } = run(...args);
+    assert.deepEqual([args, status, stdout], [args, 2, ""]);
+  }
+});
+
+test("a reader that has seen enough is no error", async () => {
+  const child = spawn(process.execPath, [RUNNER, "--on", "software"], {
+    stdio: ["ignore", "pipe", "pipe"],
+    timeout: DEADLINE_MS,
+  });
+  const exit = once(child, "exit");
+  let complaints = "";
+  child.stderr.on("data", (bytes) => {
+    complaints += String(bytes);
+  });
+  await once(child.stdout, "data");
+  child.stdout.destroy();
+  assert.deepEqual(await exit, [0, null]);
+  assert.equal(complaints, "");
 });
 
 /** The size of the pool, or undefined where it can't be changed. */
@@ -97,15 +137,20 @@ test("the pool of huge pages is put back when the suite ends, and when it is int
 
   const line = (index: number) => `X${index} | a = hugetlb 1; std | zeropage 0 -> EINVAL/-22`;
   const many = caseFile(t, Array.from({ length: 5000 }, (_, index) => line(index)).join("\n"));
-  const child = spawn(process.execPath, [RUNNER, "--on", "kernel", "--cases", many], {
-    stdio: ["ignore", "pipe", "inherit"],
-    timeout: DEADLINE_MS,
-  });
-  const exit = once(child, "exit");
-  await once(child.stdout, "data");
-  assert.notEqual(readFileSync(POOL, "utf8"), before);
-  child.kill("SIGINT");
-  child.stdout.resume();
-  assert.deepEqual(await exit, [130, null]);
-  assert.equal(readFileSync(POOL, "utf8"), before);
+  for (const [signal, code] of [
+    ["SIGINT", 130],
+    ["SIGHUP", 129],
+  ] as const) {
+    const child = spawn(process.execPath, [RUNNER, "--on", "kernel", "--cases", many], {
+      stdio: ["ignore", "pipe", "inherit"],
+      timeout: DEADLINE_MS,
+    });
+    const exit = once(child, "exit");
+    await once(child.stdout, "data");
+    assert.notEqual(readFileSync(POOL, "utf8"), before);
+    child.kill(signal);
+    child.stdout.resume();
+    assert.deepEqual(await exit, [code, null]);
+    assert.equal(readFileSync(POOL, "utf8"), before);
+  }
 });

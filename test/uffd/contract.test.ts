@@ -3,11 +3,13 @@
 
 import assert from "node:assert/strict";
 import { after, describe, test } from "node:test";
-import { ERRNO, PAGE_SIZE } from "../../src/abi/index.ts";
+import { ERRNO, PAGE_SIZE, POLL } from "../../src/abi/index.ts";
+import type { Process } from "../../src/abi/system.ts";
 import { type ErrorCode, MinorfaultError } from "../../src/base/errors.ts";
 import { type GuestHost, kernelRefusal, openGuestHost } from "../../src/guest/system.ts";
 import type { SystemAddressSpace } from "../../src/uffd/address-space.ts";
 import { type OpenOptions, openUserfaultfd } from "../../src/uffd/open.ts";
+import { SystemUserfaultfd } from "../../src/uffd/userfaultfd.ts";
 
 const PAGES = 8;
 
@@ -139,6 +141,49 @@ for (const implementation of ["kernel", "software"] as const) {
       assert.throws(() => uffd.register(start, PAGE_SIZE, {}), fails("ERR_BAD_ARGUMENT"));
       assert.throws(() => uffd.read(0), fails("ERR_OUT_OF_RANGE"));
       assert.throws(() => uffd.read(1e6), fails("ERR_OUT_OF_RANGE"));
+      assert.throws(() => uffd.staging(0), fails("ERR_OUT_OF_RANGE"));
+      assert.throws(() => uffd.staging(2 ** 45), fails("ERR_OUT_OF_RANGE"));
+    });
+
+    test("what has the wrong type is refused, not taken for something else", async () => {
+      const { memory, uffd, start, page } = setUp();
+      const wrong = fails("ERR_BAD_ARGUMENT");
+      const nothing = null as unknown as object;
+      assert.throws(() => uffd.register(start, PAGE_SIZE, nothing), wrong);
+      assert.throws(() => uffd.register(start, PAGE_SIZE, undefined as unknown as object), wrong);
+      assert.throws(() => uffd.copy(start, page.address, PAGE_SIZE, nothing), wrong);
+      assert.throws(() => uffd.writeProtect(start, PAGE_SIZE, true, nothing), wrong);
+      assert.throws(() => uffd.wait(Number.NaN), wrong);
+      assert.throws(() => uffd.wait("1" as unknown as number), wrong);
+      assert.throws(() => memory.map(PAGE_SIZE, nothing), wrong);
+      assert.throws(() => memory.map(PAGE_SIZE, { kind: "hugh" as "huge" }), wrong);
+      assert.throws(() => memory.protect(start, PAGE_SIZE, nothing), wrong);
+      assert.throws(() => memory.openUserfaultfd({ ways: [] }), wrong);
+      assert.throws(() => memory.openUserfaultfd({ ways: ["devise" as "device"] }), wrong);
+      assert.throws(() => memory.openUserfaultfd({ features: ["SIGBUSS" as "SIGBUS"] }), wrong);
+      assert.throws(() => openGuestHost("kernal" as "kernel"), wrong);
+      await assert.rejects(memory.store(start, 256), fails("ERR_OUT_OF_RANGE"));
+      assert.throws(() => memory.pages(PAGE_SIZE, 2 ** 46), fails("ERR_LIMIT"));
+      // Nothing of that reached the system: no page has come, no thread stands anywhere.
+      assert.ok(memory.pages(start, PAGES * PAGE_SIZE).every(({ resident }) => !resident));
+    });
+
+    test("a wait for ever is no call for ever in a process that has a deadline", () => {
+      const { memory, uffd } = setUp();
+      const { scratch } = memory.process;
+      const asked: number[] = [];
+      // Nothing for seven times, then a message: that is how a wait for ever ends.
+      const ppoll = (timeout: number): number => {
+        const forEver = timeout === 0;
+        asked.push(forEver ? -1 : Number(scratch.view.getBigInt64(timeout - scratch.address, true)));
+        if (asked.length === 8) scratch.view.setUint16(6, POLL.IN, true);
+        return asked.length === 8 ? 1 : 0;
+      };
+      const watched = calling(memory.process, (_name, _fds, _count, timeout) => ppoll(timeout!));
+      const there = new SystemUserfaultfd(implementation, watched, uffd.fd, 0n).wait(-1);
+      // In the software implementation time passes at once, and a wait for ever is refused.
+      assert.equal(there, implementation === "kernel");
+      assert.deepEqual(asked, implementation === "kernel" ? Array(8).fill(1) : [-1]);
     });
 
     test("what only the system can know comes back as its errno, with operation and address", () => {
@@ -209,13 +254,15 @@ async function loadZero(memory: SystemAddressSpace, fill: () => unknown, address
   return await loading;
 }
 
-/** A process whose every way to a userfaultfd is refused, as in a container. */
-function denying<T extends { call: (...call: never[]) => number }>(process: T): T {
+/** The process, refusing to open anything in either way. */
+function denying(process: Process): Process {
+  return calling(process, (name) => (name === "openat" ? -ERRNO.EACCES : -ERRNO.EPERM));
+}
+
+/** The process with another answer to system calls. */
+function calling(process: Process, call: (name: string, ...args: number[]) => number): Process {
   return new Proxy(process, {
-    get(target, property) {
-      const value = Reflect.get(target, property, target) as unknown;
-      if (property !== "call") return value;
-      return (name: string) => (name === "openat" ? -ERRNO.EACCES : -ERRNO.EPERM);
-    },
+    get: (target, property) =>
+      property === "call" ? call : (Reflect.get(target, property, target) as unknown),
   });
 }

@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { setImmediate } from "node:timers/promises";
-import { Command, Option } from "@commander-js/extra-typings";
+import { Command, CommanderError, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { MinorfaultError } from "../../base/errors.ts";
 import { CASES } from "./cases/index.ts";
 import { type Case, parseCases, type SystemName } from "./parse.ts";
@@ -64,6 +64,7 @@ const program = new Command()
   .option("--json", "print one object with counts and results")
   .option("--list", "print the cases and run nothing")
   .addHelpText("after", EXAMPLES)
+  .exitOverride()
   .action((options) => main(options));
 
 function collect(file: string, before: readonly string[]): string[] {
@@ -71,7 +72,10 @@ function collect(file: string, before: readonly string[]): string[] {
 }
 
 function commas(ids: string, before: readonly string[]): string[] {
-  return [...before, ...ids.split(",").filter((id) => id !== "")];
+  const found = ids.split(",").map((id) => id.trim());
+  if (found.includes(""))
+    throw new InvalidArgumentError("It is ids such as C09 or 'E*', separated by commas.");
+  return [...before, ...found];
 }
 
 async function main(options: Options): Promise<void> {
@@ -96,12 +100,20 @@ function listing(cases: readonly Case[]): string {
 
 function chosen({ cases, only }: Options): Case[] {
   const all = cases.length === 0 ? CASES : cases.flatMap(readCases);
+  // Nothing that ran is no success: a misspelled id or an empty file would pass for ever.
+  if (all.length === 0) throw new MinorfaultError("ERR_BAD_CASE", `There is no case in ${cases.join(", ")}`);
   if (only.length === 0) return [...all];
-  const patterns = only.map((id) => new RegExp(`^${id.split("*").map(escaped).join(".*")}$`));
-  const found = all.filter((one) => patterns.some((pattern) => pattern.test(one.id)));
-  if (found.length === 0)
-    throw new MinorfaultError("ERR_BAD_ARGUMENT", `No case is called ${only.join(",")}`);
-  return found;
+  const wanted = new Set<Case>();
+  for (const id of only) {
+    const pattern = new RegExp(`^${id.split("*").map(escaped).join(".*")}$`);
+    const found = all.filter((one) => pattern.test(one.id));
+    if (found.length === 0) {
+      const hint = "--list prints the cases that there are; * stands for anything";
+      throw new MinorfaultError("ERR_BAD_ARGUMENT", `No case is called ${id}`, { hint });
+    }
+    for (const one of found) wanted.add(one);
+  }
+  return all.filter((one) => wanted.has(one));
 }
 
 /** npm runs scripts in the package's folder; INIT_CWD is where the user is. */
@@ -151,10 +163,18 @@ function host(name: SystemName, cases: readonly Case[]): { pool?: Pool; lacks: M
   return { pool, lacks };
 }
 
+// A reader that has seen enough (`| head`) is no error; what is to be put back is put back on exit.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code === "EPIPE") process.exit();
+  throw error;
+});
+
 try {
   await program.parseAsync();
 } catch (error) {
   if (!(error instanceof Error)) throw error;
+  // Commander has said what is wrong; help is nothing wrong.
+  if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : 2);
   console.error(`error: ${error.message}`);
   if (error instanceof MinorfaultError) console.error(`hint: ${error.hint} (${error.code})`);
   process.exitCode = error instanceof MinorfaultError ? error.exitCode : 2;

@@ -39,7 +39,8 @@ export function raisePool(): Pool {
 
 function guardedRestore(added: number): () => void {
   let restored = false;
-  const handlers = new Map<"SIGINT" | "SIGTERM", () => void>([
+  const handlers = new Map<"SIGHUP" | "SIGINT" | "SIGTERM", () => void>([
+    ["SIGHUP", () => process.exit(129)],
     ["SIGINT", () => process.exit(130)],
     ["SIGTERM", () => process.exit(143)],
   ]);

@@ -73,7 +73,7 @@ function takeActor(source: Source, scope: Scope, rest: Word[]): Pick<Step, "proc
 }
 
 function compile(source: Source, scope: Scope, all: readonly Word[], process: string) {
-  const [verb, ...rest] = all as [Word, ...Word[]];
+  const [verb, ...rest] = named(all);
   if (rest[0]?.text === "=") return { action: area(source, scope, verb, rest), label: undefined };
   if (verb.text.startsWith("?")) {
     const name = { text: verb.text.slice(1), at: verb.at + 1 };
@@ -88,6 +88,20 @@ function compile(source: Source, scope: Scope, all: readonly Word[], process: st
   const args = new Arguments(source, scope, verb, rest);
   const label = args.option("as")?.text;
   return { action: known.compile(args), label };
+}
+
+/** `b=anon 4` is `b = anon 4`: no verb has a "=" in it. */
+function named(all: readonly Word[]): [Word, ...Word[]] {
+  const [first, ...rest] = all as [Word, ...Word[]];
+  const equals = first.text.indexOf("=");
+  if (equals <= 0) return [first, ...rest];
+  const kind = { text: first.text.slice(equals + 1), at: first.at + equals + 1 };
+  return [
+    { text: first.text.slice(0, equals), at: first.at },
+    { text: "=", at: first.at + equals },
+    ...(kind.text === "" ? [] : [kind]),
+    ...rest,
+  ];
 }
 
 function area(source: Source, scope: Scope, name: Word, rest: readonly Word[]): Action {

@@ -3,6 +3,7 @@
 // Loaded when they are asked for: the software implementation has to run where koffi does not.
 
 import { accessSync, constants, readFileSync } from "node:fs";
+import { errnoName } from "../../abi/errno.ts";
 import type { System } from "../../abi/system.ts";
 import type { SystemName } from "./parse.ts";
 import type { Profile } from "./run.ts";
@@ -33,7 +34,9 @@ async function openKernel(): Promise<OpenedSystem> {
   process.kill();
   if (fd >= 0) return { system };
   system.close();
-  return { missing: `userfaultfd(2) answered ${fd}: run \`minorfault doctor\`` };
+  return {
+    missing: `userfaultfd(2) without USER_MODE_ONLY answers ${errnoName(fd)}: run \`minorfault doctor\``,
+  };
 }
 
 /** What the host lacks, by need, with the reason that skipped cases carry. Huge pages are pool.ts's affair. */

@@ -84,7 +84,7 @@ class Build {
     this.#parent = parent;
     this.#began = began;
     this.#chunkBytes = checkChunkBytes(options.chunkBytes ?? parent?.chunkBytes ?? CHUNK_BYTES_DEFAULT);
-    this.#level = options.codec === "none" ? undefined : (options.level ?? LEVEL_DEFAULT);
+    this.#level = levelOf(options, parent);
     this.#layout = layOut(options.regions.map(shapeOf), this.#chunkBytes);
     if (parent !== undefined) checkParent(parent, this.#layout.regions, this.#chunkBytes);
     const { nonce, signal, packBytes } = options;
@@ -250,6 +250,13 @@ function checkChunkBytes(chunkBytes: number): number {
     "ERR_BAD_ARGUMENT",
     `A chunk has a power of two of bytes from 4 KiB to 2 MiB, not ${chunkBytes}`,
   );
+}
+
+/** Undefined: nothing is compressed. What is not said is as in the parent. */
+function levelOf({ codec, level }: BuildOptions, parent: OpenedImage | undefined): number | undefined {
+  if (codec === "none") return undefined;
+  if (codec === undefined && level === undefined && parent !== undefined) return parent.manifest.level;
+  return level ?? parent?.manifest.level ?? LEVEL_DEFAULT;
 }
 
 function checkExtras({ notes = {}, attachments = [] }: BuildOptions): void {

@@ -25,9 +25,9 @@ export interface Attachment {
 
 export interface BuildOptions {
   readonly regions: readonly BuildRegion[];
-  /** Default zstd. */
+  /** Default zstd, or as the parent. */
   readonly codec?: "none" | "zstd";
-  /** Of zstd: 1 to 19, default 3. */
+  /** Of zstd: 1 to 19, default 3, or as the parent. */
   readonly level?: number;
   /** A power of two from 4 KiB to 2 MiB; default 64 KiB, or the parent's. */
   readonly chunkBytes?: number;

@@ -11,10 +11,15 @@ import { isHashAt } from "./hash.ts";
 import { IndexBuilder } from "./index-builder.ts";
 import type { IndexRecord } from "./index-node.ts";
 import type { IndexReader } from "./index-reader.ts";
-import { HASH_BYTES, PACKS_MAX } from "./limits.ts";
+import { HASH_BYTES, PACK_BYTES, PACKS_MAX, PAGE_CHUNKS } from "./limits.ts";
 import type { PackKind } from "./pack.ts";
 import { PackWriter, type PackWriterOptions } from "./pack-writer.ts";
+import type { RootIndex } from "./root.ts";
 import type { StoreContent } from "./store-content.ts";
+
+/** Up to so many packs are no burden, and up to so many times those that a full image would have. */
+const PACKS_SMALL = 64;
+const PACKS_FACTOR = 4;
 
 /** What a chunk is: zeros, what the parent has there, what the table has, or new (entry -1: the table is full). */
 export type Decision =
@@ -35,19 +40,29 @@ export class Builder {
   readonly #packs: number[] = [];
   readonly #imageNumbers = new Map<number, number>();
   readonly #firstNew: number;
+  /** Gives records of the parent the numbers of this image, where those are others. */
+  readonly #translate: ((record: IndexRecord) => IndexRecord) | undefined;
 
   constructor(
-    store: ObjectStore,
+    into: ObjectStore,
     content: StoreContent,
     chunks: number,
     parent: IndexReader | undefined,
     options: PackWriterOptions,
   ) {
-    this.writer = new PackWriter(store, options);
+    this.writer = new PackWriter(into, options);
     this.#content = content;
-    for (const pack of parent?.root.packs.names() ?? []) this.#imageNumber(content.number(pack));
+    const fromParent = (parent?.root.packs.names() ?? []).map((pack) => content.number(pack));
     this.#firstNew = content.packs.length;
-    this.index = new IndexBuilder(chunks, parent, (hash, bytes) => this.#storePage(hash, bytes));
+    const translate = (record: IndexRecord): IndexRecord => ({
+      ...record,
+      pack: this.#imageNumber(fromParent[record.pack]!),
+    });
+    const isLong = parent !== undefined && hasManyPacks(parent.root);
+    this.#translate = isLong ? translate : undefined;
+    if (!isLong) for (const pack of fromParent) this.#imageNumber(pack);
+    const store = (hash: Uint8Array, bytes: Uint8Array) => this.#storePage(hash, bytes);
+    this.index = new IndexBuilder(chunks, parent, store, this.#translate);
   }
 
   /** The names of the image's packs, once the writer has finished. */
@@ -101,7 +116,7 @@ export class Builder {
         return undefined;
       case "parent":
         this.counts.known++;
-        return decision.record;
+        return this.#translate?.(decision.record) ?? decision.record;
       case "known":
         this.counts.known++;
         return this.#known(decision.entry, hash);
@@ -157,4 +172,13 @@ export class Builder {
     this.#imageNumbers.set(pack, this.#packs.length);
     return this.#packs.push(pack) - 1;
   }
+}
+
+/**
+ * Whether a list of packs has become long by many small children. Then a child gets a list of its own with the packs
+ * that it needs, and writes all its index pages anew; so that `prune` can take the others away.
+ */
+function hasManyPacks({ chunkBytes, node, packs }: RootIndex): boolean {
+  const full = (node.occupied * PAGE_CHUNKS * chunkBytes) / PACK_BYTES;
+  return packs.count > PACKS_SMALL + PACKS_FACTOR * full;
 }

@@ -14,16 +14,28 @@ export class IndexBuilder {
   readonly #chunks: number;
   readonly #parent: IndexReader | undefined;
   readonly #store: StorePage;
+  readonly #translate: ((record: IndexRecord) => IndexRecord) | undefined;
+  /** With `translate`: pages that are still the parent's. */
+  readonly #old = new Set<number>();
   /** By index page. */
   readonly pages: (IndexRecord | undefined)[];
   #page = -1;
   #records: (IndexRecord | undefined)[] = [];
 
-  constructor(chunks: number, parent: IndexReader | undefined, store: StorePage) {
+  /** With `translate` no page of the parent can stay: its records mean other packs in the child. */
+  constructor(
+    chunks: number,
+    parent: IndexReader | undefined,
+    store: StorePage,
+    translate?: (record: IndexRecord) => IndexRecord,
+  ) {
     this.#chunks = chunks;
     this.#parent = parent;
     this.#store = store;
+    this.#translate = translate;
     this.pages = parent?.root.node.toRecords() ?? Array(Math.ceil(chunks / PAGE_CHUNKS)).fill(undefined);
+    if (translate === undefined) return;
+    for (const [page, record] of this.pages.entries()) if (record !== undefined) this.#old.add(page);
   }
 
   /** Says what a chunk is; chunks come in ascending order. */
@@ -46,8 +58,9 @@ export class IndexBuilder {
     }
   }
 
-  /** Writes the last page. */
+  /** Writes the last page, and those that have to be translated. */
   async finish(): Promise<void> {
+    for (const page of this.#old) await this.#turnTo(page);
     await this.#turnTo(-1);
   }
 
@@ -62,8 +75,11 @@ export class IndexBuilder {
     if (this.#page !== -1) await this.#write();
     this.#page = page;
     if (page === -1) return;
+    this.#old.delete(page);
     const node = await this.#parent?.page(page);
-    this.#records = node?.toRecords() ?? Array(pageCapacity(page, this.#chunks)).fill(undefined);
+    const records = node?.toRecords() ?? Array(pageCapacity(page, this.#chunks)).fill(undefined);
+    const translate = this.#translate;
+    this.#records = translate === undefined ? records : records.map((record) => record && translate(record));
   }
 
   async #write(): Promise<void> {
@@ -75,7 +91,8 @@ export class IndexBuilder {
     const bytes = encodeNode(this.#records);
     const hash = sha256(bytes);
     const before = this.pages[page];
-    if (before !== undefined && Buffer.compare(before.hash, hash) === 0) return;
+    if (this.#translate === undefined && before !== undefined && Buffer.compare(before.hash, hash) === 0)
+      return;
     this.pages[page] = await this.#store(hash, bytes);
   }
 }

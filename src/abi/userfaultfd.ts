@@ -9,7 +9,8 @@ import { pmScanArg, uffdio } from "./structs.ts";
 /** The handshake's version number. */
 export const UFFD_API = 0xaa;
 
-const UFFDIO_TYPE = 0xaa;
+/** The type byte in every ioctl number; the header calls it UFFDIO, and USERFAULTFD_IOC on the device. */
+export const UFFDIO_TYPE = 0xaa;
 const RW = IOC_READ | IOC_WRITE;
 
 /** The command's number inside its ioctl; also its bit in the `ioctls` sets that API and REGISTER answer. */
@@ -55,6 +56,9 @@ export const UFFD_EVENT = { PAGEFAULT: 0x12, FORK: 0x13, REMAP: 0x14, REMOVE: 0x
 export const UFFD_PAGEFAULT_FLAG = { WRITE: 1, WP: 2, MINOR: 4, RWP: 8 } as const;
 
 export const UFFDIO_REGISTER_MODE = { MISSING: 1, WP: 2, MINOR: 4, RWP: 8 } as const;
+/** What Linux 6.18 takes as a mode of REGISTER; others are EINVAL. */
+export const UFFD_API_REGISTER_MODES: number =
+  UFFDIO_REGISTER_MODE.MISSING | UFFDIO_REGISTER_MODE.WP | UFFDIO_REGISTER_MODE.MINOR;
 export const UFFDIO_COPY_MODE = { DONTWAKE: 1, WP: 2 } as const;
 export const UFFDIO_ZEROPAGE_MODE = { DONTWAKE: 1 } as const;
 export const UFFDIO_WRITEPROTECT_MODE = { WP: 1, DONTWAKE: 2 } as const;

@@ -27,7 +27,9 @@ if (isMainThread) {
     }),
   );
   console.log(`the sum is ${sums.reduce((sum, part) => sum + part)}`);
-  console.log(`each thread has left its mark: ${new Uint32Array(memory.buffer, 0, THREADS).join(" ")}`);
+  const numbers = new Uint32Array(memory.buffer);
+  const marks = sums.map((_, part) => numbers[(part * numbers.length) / THREADS]);
+  console.log(`each thread has left its mark: ${marks.join(" ")}`);
   await memory.close();
   rmSync(folder, { recursive: true });
 } else {
@@ -37,6 +39,6 @@ if (isMainThread) {
   let sum = 0;
   for (let index = part * length; index < (part + 1) * length; index++) sum += numbers[index];
   // Stays in this memory: the file is not written in mode "private".
-  numbers[part] = part + 100;
+  numbers[part * length] = part + 100;
   parentPort.postMessage(sum);
 }

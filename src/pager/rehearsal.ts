@@ -30,7 +30,8 @@ export interface Stage {
   readonly loop: FaultLoop;
   /** Drops all pages, so that they can be served again. */
   reset(): void;
-  close(): void;
+  /** `isInUse`: another thread may still touch it. Then its memory stays, and reads as zeros. */
+  close(isInUse?: boolean): void;
 }
 
 /**
@@ -79,10 +80,10 @@ export function setStage(pageCount: number, readFd?: number): Stage {
       uffd.register(address, byteLength, { missing: true });
       resident.fill(0);
     },
-    close() {
+    close(isInUse = false) {
       uffd.close();
       port.close();
-      munmap(local, address, byteLength);
+      if (!isInUse) munmap(local, address, byteLength);
       munmap(local, source, byteLength);
     },
   };

@@ -17,7 +17,7 @@ for (let seen = 0; ; ) {
   const count = words[TOUCHER.COUNT]!;
   if (count === TOUCHER_END) break;
   const address = words[TOUCHER.ADDRESS_HIGH]! * 2 ** 32 + (words[TOUCHER.ADDRESS_LOW]! >>> 0);
-  // SAFETY: the stage stays mapped until the self-test has ended, and it waits for DONE.
+  // SAFETY: the stage stays mapped until the self-test has ended well, which waits for DONE; else it stays for good.
   touch(new Uint8Array(native().view(address, STAGE_BYTES)), count);
   Atomics.store(words, TOUCHER.DONE, seen);
   Atomics.notify(words, TOUCHER.DONE);

@@ -20,6 +20,9 @@ export function checkPagerOptions(options: PagerOptions): void {
   if ((image === undefined) === (source === undefined))
     throw bad("A pager needs an image or a source, one of them");
   if (source !== undefined) checkSource(source, options.regions);
+  if (source?.atDeadline === "kill" && (guest === undefined || guest.pid === process.pid)) {
+    throw bad("atDeadline kill needs a guest in another process, and its pid");
+  }
   if (image === undefined) {
     // The source is opened by the thread that fetches, which says what is wrong with it.
   } else if ("path" in image) {

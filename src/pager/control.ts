@@ -74,6 +74,8 @@ export interface WorkOrder {
   readonly counters: Float64Array;
   /** What is known already: a hand setting, or the self-test of an earlier pager. */
   readonly placement: PlacementReport | undefined;
+  /** The process to kill where that was asked for; 0: none. */
+  readonly guestPid: number;
   /** The thread to follow, 0: none known. */
   readonly tid: number;
   /** For the self-test: shared words of the thread that touches pages, where one has been started. */

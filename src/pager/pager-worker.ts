@@ -1,7 +1,7 @@
 // The thread of a pager: prepares (image, rehearsal, placement), says "ready", and serves until it is told to stop.
 
 import { parentPort } from "node:worker_threads";
-import { HUGE_PAGE_SIZE, MAP, PAGE_SIZE, PROT } from "../abi/memory.ts";
+import { HUGE_PAGE_SIZE, MAP, PAGE_SIZE, PROT, SIGNAL } from "../abi/memory.ts";
 import { MinorfaultError } from "../base/errors.ts";
 import type { Range } from "../base/range.ts";
 import { acceptInterrupts, affinity, close, local, mmap, munmap, threadId } from "../linux/index.ts";
@@ -236,14 +236,11 @@ function mapImage(): AddressableSource | Companion {
   const { image } = order;
   if ("fetch" in image) {
     const installsWhole = order.windowPages > 1;
-    return new Companion({
-      order: image.fetch,
-      direct,
-      installsWhole,
-      now,
-      onError,
-      onReplayed: tellReplayed,
-    });
+    const { kills } = image.fetch;
+    // Before its page is poisoned, so that no thread of it sees the SIGBUS.
+    const kill = (): void => void local.call("kill", order.guestPid, SIGNAL.SIGKILL);
+    const told = { now, onError, onExpired: kills ? kill : undefined, onReplayed: tellReplayed };
+    return new Companion({ order: image.fetch, direct, installsWhole, ...told });
   }
   if ("address" in image) return new MemorySource(image.address, image.byteLength);
   return new MemorySource(mapUntilExit(image.byteLength, MAP.SHARED, image.descriptor), image.byteLength);

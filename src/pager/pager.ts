@@ -104,6 +104,7 @@ class WorkerPager implements Pager {
       control: new Int32Array(new SharedArrayBuffer(CONTROL_WORDS * 4)),
       counters: this.#counters,
       placement: known,
+      guestPid: guest?.pid ?? 0,
       tid: guest?.tid ?? guest?.pid ?? 0,
       toucher: known === undefined ? startToucher() : undefined,
       isNested: !isMainThread,

@@ -42,13 +42,23 @@ function behaving(guest: Guest, behaviour: Partial<Behaviour>, options: Partial<
   return guest.pager({ source: { module: MODULE, argument }, ...options });
 }
 
+/** For the fixture: reads begun, ended, under way, and the most at once. */
+function counters(): Int32Array {
+  return new Int32Array(new SharedArrayBuffer(16));
+}
+
+async function until(isSo: () => boolean): Promise<void> {
+  while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 1));
+}
+
 /** The statistics when every fault has been booked: a thread goes on a moment before its fault is. */
-async function settled(pager: Pager): Promise<PagerStatistics> {
+async function settled(pager: Pager, bytes?: number): Promise<PagerStatistics> {
   const until = performance.now() + 5000;
   for (;;) {
     const statistics = pager.statistics();
     const { copied, zeroed, continued, poisoned, woken } = statistics.outcomes;
-    if (copied + zeroed + continued + poisoned + woken === statistics.faults) return statistics;
+    const isBooked = copied + zeroed + continued + poisoned + woken === statistics.faults;
+    if (isBooked && (bytes === undefined || bytes === statistics.bytesInstalled)) return statistics;
     assert.ok(performance.now() < until, JSON.stringify(statistics));
     await new Promise((resolve) => setImmediate(resolve));
   }
@@ -62,7 +72,7 @@ describe("a pager with a source", { skip, timeout: 60_000 }, () => {
       const guest = guestFor(t);
       const pager = await guest.pager({ source: { url: path }, placement });
       guest.checkAll();
-      const { faults, outcomes, bytesInstalled } = await settled(pager);
+      const { faults, outcomes, bytesInstalled } = await settled(pager, guest.byteLength);
       assert.equal(bytesInstalled, guest.byteLength);
       assert.ok(faults >= 1 && faults <= 4 && outcomes.copied + outcomes.woken === faults);
     });
@@ -86,7 +96,7 @@ describe("a pager with a source", { skip, timeout: 60_000 }, () => {
     const guest = guestFor(t, { pages: 256 });
     const pager = await guest.pager({ source: { url: `${store.url}/one` } });
     guest.checkAll((page) => (isHole(page) ? 0 : imageByte(page)));
-    const { outcomes, bytesZeroed, bytesInstalled } = await settled(pager);
+    const { outcomes, bytesZeroed, bytesInstalled } = await settled(pager, guest.byteLength);
     assert.ok(outcomes.zeroed > 0 && outcomes.copied > 0);
     assert.deepEqual([bytesZeroed, bytesInstalled], [128 * PAGE_SIZE, guest.byteLength]);
   });
@@ -101,10 +111,9 @@ describe("a pager with a source", { skip, timeout: 60_000 }, () => {
 
   test("many threads at one unit cause one read; another unit is read meanwhile", async (t) => {
     const guest = guestFor(t);
-    const reads = new Int32Array(new SharedArrayBuffer(4));
-    await behaving(guest, { delayMs: 30, reads });
+    const reads = counters();
+    await behaving(guest, { delayMs: 100, reads });
     const threads = Array.from({ length: 6 }, () => guest.process.spawnThread());
-    const started = performance.now();
     for (const [index, thread] of threads.entries()) {
       thread.start({
         kind: "load",
@@ -115,8 +124,7 @@ describe("a pager with a source", { skip, timeout: 60_000 }, () => {
     for (const [index, thread] of threads.entries()) {
       assert.equal(guest.finish(thread), imageByte(index < 4 ? index : 3 * UNIT_PAGES + index));
     }
-    assert.equal(reads[0], 2);
-    assert.ok(performance.now() - started < 58, "both were read at the same time");
+    assert.deepEqual([...reads], [2, 2, 0, 2], "two reads, both at the same time");
   });
 
   test("a read that fails poisons the page and tells the owner; other pages are served; repair() brings it", async (t) => {
@@ -171,9 +179,20 @@ describe("a pager with a source", { skip, timeout: 60_000 }, () => {
     assert.equal(guest.load(40, other), imageByte(40));
     assert.equal(guest.signalOf(), SIGNAL.SIGBUS);
     const ms = performance.now() - started;
-    assert.ok(ms >= 59 && ms < 500, `${ms} ms`);
+    assert.ok(ms >= 59, `${ms} ms`);
     await new Promise((resolve) => setImmediate(resolve));
     assert.ok(errors[0]?.cause instanceof MinorfaultError && errors[0].cause.code === "ERR_DEADLINE");
+  });
+
+  test("atDeadline kill: the guest is killed, and sees neither zeros nor SIGBUS", async (t) => {
+    const guest = guestFor(t);
+    const argument = { byteLength: guest.byteLength, hanging: [0] };
+    const source = { module: MODULE, argument, deadlineMs: 40, atDeadline: "kill" } as const;
+    await assert.rejects(guest.pager({ source, guest: { pid: process.pid } }), { code: "ERR_BAD_ARGUMENT" });
+    const pager = await guest.pager({ source, onError: () => undefined });
+    guest.thread.start({ kind: "load", address: guest.base, size: 1 });
+    assert.equal((await pager.ended).reason, "guest-gone");
+    assert.deepEqual(guest.thread.ending, { kind: "gone" });
   });
 
   test("atDeadline report: the owner is told, and the fault goes on waiting for its bytes", async (t) => {
@@ -192,16 +211,16 @@ describe("a pager with a source", { skip, timeout: 60_000 }, () => {
 
   test("what the guest discards while it is fetched is zeros, and stays so when the bytes come late", async (t) => {
     const guest = guestFor(t, { features: ["EVENT_REMOVE"] });
-    await behaving(guest, { delayMs: 80 });
+    const reads = counters();
+    await behaving(guest, { delayMs: 300, reads });
     guest.thread.start({ kind: "load", address: guest.address(2), size: 1 });
     const other = guest.process.spawnThread();
-    // Until the fault has been read and is being fetched.
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await until(() => reads[0] === 1);
     const args = [guest.address(0), 4 * PAGE_SIZE, MADV.DONTNEED];
     other.start({ kind: "call", name: "madvise", args });
     assert.equal(guest.finish(other), 0);
     assert.equal(guest.finish(), 0, "the waiting thread sees zeros");
-    await new Promise((resolve) => setTimeout(resolve, 120));
+    await until(() => reads[1] === 1);
     for (const page of [0, 1, 2, 3]) assert.equal(guest.load(page), 0, `page ${page}`);
     for (const page of [4, 15, 16]) assert.equal(guest.load(page), imageByte(page), `page ${page}`);
   });
@@ -227,10 +246,9 @@ describe("a pager with a source", { skip, timeout: 60_000 }, () => {
     const started = performance.now();
     const all = pager.installAll();
     assert.equal(guest.load(250), imageByte(250));
-    assert.ok(performance.now() - started < 60, "a fault does not wait for the rate");
     await all;
     const ms = performance.now() - started;
-    assert.ok(ms > 30 && ms < 1000, `${ms} ms`);
+    assert.ok(ms > 30, `${ms} ms`);
     guest.checkAll();
     assert.equal(pager.statistics().bytesInstalled, guest.byteLength);
   });
@@ -265,12 +283,12 @@ describe("a pager with a source", { skip, timeout: 60_000 }, () => {
 
   test("a pager closes while reads are outstanding, and leaves no thread behind", async (t) => {
     const guest = guestFor(t);
-    const pager = await behaving(guest, { delayMs: 10_000 });
+    const reads = counters();
+    const pager = await behaving(guest, { delayMs: 60_000, reads });
     guest.thread.start({ kind: "load", address: guest.base, size: 1 });
-    await new Promise((resolve) => setTimeout(resolve, 20));
-    const started = performance.now();
+    await until(() => reads[0] === 1);
     await pager.close();
-    assert.ok(performance.now() - started < 1000);
+    assert.equal(reads[2], 0, "the read was cancelled");
   });
 
   test("a recorded working set is replayed ahead of the guest, and what it has discarded is left alone", async (t) => {
@@ -323,7 +341,7 @@ describe("a pager with a source", { skip, timeout: 60_000 }, () => {
     const guest = guestFor(t, { pages: 2048 });
     const pager = await behaving(guest, {});
     guest.checkAll();
-    const { faults, bytesInstalled } = await settled(pager);
+    const { faults, bytesInstalled } = await settled(pager, guest.byteLength);
     assert.equal(bytesInstalled, guest.byteLength);
     t.diagnostic(`${faults} faults for 128 units`);
     assert.ok(faults < 32, `${faults} faults for 128 units`);

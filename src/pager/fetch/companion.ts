@@ -19,6 +19,7 @@ export interface CompanionOptions {
   readonly installsWhole: boolean;
   readonly now: () => number;
   readonly onError: (error: MinorfaultError) => void;
+  readonly onExpired: (() => void) | undefined;
   readonly direct: DirectReader | undefined;
   readonly onReplayed: (end: ReplayEnd, bytesInstalled: number) => void;
 }

@@ -41,6 +41,8 @@ export interface FetcherOptions extends MachineOptions {
   /** Milliseconds. */
   readonly now: () => number;
   readonly onError: (error: MinorfaultError) => void;
+  /** Called before a fault is given up whose deadline has passed. */
+  readonly onExpired?: (() => void) | undefined;
   /** Where bytes can be read at the fault itself. */
   readonly direct?: DirectReader | undefined;
   /** The replay of a working set has ended; so many bytes were installed. */
@@ -273,6 +275,7 @@ export class Fetcher implements AddressableSource {
         return;
       case "expire": {
         const [waiting] = this.#takeWaiters([action.waiter]);
+        this.#options.onExpired?.();
         waiting?.resolver.lose(waiting.fault, this.#overdue(waiting.fault));
         return;
       }

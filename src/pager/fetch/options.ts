@@ -19,8 +19,11 @@ export type SourceDescriptor =
 export interface FetchOptions {
   /** How long a fault may wait for its bytes. Default 1000. */
   readonly deadlineMs?: number;
-  /** What then: `poison` the page (default), so that its thread gets SIGBUS; or `report` it, and go on waiting. */
-  readonly atDeadline?: "poison" | "report";
+  /**
+   * What then: `poison` the page (default), so that its thread gets SIGBUS; `kill` the guest (another process, by its
+   * pid); or `report` it, and go on waiting.
+   */
+  readonly atDeadline?: "poison" | "kill" | "report";
   /** Fetches at once. Default 16. */
   readonly fetchesMax?: number;
   /** The working set to replay ahead of the guest: its name, true (default) for the image's first, false for none. */

@@ -70,6 +70,8 @@ export interface FetchOrder extends OpenedSource {
   readonly fetchesMax: number;
   readonly deadlineMs: number;
   readonly expires: boolean;
+  /** The guest is killed when a fault of it has waited too long. */
+  readonly kills: boolean;
   readonly backgroundRate: number;
 }
 

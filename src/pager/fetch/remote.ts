@@ -100,17 +100,18 @@ function checkedSettings(source: FetchOptions) {
       `fetchesMax must be an integer up to 256, not ${fetchesMax}`,
     );
   }
-  if (atDeadline !== "poison" && atDeadline !== "report") {
+  if (!["poison", "kill", "report"].includes(atDeadline)) {
     throw new MinorfaultError(
       "ERR_BAD_ARGUMENT",
-      `atDeadline must be poison or report, not ${String(atDeadline)}`,
+      `atDeadline must be poison, kill or report, not ${String(atDeadline)}`,
     );
   }
   return {
     deadlineMs,
     fetchesMax,
     backgroundRate,
-    expires: atDeadline === "poison",
+    expires: atDeadline !== "report",
+    kills: atDeadline === "kill",
     slots: 2 * fetchesMax + 2,
   };
 }

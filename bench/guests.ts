@@ -1,10 +1,9 @@
 // Lazy memories of Node beside what the kernel offers for the same: writing to a cached file's pages, a WebAssembly memory
-// touched in order, and finding and storing what was written. `node dist/bench/guests.js [--quick]`.
+// touched in order, and finding and storing what was written. `npm run bench -- memory`.
 
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { MAP, PROT } from "../src/abi/memory.ts";
 import { buildImage, openRawFile } from "../src/image/index.ts";
 import { type AttachMemoryOptions, attachMemory, type LazyMemory, open } from "../src/index.ts";
@@ -12,7 +11,7 @@ import { close, local, mmap, munmap, open as openFile, viewMemory } from "../src
 import { openStore } from "../src/source/index.ts";
 import { openUserfaultfd, scanWritten } from "../src/uffd/index.ts";
 import { LoadMeter } from "./load.ts";
-import { atLeast, atMost, type Group, printGroup, rowsOf } from "./report.ts";
+import { atLeast, atMost, type Group, rowsOf } from "./report.ts";
 import { alternate, type Contestant, type Figures, median, ratioOf } from "./rounds.ts";
 
 const PAGE = 4096;
@@ -254,9 +253,4 @@ function scanMs(byteLength: number): number {
     uffd.close();
     munmap(local, address, byteLength);
   }
-}
-
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const quick = process.argv.includes("--quick");
-  for (const group of await guests({ rounds: quick ? 3 : 5, quick })) printGroup(group);
 }

@@ -7,6 +7,7 @@ import { dirname } from "node:path";
 import { parseArgs } from "node:util";
 import { installEverything } from "./bulk.ts";
 import { CHandlers } from "./c-handler.ts";
+import { guests } from "./guests.ts";
 import { image } from "./image.ts";
 import { oneFaultAtATime, placements } from "./latency.ts";
 import { LoadMeter, NOISE_MAX } from "./load.ts";
@@ -21,15 +22,16 @@ const MIB = 1024 * 1024;
 const QUIET_S = 20;
 const RESULTS = "bench/results/fault.json";
 /** Benchmarks that are one group of their own, and measured by one call. */
-const ALONE = ["image", "restore"] as const;
+const ALONE = ["image", "restore", "memory"] as const;
 
-const HELP = `npm run bench -- fault|software|image|restore [options]
+const HELP = `npm run bench -- fault|software|image|restore|memory [options]
 
 fault      what serving page faults costs, side by side with the same handler in C, in alternating rounds;
            then how fast the software implementation is
 software   the latter alone; runs anywhere
 image      building an image beside zstd and sha256sum, reading it beside the codec alone; runs anywhere
 restore    memory from an image as it is touched, beside reading all of it first; recorded working sets beside mmap
+memory     lazy ArrayBuffers and WebAssembly memories beside the kernel's mappings; finding what was written
 
   --rounds N     rounds that count (default 5; one more before them for warmth)
   --quick        little memory and 3 rounds: to see that it works, not for figures
@@ -123,6 +125,7 @@ async function measure(names: readonly GroupName[], rounds: number, isQuick: boo
   if (onKernel.length > 0) await measureKernel(onKernel, rounds, isQuick, meter, add);
   if (names.includes("image")) await add(() => image({ rounds, quick: isQuick, meter }));
   if (names.includes("restore")) await add(() => restore({ rounds, quick: isQuick, meter }));
+  if (names.includes("memory")) await add(() => guests({ rounds, quick: isQuick, meter }));
   if (names.includes("software")) await add(() => software({ rounds, quick: isQuick, meter }));
   return groups;
 }

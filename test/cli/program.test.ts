@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { closeSync, existsSync, openSync } from "node:fs";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
@@ -24,6 +25,18 @@ test("an unknown command or option is a usage error: exit 2, and stdout stays em
     assert.equal(stdout, "");
     assert.match(stderr, /nonsense/);
   }
+});
+
+const full = existsSync("/dev/full") ? false : "this system has no /dev/full";
+test("output that cannot be written is an error in one line", { skip: full }, () => {
+  const out = openSync("/dev/full", "w");
+  const { stderr, status } = spawnSync(process.execPath, [main, "doctor", "--json"], {
+    encoding: "utf8",
+    stdio: ["ignore", out, "pipe"],
+  });
+  closeSync(out);
+  assert.match(stderr, /^error: the result cannot be written: .*ENOSPC.*\n$/);
+  assert.equal(status, 1);
 });
 
 test("minorfault --version prints the version of the package", () => {

@@ -1,10 +1,12 @@
 // The pager with bytes that have to be fetched, on the real kernel: raw files, images, and sources that misbehave.
 
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, type TestContext, test } from "node:test";
+import { Worker } from "node:worker_threads";
 import { MADV, PAGE_SIZE, SIGNAL } from "../../src/abi/memory.ts";
 import { MinorfaultError } from "../../src/base/errors.ts";
 import { addWorkingSet, buildImage } from "../../src/image/index.ts";
@@ -40,6 +42,14 @@ function content(pages: number, byteOf: (page: number) => number = imageByte): U
 function behaving(guest: Guest, behaviour: Partial<Behaviour>, options: Partial<PagerOptions> = {}) {
   const argument = { byteLength: guest.byteLength, ...behaviour };
   return guest.pager({ source: { module: MODULE, argument }, ...options });
+}
+
+/** The URL of a folder behind a web server. */
+async function webServer(t: TestContext, folder: string): Promise<string> {
+  const worker = new Worker(new URL("./fixtures/web-server.js", import.meta.url), { workerData: { folder } });
+  t.after(() => worker.terminate());
+  const [address] = (await once(worker, "message")) as [{ port: number }];
+  return `http://127.0.0.1:${address.port}`;
 }
 
 /** For the fixture: reads begun, ended, under way, and the most at once. */
@@ -99,6 +109,31 @@ describe("a pager with a source", { skip, timeout: 60_000 }, () => {
     const { outcomes, bytesZeroed, bytesInstalled } = await settled(pager, guest.byteLength);
     assert.ok(outcomes.zeroed > 0 && outcomes.copied > 0);
     assert.deepEqual([bytesZeroed, bytesInstalled], [128 * PAGE_SIZE, guest.byteLength]);
+  });
+
+  test("brings an image, its working set and a raw object from a web server", async (t) => {
+    const folder = await folderFor(t);
+    const store = await openStore(folder);
+    const bytes = content(512);
+    await buildImage(store, "one", { regions: [{ name: "ram", source: new MemorySource(bytes) }] });
+    await addWorkingSet(
+      store,
+      "one",
+      "boot",
+      [300, 7, 301].map((page) => page * PAGE_SIZE),
+    );
+    await writeFile(join(folder, "raw"), bytes);
+    const base = await webServer(t, folder);
+
+    const guest = guestFor(t, { pages: 512 });
+    const pager = await guest.pager({ source: { url: `${base}/one`, deadlineMs: 20_000 } });
+    const report = await pager.replayed;
+    assert.deepEqual([report?.error, report?.bytesInstalled], [undefined, 3 * PAGE_SIZE]);
+    guest.checkAll();
+    const other = guestFor(t, { pages: 512 });
+    await other.pager({ source: { url: `${base}/raw`, deadlineMs: 20_000 } });
+    other.checkAll();
+    await assert.rejects(guest.pager({ source: { url: `${base}/none` } }), { code: "ERR_SOURCE_MISSING" });
   });
 
   test("a source that can't be opened is the start's error, with the source's own code", async (t) => {

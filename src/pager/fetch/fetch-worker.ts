@@ -26,6 +26,8 @@ const LOOK_MS = 100;
 const bell = local.share(4096);
 const order = await orderOf<FetchWorkOrder>(rehearseFetching);
 const { words, port, bellFd } = order;
+/** Requests that have been looked for. */
+let heard = 0;
 
 try {
   await run();
@@ -112,6 +114,9 @@ function sleep(agent: FetchAgent): void {
 function serve(agent: FetchAgent, isEnough: () => boolean): boolean {
   for (;;) {
     const rung = Atomics.load(words, WIRE.RUNG);
+    // Asked between any two runs of a replay, so the usual answer has to be cheap.
+    if (rung === heard && isEnough()) return true;
+    heard = rung;
     for (let got = receiveMessageOnPort(port); got !== undefined; got = receiveMessageOnPort(port)) {
       agent.handle(got.message as WireRequest);
     }

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, type TestContext, test } from "node:test";
@@ -134,6 +134,39 @@ describe("a pager with a source", { skip, timeout: 60_000 }, () => {
     await other.pager({ source: { url: `${base}/raw`, deadlineMs: 20_000 } });
     other.checkAll();
     await assert.rejects(guest.pager({ source: { url: `${base}/none` } }), { code: "ERR_SOURCE_MISSING" });
+  });
+
+  test("a chunk that was tampered with is never installed: SIGBUS, and an error that names it", async (t) => {
+    const store = await openStore(await folderFor(t));
+    const bytes = content(64);
+    const source = new MemorySource(bytes);
+    const { packs } = await buildImage(store, "one", { regions: [{ name: "ram", source }], codec: "none" });
+    const folder = join(store.url, "packs");
+    const [largest] = [...packs].sort((a, b) => b.byteLength - a.byteLength);
+    const names = await readdir(folder, { recursive: true });
+    const path = join(folder, names.find((name) => name.endsWith(largest?.name ?? ""))!);
+    const stored = await readFile(path);
+    // Somewhere in the chunk whose pages are 16 to 31.
+    const at = stored.indexOf(Buffer.alloc(PAGE_SIZE, imageByte(20)));
+    assert.ok(at > 0, "the page lies in the pack as it is");
+    stored[at + 99]! ^= 1;
+    await writeFile(path, stored);
+
+    const guest = guestFor(t);
+    const errors: MinorfaultError[] = [];
+    const url = `${store.url}/one`;
+    const pager = await guest.pager({ source: { url }, onError: (error) => errors.push(error) });
+    for (const page of [20, 16, 31]) {
+      guest.thread.start({ kind: "load", address: guest.address(page), size: 1 });
+      assert.equal(guest.signalOf(), SIGNAL.SIGBUS, `page ${page}`);
+    }
+    for (const page of [0, 15, 32, 63]) assert.equal(guest.load(page), imageByte(page));
+    await until(() => errors.length === 3);
+    const [{ cause } = {}] = errors;
+    assert.ok(cause instanceof MinorfaultError && cause.code === "ERR_WRONG_BYTES", String(cause));
+    assert.match(cause.message, /chunk 1 of /);
+    const { outcomes } = await settled(pager);
+    assert.equal(outcomes.poisoned, 3);
   });
 
   test("a source that can't be opened is the start's error, with the source's own code", async (t) => {

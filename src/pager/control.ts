@@ -66,6 +66,7 @@ export interface WorkOrder {
   readonly fd: number;
   readonly regions: readonly RegionOrder[];
   readonly windowPages: number;
+  readonly isAdaptive: boolean;
   readonly image:
     | { readonly descriptor: number; readonly byteLength: number }
     | { readonly address: number; readonly byteLength: number }

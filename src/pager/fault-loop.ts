@@ -177,6 +177,10 @@ export class FaultLoop {
       this.#options.now(),
     );
     setBits(region.resident, run.first, run.until);
+    if (region.width !== undefined) {
+      region.width.served(page, run.first, run.until);
+      region.windowPages = region.width.pages;
+    }
     return true;
   }
 

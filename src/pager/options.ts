@@ -50,6 +50,11 @@ export interface PagerGuest {
 export interface PlanOptions {
   /** Pages to install around a missing one, aligned: a power of two from 1 (page by page) to 512. Default 16. */
   readonly faultAroundPages?: number;
+  /**
+   * Lets the window follow the faults: runs widen it, up to 2 MiB; faults at random narrow it. Default false: it stays as
+   * it is. Sources have their own way, and always: what a run of faults announces is fetched ahead.
+   */
+  readonly adaptive?: boolean;
 }
 
 export interface PagerOptions {

@@ -17,6 +17,7 @@ import { rehearseFetching, rehearseInstalling } from "./fetch/rehearsal.ts";
 import { Follower } from "./follower.ts";
 import { noteOf } from "./notes.ts";
 import type { PlacementReport } from "./options.ts";
+import { WINDOW_PAGES_MAX } from "./plan.ts";
 import { Region, RegionMap, wholePart } from "./regions.ts";
 import { rehearse } from "./rehearsal.ts";
 import { Repair } from "./repair.ts";
@@ -25,6 +26,7 @@ import { Server } from "./server.ts";
 import { type AddressableSource, MemorySource } from "./source.ts";
 import { orderOf } from "./thread-order.ts";
 import { Tracer } from "./trace.ts";
+import { AdaptiveWidth } from "./width.ts";
 import { Writes } from "./writes.ts";
 
 /** How long a pager that is closed goes on with what has arrived already. */
@@ -217,6 +219,9 @@ function guestRegions(): RegionMap {
         isEvictable: order.budgetBytes > 0,
         isProtected: order.writes !== "ignore",
       });
+      if (order.isAdaptive && unitBytes === 0 && pages.pageSize === PAGE_SIZE) {
+        region.width = new AdaptiveWidth(region.windowPages, WINDOW_PAGES_MAX);
+      }
       return wholePart(start, region);
     }),
   );

@@ -99,6 +99,7 @@ class WorkerPager implements Pager {
       fd: duplicate(local, options.descriptor),
       regions: this.#regions,
       windowPages: options.trace ? 1 : (plan?.faultAroundPages ?? FAULT_AROUND_PAGES),
+      isAdaptive: plan?.adaptive === true && !options.trace,
       trace: this.#trace,
       image: image.place,
       control: new Int32Array(new SharedArrayBuffer(CONTROL_WORDS * 4)),

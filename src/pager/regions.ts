@@ -12,6 +12,7 @@
 import { PAGE_SIZE } from "../abi/memory.ts";
 import { clearBits, setBits, wordsFor } from "../base/bitmap.ts";
 import { roundDown, roundUp } from "../base/range.ts";
+import type { AdaptiveWidth } from "./width.ts";
 import type { Writes } from "./writes.ts";
 
 export interface RegionPages {
@@ -39,9 +40,11 @@ export class Region implements RegionPages {
   readonly pageSize: number;
   readonly pageCount: number;
   readonly imageOffset: number;
-  readonly windowPages: number;
+  windowPages: number;
   readonly resident: Uint32Array;
   readonly zero: Uint32Array;
+  /** Where the window follows the faults. */
+  width: AdaptiveWidth | undefined;
   /** Whether `zero` has ever had a bit: most regions need not look. */
   hasZeros: boolean;
   /** Huge pages of hugetlb do not take UFFDIO_ZEROPAGE, nor does it protect: zeros are copied there. */

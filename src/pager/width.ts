@@ -1,0 +1,41 @@
+// How wide the window around a fault should be, from where the faults were. Pure but for what it remembers.
+//
+//   fault just behind the last run or before it, or a stride on:  twice as wide, up to the widest
+//   fault anywhere else:                                          half as wide, down to one page
+//
+// A window that is too wide costs copies that nobody reads, one that is too narrow costs a fault for each.
+
+export class AdaptiveWidth {
+  /** Pages, a power of two. */
+  pages: number;
+  readonly #pagesMax: number;
+  #first = -1;
+  #until = -1;
+  #last = -1;
+  #stride = 0;
+
+  constructor(pages: number, pagesMax: number) {
+    this.pages = pages;
+    this.#pagesMax = pagesMax;
+  }
+
+  /** A page has faulted, and [first, until) was installed for it. */
+  served(page: number, first: number, until: number): void {
+    const stride = page - this.#last;
+    // A little behind it too: a guest that leaves pages out goes in order all the same.
+    const reach = Math.max(1, this.pages >> 1);
+    const isAbove = page >= this.#until && page < this.#until + reach;
+    const isBelow = page < this.#first && page >= this.#first - reach;
+    const isNext = isAbove || isBelow;
+    // The third of three equal steps; a stride wider than the window gains nothing from a wider one.
+    const isStride = stride === this.#stride && Math.abs(stride) < this.pages * 2;
+    const isFirst = this.#last < 0;
+    this.#stride = stride;
+    this.#last = page;
+    this.#first = first;
+    this.#until = until;
+    if (isFirst) return;
+    if (isNext || isStride) this.pages = Math.min(this.#pagesMax, this.pages * 2);
+    else this.pages = Math.max(1, this.pages >> 1);
+  }
+}

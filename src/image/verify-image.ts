@@ -73,13 +73,8 @@ class Verification {
   async run(): Promise<VerifyReport> {
     const { manifest, chunkBytes } = this.#image;
     const total = await this.#readIndex();
-    if (!this.#options.indexOnly) await this.#readChunks(total);
-    for (const { name } of manifest.attachments) {
-      await this.#attempt(undefined, async () => {
-        await this.#image.readAttachment(name, this.#options.signal);
-      });
-    }
-    for (const { name } of manifest.workingSets) await this.#attempt(undefined, () => this.#readSet(name));
+    if (this.#options.indexOnly) await this.#findOthers();
+    else await this.#readOthers(total);
     return {
       right: this.#problemCount === 0,
       problems: this.#problems,
@@ -92,6 +87,23 @@ class Verification {
       attachments: manifest.attachments.length,
       ms: performance.now() - this.#began,
     };
+  }
+
+  async #readOthers(totalBytes: number): Promise<void> {
+    const { attachments, workingSets } = this.#image.manifest;
+    await this.#readChunks(totalBytes);
+    for (const { name } of attachments) {
+      await this.#attempt(undefined, () => this.#image.readAttachment(name, this.#options.signal));
+    }
+    for (const { name } of workingSets) await this.#attempt(undefined, () => this.#readSet(name));
+  }
+
+  /** That the packs of attachments and working sets are there, and whole tables. */
+  async #findOthers(): Promise<void> {
+    const { attachments, workingSets } = this.#image.manifest;
+    for (const { pack } of [...attachments, ...workingSets]) {
+      await this.#attempt(undefined, () => this.#image.packs.table(pack, this.#options.signal));
+    }
   }
 
   /** Every index page, and the length of every pack. Answers how many bytes are stored. */
@@ -140,7 +152,6 @@ class Verification {
     const chunk = new Uint8Array(this.#image.chunkBytes);
     let loaded = -1;
     for await (const { offset, bytes } of this.#image.readWorkingSet(name, this.#options.signal)) {
-      if (this.#options.indexOnly) continue;
       // The same bytes twice in a store: they must be the same.
       for (let at = 0; at < bytes.byteLength; at += PAGE_BYTES) {
         const place = Math.floor((offset + at) / chunk.byteLength);

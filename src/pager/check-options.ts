@@ -10,6 +10,7 @@ const PLACEMENTS: ReadonlySet<string> = new Set(["auto", "same-cpu", "spin", "bl
 
 /** Throws ERR_BAD_ARGUMENT, ERR_UNALIGNED or ERR_OUT_OF_RANGE. */
 export function checkPagerOptions(options: PagerOptions): void {
+  if (typeof options !== "object" || options === null) throw bad("A pager needs options");
   checkInteger("descriptor", options.descriptor, 0);
   if (!Array.isArray(options.regions) || options.regions.length === 0) {
     throw bad("A pager needs at least one region");

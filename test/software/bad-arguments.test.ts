@@ -6,6 +6,7 @@ import type { Word } from "../../src/abi/structs.ts";
 import type { SyscallName } from "../../src/abi/system.ts";
 import { UFFDIO } from "../../src/abi/userfaultfd.ts";
 import { MinorfaultError } from "../../src/base/errors.ts";
+import { createSystem, PagedMemory } from "../../src/uffd/software/index.ts";
 import { Machine, random, seed } from "./machine.ts";
 
 const CALLS: readonly SyscallName[] = [
@@ -70,4 +71,17 @@ test("random system calls with random arguments answer a number", (t) => {
     machine = new Machine({ memoryBytes: 2 ** 24 });
     start = machine.map(16);
   }
+});
+
+test("options and bytes of the wrong kind are typed errors", async () => {
+  const wrong = (value: unknown): never => value as never;
+  const refused = { code: "ERR_BAD_ARGUMENT" };
+  assert.throws(() => createSystem({ profile: wrong("linux-9") }), refused);
+  assert.throws(() => createSystem({ hugePages: -1 }), refused);
+  assert.throws(() => createSystem({ memoryBytes: Number.NaN }), refused);
+  assert.throws(() => createSystem(wrong(null)), refused);
+  assert.throws(() => new PagedMemory(4096, wrong(undefined)), refused);
+  const memory = new PagedMemory(4096, () => undefined);
+  await assert.rejects(memory.read(0, wrong("abc")), refused);
+  await assert.rejects(memory.write(0, wrong([1, 2])), refused);
 });

@@ -44,6 +44,9 @@ export class PagedMapping {
       const got = String(byteLength);
       throw new MinorfaultError("ERR_BAD_ARGUMENT", `A memory needs a length in bytes, got ${got}`);
     }
+    if (typeof handler !== "function") {
+      throw new MinorfaultError("ERR_BAD_ARGUMENT", "A memory needs a handler that brings its pages");
+    }
     this.byteLength = byteLength;
     this.handler = handler;
     this.region = options.region ?? openRegion(options.system ?? ownSystem(byteLength), byteLength);
@@ -95,6 +98,14 @@ export class PagedMapping {
     const named = at === 0 ? space.pool.zeroTwin * PAGE_SIZE : at;
     (access === ACCESS.WRITE ? this.writable : this.readable).set(page, named | 0);
     return named;
+  }
+
+  /** The bytes of a read or write, and that they have a place at the offset. */
+  protected checkBytes(offset: number, bytes: Uint8Array): void {
+    if (!(bytes instanceof Uint8Array)) {
+      throw new MinorfaultError("ERR_BAD_ARGUMENT", "Bytes are read into, and written from, a Uint8Array");
+    }
+    this.checkRange(offset, bytes.length);
   }
 
   protected checkRange(offset: number, byteLength: number): void {

@@ -107,7 +107,7 @@ export class PagedMemory extends PagedMapping {
 
   /** Copies memory from an offset on into `target`, waiting for pages that are missing. */
   async read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
-    this.checkRange(offset, target.length);
+    this.checkBytes(offset, target);
     for (let done = 0; done < target.length; ) {
       const at = offset + done;
       const length = Math.min(target.length - done, PAGE_SIZE - (at % PAGE_SIZE));
@@ -120,7 +120,7 @@ export class PagedMemory extends PagedMapping {
 
   /** Copies `bytes` into memory from an offset on. Pages that are missing are brought first, even if all is replaced. */
   async write(offset: number, bytes: Uint8Array, signal?: AbortSignal): Promise<void> {
-    this.checkRange(offset, bytes.length);
+    this.checkBytes(offset, bytes);
     for (let done = 0; done < bytes.length; ) {
       const at = offset + done;
       const length = Math.min(bytes.length - done, PAGE_SIZE - (at % PAGE_SIZE));

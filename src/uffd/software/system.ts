@@ -42,6 +42,7 @@ export class SoftwareSystem implements System {
   #closed = false;
 
   constructor(options: SystemOptions = {}) {
+    checkOptions(options);
     this.profile = PROFILES[options.profile ?? "linux-6.18"];
     this.privileged = options.privileged ?? true;
     this.unprivilegedUserfaultfd = options.unprivilegedUserfaultfd ?? false;
@@ -94,6 +95,21 @@ export class SoftwareSystem implements System {
 
   [Symbol.dispose](): void {
     this.close();
+  }
+}
+
+function checkOptions(options: SystemOptions): void {
+  if (typeof options !== "object" || options === null) {
+    throw new MinorfaultError("ERR_BAD_ARGUMENT", "The options of a system are an object");
+  }
+  const { profile, memoryBytes, hugePages } = options;
+  if (profile !== undefined && !Object.hasOwn(PROFILES, profile)) {
+    const known = Object.keys(PROFILES).join(", ");
+    throw new MinorfaultError("ERR_BAD_ARGUMENT", `profile must be one of ${known}, not ${String(profile)}`);
+  }
+  for (const [name, value] of Object.entries({ memoryBytes, hugePages })) {
+    if (value === undefined || (Number.isSafeInteger(value) && value >= 0)) continue;
+    throw new MinorfaultError("ERR_BAD_ARGUMENT", `${name} must be a whole number, not ${String(value)}`);
   }
 }
 

@@ -119,6 +119,7 @@ export class GuestProcess implements Process {
     throw new MinorfaultError("ERR_CLOSED", `Process ${this.pid} has ended, ${name} cannot be called in it`, {
       errno: ERRNO.ESRCH,
       operation: name,
+      hint: "Look for what killed it: somebody, or the kernel for want of memory",
     });
   }
 

@@ -57,8 +57,11 @@ export class AddressRange {
     return Atomics.load(this.handle.state, 0) >= CLOSED;
   }
 
-  /** A new view of a part. */
-  view(offset: number, byteLength: number): ArrayBuffer {
+  /**
+   * A new view of a part. `mayMove`: nothing keeps its bytes from being transferred to another buffer, of which we would
+   * not hear: then the addresses are never given back.
+   */
+  view(offset: number, byteLength: number, mayMove = false): ArrayBuffer {
     const { address, state } = this.handle;
     if (!(offset >= 0 && byteLength > 0 && offset + byteLength <= this.byteLength)) {
       throw new MinorfaultError(
@@ -74,7 +77,7 @@ export class AddressRange {
     }
     try {
       const buffer = viewMemory(address + offset, byteLength);
-      collected.register(buffer, this.handle);
+      if (!mayMove) collected.register(buffer, this.handle);
       return buffer;
     } catch (error) {
       release(this.handle, 1);

@@ -286,7 +286,10 @@ test("the addresses go back when the last view in any thread has been collected"
     await collect();
     say(mapped(address));
   `;
-  assert.equal(say(program, { args: [path], nodeArgs: ["--expose-gc"] }), "true true\ntrue 0\nfalse");
+  // From Node 24 on a buffer may have been moved without our knowledge: the addresses stay.
+  const isKept = Number(process.versions.node.split(".")[0]) >= 24;
+  const said = say(program, { args: [path], nodeArgs: ["--expose-gc"] });
+  assert.equal(said, `true true\ntrue 0\n${isKept}`);
 });
 
 test("an open memory does not keep the process alive", { skip }, () => {

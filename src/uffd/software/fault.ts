@@ -236,3 +236,26 @@ function copyOnWrite(space: AddressSpace, vma: Vma, page: number, entry: number)
   space.table.set(page, (frame << FRAME_SHIFT) | bits);
   return FAULT.DONE;
 }
+
+/** Gives a process a page of its own, marks and all, where it shares one since a fork: for a reader from outside. */
+export function unshare(space: AddressSpace, address: number): void {
+  const vma = space.vmas.at(address);
+  if (vma === undefined || vma.shared || vma.huge) return;
+  const page = Math.floor(address / PAGE_SIZE);
+  const entry = space.table.get(page);
+  if ((entry & PTE.PRESENT) === 0 || (entry & PTE.ANON) === 0 || (entry & PTE.EXCLUSIVE) !== 0) return;
+  const { pool } = space;
+  const old = entry >>> FRAME_SHIFT;
+  space.table.split(page);
+  if (pool.users(old) === 1) {
+    space.table.set(page, entry | PTE.EXCLUSIVE);
+    return;
+  }
+  const frame = pool.allocate();
+  if (frame === 0) return;
+  pool.copy(frame, old, PAGE_SIZE);
+  pool.release(old);
+  space.invalidate(page);
+  const bits = PTE.PRESENT | PTE.READ | PTE.ANON | PTE.EXCLUSIVE | (entry & PTE.WP);
+  space.table.set(page, (frame << FRAME_SHIFT) | bits);
+}

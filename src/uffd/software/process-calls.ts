@@ -5,7 +5,7 @@ import { PAGE_SIZE } from "../../abi/memory.ts";
 import { readUnsigned, type Word, writeWord } from "../../abi/structs.ts";
 import { roundDown } from "../../base/range.ts";
 import type { AddressSpace } from "./address-space.ts";
-import { ACCESS, FAULT } from "./fault.ts";
+import { ACCESS, FAULT, unshare } from "./fault.ts";
 import { readTimeout, waitFor } from "./poll.ts";
 import { type Blocking, SLEEP } from "./scheduler.ts";
 import { argument, type Call, readSegments } from "./syscall.ts";
@@ -210,6 +210,8 @@ function* copyBetween(
       copied = yield* copyIn(own, thread, near, bytes);
       writeResident(other, far, bytes, 0, copied);
     } else {
+      // The page is held while it is read, and a page that is shared since a fork can't be.
+      unshare(other, far);
       copied = yield* copyOut(own, thread, near, bytes);
     }
     done += copied;

@@ -101,8 +101,8 @@ export class RestoreStage {
     }
   }
 
-  /** A pager, and the touches as it serves them. */
-  async lazy(source: PagerSource): Promise<Figures> {
+  /** A pager, and the touches as it serves them; with `fills` it installs everything behind them. */
+  async lazy(source: PagerSource, fills = false): Promise<Figures> {
     await prepareThreads(1);
     const range = this.stand.map(this.byteLength);
     const begin = performance.now();
@@ -111,9 +111,11 @@ export class RestoreStage {
       const startMs = performance.now() - begin;
       const first = this.stand.walk(range.base + this.few.first * PAGE_SIZE, 1);
       const firstMs = performance.now() - begin;
+      const filling = fills ? pager.installAll() : Promise.resolve();
       const fewMs = this.stand.walk(range.base, this.few.count, { list: this.few.list }).seconds * 1000;
       this.#touchAll(range, first.seconds);
       const totalMs = performance.now() - begin;
+      await filling;
       return { startMs, firstMs, fewMs, totalMs, faults: pager.statistics().faults };
     } finally {
       await pager.close();

@@ -38,17 +38,22 @@ test("faults at one unit share a fetch, and are served together", () => {
   assert.equal(machine.waiting, 0);
 });
 
-test("faults go first, then what lies ahead, then the background; the lower two have half of the places", () => {
+test("faults go first, then what lies ahead, then the background; a quarter of the places is kept for faults", () => {
   const machine = machineWith();
   for (const unit of [10, 11, 12]) machine.want(unit, RANK.BACKGROUND, 0);
   machine.want(20, RANK.AHEAD, 0);
-  assert.deepEqual(told(machine), ["fetch 10 #1", "fetch 11 #2"]);
+  assert.deepEqual(told(machine), ["fetch 10 #1", "fetch 11 #2", "fetch 12 #3"]);
+  machine.want(13, RANK.BACKGROUND, 0);
   for (const [index, unit] of [30, 31, 32].entries()) machine.need(index, unit, 0, 0);
-  assert.deepEqual(told(machine), ["fetch 30 #3", "fetch 31 #4"]);
+  assert.deepEqual(told(machine), ["fetch 30 #4"]);
   machine.ended(1, "bytes", 1);
-  assert.deepEqual(told(machine), ["serve 10 for ", "fetch 32 #5"]);
-  machine.ended(3, "bytes", 2);
-  assert.deepEqual(told(machine), ["serve 30 for 0", "fetch 20 #6"]);
+  assert.deepEqual(told(machine), ["serve 10 for ", "fetch 31 #5"]);
+  machine.ended(4, "bytes", 2);
+  assert.deepEqual(told(machine), ["serve 30 for 0", "fetch 32 #6"]);
+  machine.ended(5, "bytes", 3);
+  assert.deepEqual(told(machine), ["serve 31 for 1", "fetch 20 #7"]);
+  machine.ended(6, "bytes", 4);
+  assert.deepEqual(told(machine), ["serve 32 for 2"], "the last place is for a fault");
 });
 
 test("a fault raises what was wanted for later", () => {
@@ -112,7 +117,7 @@ test("what nobody waits for is bounded", () => {
   const machine = machineWith();
   let taken = 0;
   while (machine.want(taken, RANK.BACKGROUND, 0)) taken++;
-  assert.equal(taken, WANTED_MAX + 2);
+  assert.equal(taken, WANTED_MAX + 3);
   machine.drop(RANK.BACKGROUND, 0);
   assert.equal(machine.bounds.queued, 0);
 });

@@ -206,7 +206,7 @@ export class World {
     const { slots, fetches, low, queued } = machine.bounds;
     must(slots === SLOTS, `${slots} slots of ${SLOTS} are known`);
     must(fetches <= FETCHES_MAX, `${fetches} fetches at once`);
-    must(low <= Math.max(1, FETCHES_MAX >> 1), `${low} fetches of low rank at once`);
+    must(low < FETCHES_MAX, `${low} fetches of low rank at once`);
     must(queued <= WANTED_MAX, `${queued} units are queued`);
     must(fetches === this.#link.open, `${fetches} fetches are known, ${this.#link.open} are open`);
     const { faults, outcomes } = readStatistics(this.#counters);

@@ -24,7 +24,7 @@ import { ReplayInstaller } from "./replay.ts";
 /** Units that are brought along with a run of faults, at most: 2 MiB in units of 64 KiB. */
 const WIDTH_MAX = 32;
 /** Units that a bulk has fetched ahead of what it installs. */
-const BULK_UNITS = 16;
+const BULK_UNITS = 32;
 /** LIMIT: failures that are kept until somebody asks. */
 const FAILED_MAX = 1024;
 

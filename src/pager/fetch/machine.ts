@@ -7,7 +7,7 @@
 //                 withdraw         └─ cancelled: drains, its slot is taken again only when the fetcher has let go
 //
 // A unit is the piece of the image that is fetched at once, a slot the memory for one. Faults come first, then what
-// they announce (ahead), then filling in the background; the lower two together have half of the places.
+// they announce (ahead), then filling in the background; a quarter of the places is kept for faults.
 //
 // Every waiter leaves in exactly one of serve, zero, refuse, expire, or because it was withdrawn.
 
@@ -232,7 +232,8 @@ export class FetchMachine {
   }
 
   get #lowMax(): number {
-    return Math.max(1, this.#options.fetchesMax >> 1);
+    const { fetchesMax } = this.#options;
+    return Math.max(1, fetchesMax - Math.max(1, fetchesMax >> 2));
   }
 
   #enqueue(unit: number, rank: Rank): Wanted {

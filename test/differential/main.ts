@@ -56,7 +56,7 @@ function options(): Options {
   return { operations, seed, against, json, corners };
 }
 
-function run({ operations, seed, against, json }: Options): number {
+async function run({ operations, seed, against, json }: Options): Promise<number> {
   const pool = raisePool();
   const names = ["kernel", against === "kernel" ? "kernel again" : "software"] as const;
   const kernel = new KernelSystem();
@@ -65,7 +65,7 @@ function run({ operations, seed, against, json }: Options): number {
   if (!json) console.error(`differential: seed ${seed}, Linux ${release()}`);
   let shown = begin;
   try {
-    const result = campaign([kernel, other], {
+    const result = await campaign([kernel, other], {
       operations,
       seed,
       huge: pool.missing === undefined,
@@ -120,7 +120,7 @@ function printCorners(json: boolean): number {
 
 try {
   const chosen = options();
-  process.exitCode = chosen.corners ? printCorners(chosen.json) : run(chosen);
+  process.exitCode = chosen.corners ? printCorners(chosen.json) : await run(chosen);
 } catch (error) {
   if (!(error instanceof MinorfaultError)) throw error;
   console.error(`error: ${error.message}`);

@@ -139,10 +139,13 @@ export class SystemAddressSpace implements AddressSpace {
   async fork(signal?: AbortSignal): Promise<SystemAddressSpace> {
     this.#enter();
     try {
-      const { child } = this.process.fork();
+      const { child, thread } = this.process.fork();
       for (const waiting = new Patience(signal); ; await waiting.turn()) {
         const process = child();
         if (process !== undefined) return new SystemAddressSpace(this.implementation, process);
+        // A fork that failed has no child, and the thread that made it says why.
+        if (thread.ending?.kind === "value") this.#check("clone", thread.ending.value);
+        if (thread.ending?.kind === "gone") throw new MinorfaultError("ERR_CLOSED", "The process has ended");
       }
     } finally {
       this.#accesses--;

@@ -21,7 +21,10 @@ export interface CampaignOptions {
 export interface Found extends Divergence {
   readonly seed: number;
   readonly program: Program;
-  /** It did not happen again with the same program: something of it is chance. */
+  /**
+   * It does not happen every time with the same program. The software system has no chance in it, so it is the
+   * kernel that answers now this and now that: no divergence of ours, but counted, and few are allowed.
+   */
   readonly chance: boolean;
 }
 
@@ -35,6 +38,8 @@ export interface Campaign {
 /** How long a failing program may be cut down. */
 const SHRINK_MS = 20_000;
 const STEPS_MAX = 60;
+/** How often a program that diverged is run again: always, or now and then? */
+const REPEATS = 10;
 
 export async function campaign(
   systems: readonly [System, System],
@@ -72,9 +77,10 @@ export async function campaign(
     );
     if (!outcome.failed || outcome.counterexample === null) continue;
     const [program] = outcome.counterexample;
-    const { divergence } = compare(program, systems);
-    const parted = divergence ?? last;
-    if (parted !== undefined) found.push({ seed, program, chance: divergence === undefined, ...parted });
+    const repeats = Array.from({ length: REPEATS }, () => compare(program, systems).divergence);
+    const chance = repeats.includes(undefined);
+    const parted = repeats.find((divergence) => divergence !== undefined) ?? last;
+    if (parted !== undefined) found.push({ seed, program, chance, ...parted });
     if (found.length >= (options.divergencesMax ?? 10)) break;
   }
   return { operations, programs: runs, counts, found };
@@ -86,7 +92,7 @@ export function report(
   names: readonly [string, string],
 ): string {
   return [
-    `seed ${seed}${chance ? " (the same program did it once and then not again)" : ""}:`,
+    `seed ${seed}${chance ? " (the same program does it now and then)" : ""}:`,
     ...acts.map((act) => `    ${act}`),
     ...first.map((line) => `  ${names[0]}: ${line}`),
     ...second.map((line) => `  ${names[1]}: ${line}`),

@@ -11,6 +11,12 @@ export interface Corner {
 
 export const CORNERS: readonly Corner[] = [
   {
+    kernel: "any",
+    kept: "nothing, but it is counted apart: which neighbours fault-around maps",
+    because:
+      "filemap_map_pages() only tries a page's lock and leaves out what is locked for a moment (here probably by DAMON); not seen twice",
+  },
+  {
     kernel: "6.18",
     kept: "MADV_GUARD_INSTALL over memory of an object",
     because:

@@ -39,7 +39,10 @@ export class PagedMemory extends PagedMapping {
 
   // ── synchronous access: resident pages, and missing ones that the handler brings at once ──
 
-  /** The byte at an offset. @throws ERR_FAULT_PENDING when it is missing and the handler needs time. */
+  /**
+   * The byte at an offset, a whole number: on this path a fraction is cut off, as nothing is spent on looking for one.
+   * @throws ERR_FAULT_PENDING when the page is missing and the handler needs time.
+   */
   load8(offset: number): number {
     // `| 0` tells the engine that both ways give a small integer: a loop of loads is then twice as fast.
     if (!(offset < this.#near)) return this.#loadSlowly(offset) | 0;

@@ -24,7 +24,10 @@ const deaths: number[] = [];
 /** Orders without an answer: the next process has to carry them out. */
 const pending = new Map<number, KeeperOrder>();
 let isClosing = false;
+/** Some process has served. */
 let isReady = false;
+/** The present one does: what it is asked before would be asked again when it says so. */
+let isServing = false;
 let lastError: KeeperNote | undefined;
 let child = launch();
 
@@ -33,7 +36,7 @@ const tell = (note: KeeperNote): void => parentPort?.postMessage(note);
 parentPort?.on("message", (order: KeeperOrder) => {
   if (order.kind === "close") isClosing = true;
   else pending.set(order.id, order);
-  child.send(order);
+  if (isServing || order.kind === "close") child.send(order);
 });
 
 function launch(): ChildProcess {
@@ -47,6 +50,7 @@ function launch(): ChildProcess {
     if (note.kind === "ready") {
       // Those who waited for the last one; and what it was asked for.
       if (isReady) wakeAll();
+      isServing = true;
       for (const order of pending.values()) born.send(order);
       if (isReady) return;
       isReady = true;
@@ -62,6 +66,7 @@ function launch(): ChildProcess {
 }
 
 function buried(code: number | null, signal: NodeJS.Signals | null): void {
+  isServing = false;
   if (isClosing) {
     tell({ kind: "ended" });
     parentPort?.close();

@@ -18,7 +18,8 @@ const STATISTICS_MS = 20;
 
 let pager: Pager | undefined;
 const tell = (note: PagerNote): void => {
-  if (process.connected) process.send?.(note);
+  // A parent that has just ended is noticed by "disconnect", not by a message that can't be delivered.
+  if (process.connected) process.send?.(note, undefined, undefined, () => undefined);
 };
 
 process.on("message", (order: PagerOrder) => {

@@ -1,15 +1,8 @@
 // Sizes and times as options have them, 64KiB and 250ms, and as people read them.
 
 import { InvalidArgumentError } from "@commander-js/extra-typings";
+import { byteSizeOf } from "../base/byte-size.ts";
 
-const SIZES = new Map([
-  ["", 1],
-  ["b", 1],
-  ["kib", 2 ** 10],
-  ["mib", 2 ** 20],
-  ["gib", 2 ** 30],
-  ["tib", 2 ** 40],
-]);
 const TIMES = new Map([
   ["ms", 1],
   ["s", 1000],
@@ -21,10 +14,8 @@ const QUANTITY = /^(\d+(?:\.\d+)?)\s*([A-Za-z]*)$/;
 
 /** Bytes of "64KiB", "1.5GiB" or "4096", for commander. */
 export function parseBytes(text: string): number {
-  const match = QUANTITY.exec(text.trim());
-  const unit = SIZES.get(match?.[2]?.toLowerCase() ?? "?");
-  const byteLength = Number(match?.[1]) * (unit ?? Number.NaN);
-  if (Number.isSafeInteger(byteLength)) return byteLength;
+  const byteLength = byteSizeOf(text);
+  if (byteLength !== undefined) return byteLength;
   throw new InvalidArgumentError("A size is a number and KiB, MiB, GiB or TiB, such as 64KiB.");
 }
 

@@ -136,8 +136,7 @@ class KernelMemory implements LazyMemory {
   }
 
   resident(): ResidentPages {
-    const pages = this.#paged.residentPages;
-    return { pages, pagesTotal: this.#paged.byteLength / PAGE_SIZE, bytes: pages * PAGE_SIZE };
+    return this.#paged.resident();
   }
 
   async prefetch(

@@ -12,7 +12,7 @@ import { local, madvise } from "../../linux/index.ts";
 import { type PagerOptions, startPager, type WriteMode } from "../../pager/index.ts";
 import { openUserfaultfd } from "../../uffd/index.ts";
 import { type RegionPager, startChildPager } from "./child/child-pager.ts";
-import type { MemoryStatistics } from "./options.ts";
+import type { MemoryStatistics, ResidentPages } from "./options.ts";
 import { openSwapFile } from "./swap-file.ts";
 
 /** How writes are found: not at all, by scanning (WP_ASYNC), or by the pager taking each first one's fault. */
@@ -119,9 +119,10 @@ export class PagedRegion {
     }
   }
 
-  get residentPages(): number {
+  resident(): ResidentPages {
     const [residency] = this.pager.residency();
-    return residency === undefined ? 0 : countBits(residency.resident, residency.pageCount);
+    const pages = residency === undefined ? 0 : countBits(residency.resident, residency.pageCount);
+    return { pages, pagesTotal: this.byteLength / PAGE_SIZE, bytes: pages * PAGE_SIZE };
   }
 
   /** Brings [offset, offset + byteLength); one after the other. */

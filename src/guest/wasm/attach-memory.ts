@@ -131,8 +131,7 @@ class AttachedWasmMemory implements LazyWasmMemory {
   }
 
   resident(): ResidentPages {
-    const pages = this.#paged.residentPages;
-    return { pages, pagesTotal: this.#paged.byteLength / PAGE_SIZE, bytes: pages * PAGE_SIZE };
+    return this.#paged.resident();
   }
 
   async prefetch(

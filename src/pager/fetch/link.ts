@@ -1,17 +1,10 @@
 // What the thread that serves and the thread that fetches say to one another.
 
 import type { MinorfaultError } from "../../base/errors.ts";
-import type { FetchResult, Rank } from "./machine.ts";
+import type { Action, FetchResult } from "./machine.ts";
 
 export type FetchRequest =
-  | {
-      readonly kind: "fetch";
-      readonly ticket: number;
-      readonly unit: number;
-      readonly slot: number;
-      readonly rank: Rank;
-    }
-  | { readonly kind: "cancel"; readonly ticket: number }
+  | Extract<Action, { readonly kind: "fetch" | "cancel" }>
   /** The piece of a replay in this slot has been installed. */
   | { readonly kind: "free"; readonly slot: number };
 

@@ -210,6 +210,26 @@ export const ERRORS = {
     meaning: "The image was made by a newer minorfault and cannot be read by this one",
     hint: "Update minorfault, or build the image again",
   },
+  ERR_BAD_HAND_OVER: {
+    kind: "protocol",
+    meaning: "A guest's hand-over to the page server is not what it must be",
+    hint: "Nothing was done with its memory. The message names the field; docs/server.md shows the form",
+  },
+  ERR_NOT_ALLOWED: {
+    kind: "protocol",
+    meaning: "The policy of the page server does not let this peer have this image",
+    hint: "`minorfault images` of the server's operator shows who may; the policy is part of its configuration",
+  },
+  ERR_NO_SUCH: {
+    kind: "usage",
+    meaning: "The page server has no guest or no image of this name",
+    hint: "`minorfault guests` lists what there is",
+  },
+  ERR_NO_SERVER: {
+    kind: "environment",
+    meaning: "No page server answers at this socket",
+    hint: "Start one with `minorfault serve`, or name its socket",
+  },
   ERR_BUG: {
     kind: "bug",
     meaning: "An assertion of minorfault itself failed",

@@ -1,0 +1,55 @@
+// What a page server is told: which images it serves, to whom, and how much of everything it takes.
+
+import type { PagerSource, PlacementChoice, PlanOptions } from "../pager/index.ts";
+
+/** Who may use an image. A peer has to satisfy every list that is there; no list: whoever may open the socket. */
+export interface ImagePolicy {
+  readonly uids?: readonly number[];
+  readonly gids?: readonly number[];
+  /** Guests of this image at once. Default: the server's own limit. */
+  readonly guestsMax?: number;
+}
+
+export interface ImageConfig {
+  /** Letters, digits, dot, dash and underscore, at most 64: it names the socket, `<folder>/images/<name>.sock`. */
+  readonly name: string;
+  readonly source: PagerSource;
+  readonly policy?: ImagePolicy;
+  readonly plan?: PlanOptions;
+  /** Opened, with its first working set at hand, before the first guest comes. Default true. */
+  readonly warm?: boolean;
+}
+
+/** LIMIT: what the server takes from outside. Each can be changed while it runs. */
+export interface ServerLimits {
+  /** Guests at once. */
+  readonly guestsMax: number;
+  /** Connections that have not handed over yet. */
+  readonly connectionsMax: number;
+  /** Bytes of a hand-over. */
+  readonly messageBytesMax: number;
+  readonly regionsMax: number;
+  /** Bytes of all regions of a guest. */
+  readonly guestBytesMax: number;
+  /** How long a hand-over may take, from the connection to its last byte. */
+  readonly handOverMs: number;
+}
+
+export const DEFAULT_LIMITS: ServerLimits = {
+  guestsMax: 1024,
+  connectionsMax: 128,
+  messageBytesMax: 64 * 1024,
+  regionsMax: 128,
+  guestBytesMax: 2 ** 42,
+  handOverMs: 5000,
+};
+
+export interface ServerConfig {
+  /** The folder of the sockets, mode 0700. */
+  readonly folder: string;
+  readonly images: readonly ImageConfig[];
+  readonly limits?: Partial<ServerLimits>;
+  readonly placement?: PlacementChoice;
+  /** What the control API is told; the server passes it on as it is. */
+  readonly control?: Readonly<Record<string, unknown>>;
+}

@@ -86,6 +86,17 @@ export interface PagerOptions {
   readonly swapDescriptor?: number;
   /** Records first touches, page by page, for a working set: nothing is installed that was not touched. Default false. */
   readonly trace?: boolean;
+  /**
+   * This userfaultfd was served by a pager that has died for certain (its process has been waited for, or its pidfd says
+   * so): nothing is known to be resident. The message that it died over is taken up, everybody who waits is woken,
+   * and pages that are there already are left as they are.
+   */
+  readonly adopt?: true;
+  /**
+   * A file of `pagerStateBytes` bytes in memory (memfd), which outlives the pager: what a successor has to know. Whoever
+   * may have to `adopt` keeps a duplicate. Ours is mapped; the descriptor stays the caller's. See src/pager/state.ts.
+   */
+  readonly stateDescriptor?: number;
   /** Told of every page that could not be served (ERR_HANDLER_FAILED ...); the pager goes on. Default: a warning. */
   readonly onError?: (error: MinorfaultError) => void;
 }
@@ -211,5 +222,35 @@ export interface Pager {
    * Serves what has arrived, wakes every thread that waits, gives the descriptor back, and stops the thread.
    * Where this was the last descriptor, pages that were not installed read as zeros from now on.
    */
+  close(): Promise<void>;
+}
+
+/** A source that is held open, ahead of its guests. */
+export interface WarmSource {
+  readonly byteLength: number;
+  readonly workingSets: readonly string[];
+  /** Lets go of it; guests that use it keep it open. */
+  close(): Promise<void>;
+}
+
+export interface PagerHostOptions {
+  /** Default "auto". */
+  readonly placement?: PlacementChoice;
+  /** LIMIT: guests at once; more are refused with ERR_LIMIT. Default 4096. */
+  readonly guestsMax?: number;
+}
+
+/** One thread that serves many guests. */
+export interface PagerHost {
+  /**
+   * As `startPager`, in this host's thread. Guests whose `source` is the same (and whose limits on fetching are) share the
+   * thread that fetches for them, and what it has fetched. `placement` is the host's.
+   */
+  start(options: PagerOptions): Promise<Pager>;
+  /** Opens a source ahead of its first guest. */
+  warm(source: PagerSource): Promise<WarmSource>;
+  /** Guests being served. */
+  readonly guests: number;
+  /** Closes every guest's pager, and ends the thread. */
   close(): Promise<void>;
 }

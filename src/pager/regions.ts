@@ -210,7 +210,12 @@ function cut(part: Part, start: number, until: number): { inside: Part[]; outsid
 /** Empty memory in the place of a part. */
 function zeros(part: Part): Part {
   const { pageSize, windowPages } = part.region;
-  const pageCount = (part.until - part.start) / pageSize;
+  return emptyPart(part.start, part.until, pageSize, windowPages);
+}
+
+/** Memory that is zeros. */
+export function emptyPart(start: number, until: number, pageSize: number, windowPages = 1): Part {
+  const pageCount = (until - start) / pageSize;
   const zero = new Uint32Array(wordsFor(pageCount)).fill(0xffffffff);
   const resident = new Uint32Array(wordsFor(pageCount));
   const region = new Region({
@@ -222,5 +227,5 @@ function zeros(part: Part): Part {
     zero,
     hasZeros: true,
   });
-  return wholePart(part.start, region);
+  return wholePart(start, region);
 }

@@ -1,20 +1,12 @@
 // What a page server is told: which images it serves, to whom, and how much of everything it takes.
 
 import type { PagerSource, PlacementChoice, PlanOptions } from "../pager/index.ts";
-
-/** Who may use an image. A peer has to satisfy every list that is there; no list: whoever may open the socket. */
-export interface ImagePolicy {
-  readonly uids?: readonly number[];
-  readonly gids?: readonly number[];
-  /** Guests of this image at once. Default: the server's own limit. */
-  readonly guestsMax?: number;
-}
+import type { PolicyFile } from "./policy.ts";
 
 export interface ImageConfig {
   /** Letters, digits, dot, dash and underscore, at most 64: it names the socket, `<folder>/images/<name>.sock`. */
   readonly name: string;
   readonly source: PagerSource;
-  readonly policy?: ImagePolicy;
   readonly plan?: PlanOptions;
   /** Opened, with its first working set at hand, before the first guest comes. Default true. */
   readonly warm?: boolean;
@@ -48,6 +40,8 @@ export interface ServerConfig {
   /** The folder of the sockets, mode 0700. */
   readonly folder: string;
   readonly images: readonly ImageConfig[];
+  /** Who may use which image. Default: who runs the server, and root, may use all. */
+  readonly policy?: PolicyFile;
   readonly limits?: Partial<ServerLimits>;
   readonly placement?: PlacementChoice;
   /** What the control API is told; the server passes it on as it is. */

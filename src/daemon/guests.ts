@@ -8,7 +8,8 @@
 
 import type { MinorfaultError } from "../base/errors.ts";
 import type { PagerStatistics, Residency, SourceDescriptor } from "../pager/index.ts";
-import type { ImageConfig, ImagePolicy, ServerLimits } from "./config.ts";
+import type { ImageConfig, ServerLimits } from "./config.ts";
+import type { PolicyFile } from "./policy.ts";
 
 export type GuestState = "serving" | "draining";
 
@@ -26,7 +27,7 @@ export interface GuestRegion {
 export interface GuestStatus {
   readonly id: string;
   readonly name?: string;
-  /** Name of the image. */
+  /** Name of the image; its URL where it was announced by that. */
   readonly image: string;
   readonly state: GuestState;
   /** The process that handed over, as the kernel knows it. */
@@ -51,7 +52,6 @@ export interface ImageStatus {
   readonly source: SourceDescriptor;
   /** Where guests of this image connect. */
   readonly socket: string;
-  readonly policy: ImagePolicy;
   readonly state: "cold" | "warming" | "warm" | "failed";
   readonly byteLength?: number;
   readonly workingSets?: readonly string[];
@@ -62,6 +62,7 @@ export interface ImageStatus {
 
 /** A guest that is announced before it connects: it gets a socket of its own, which serves it and nobody else. */
 export interface Ticket {
+  /** The name of an image that is served, or the URL of another one that the policy allows. */
   readonly image: string;
   readonly name?: string;
   /** Only this process may use it. */
@@ -148,7 +149,8 @@ export interface GuestTable {
   addImage(config: ImageConfig): Promise<ImageStatus>;
   /** Its socket goes; guests that have it are served on. */
   removeImage(name: string): Promise<void>;
-  setPolicy(image: string, policy: ImagePolicy): void;
+  /** Holds for what comes; whoever is there stays. */
+  setPolicy(policy: PolicyFile): void;
   /** Opens an image ahead of its guests. */
   warm(image: string): Promise<ImageStatus>;
   /** Installs everything, then lets the guest go: it needs no pager any more. */

@@ -1,5 +1,6 @@
 // Descriptors: in any process, and from another process into this one.
 
+import { ERRNO } from "../abi/errno.ts";
 import { O } from "../abi/memory.ts";
 import type { Caller } from "../abi/system.ts";
 import { putString } from "./arguments.ts";
@@ -8,6 +9,7 @@ import { local } from "./local.ts";
 
 const F = { GETFD: 1, SETFD: 2, GETFL: 3, SETFL: 4, DUPFD_CLOEXEC: 1030 } as const;
 const FD_CLOEXEC = 1;
+const LOCK = { EX: 2, NB: 4 } as const;
 const AT_FDCWD = -100;
 
 /** openat(2) from the working directory; `flags` are O bits, O_CLOEXEC is always added. */
@@ -51,6 +53,17 @@ export function setClosedOnExec(caller: Caller, fd: number, on: boolean): void {
 /** The open flags: access mode, O_NONBLOCK, O_APPEND. */
 export function statusFlags(caller: Caller, fd: number): number {
   return check(caller.call("fcntl", fd, F.GETFL), "fcntl(F_GETFL)", { subject: `descriptor ${fd}` });
+}
+
+/**
+ * flock(2): the lock of a file for whoever opened it (`open`, not a duplicate), until that is closed or its process ends.
+ * False when somebody else has it.
+ */
+export function tryLock(caller: Caller, fd: number): boolean {
+  const result = caller.call("flock", fd, LOCK.EX | LOCK.NB);
+  if (result === -ERRNO.EAGAIN) return false;
+  check(result, "flock", { subject: `descriptor ${fd}` });
+  return true;
 }
 
 /** A descriptor that stands for a process: readable once it has ended. */

@@ -58,6 +58,11 @@ export function signal(pid: number, number: number = SIGNAL.SIGTERM): void {
   if (result !== -ERRNO.ESRCH) check(result, "kill", { subject: `process ${pid}` });
 }
 
+/** The same by its descriptor, which never means another process. Answers 0 or an errno: EPERM, ESRCH. */
+export function signalByPidfd(pidfd: number, number: number = SIGNAL.SIGTERM): number {
+  return -local.call("pidfd_send_signal", pidfd, number, 0, 0);
+}
+
 /** Waits until a process has ended, at most so many milliseconds; whether it has. */
 export function waitForEnd(pidfd: number, timeoutMs: number): boolean {
   return poll(local, [{ fd: pidfd }], timeoutMs)[0] !== 0;

@@ -12,11 +12,22 @@ import { check } from "./failure.ts";
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
+const SOCK_SEQPACKET = 5;
 const SOCK_CLOEXEC = 0x80000;
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
 const SO_PEERCRED = 17;
-const MSG = { NOSIGNAL: 0x4000, CMSG_CLOEXEC: 0x40000000, CTRUNC: 8 } as const;
+const SO_PEEK_OFF = 42;
+const SO_PEERPIDFD = 77;
+const SHUT_RDWR = 2;
+const MSG = {
+  PEEK: 2,
+  CTRUNC: 8,
+  TRUNC: 0x20,
+  DONTWAIT: 0x40,
+  NOSIGNAL: 0x4000,
+  CMSG_CLOEXEC: 0x40000000,
+} as const;
 
 /** LIMIT of the kernel: SCM_MAX_FD, descriptors in one message. */
 export const DESCRIPTORS_MAX = 253;
@@ -67,9 +78,11 @@ export function accept(caller: Caller, listener: number): number | undefined {
   return result === -ERRNO.EAGAIN ? undefined : check(result, "accept4");
 }
 
-export function socketPair(caller: Caller): [number, number] {
+/** Two connected sockets: of a stream of bytes, or of messages that keep their bounds. */
+export function socketPair(caller: Caller, kind: "stream" | "messages" = "stream"): [number, number] {
   const { address, view } = caller.scratch;
-  check(caller.call("socketpair", AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, address), "socketpair");
+  const type = kind === "stream" ? SOCK_STREAM : SOCK_SEQPACKET;
+  check(caller.call("socketpair", AF_UNIX, type | SOCK_CLOEXEC, 0, address), "socketpair");
   return [view.getInt32(0, true), view.getInt32(4, true)];
 }
 
@@ -82,6 +95,31 @@ export function peer(caller: Caller, fd: number): { pid: number; uid: number; gi
     "getsockopt(SO_PEERCRED)",
   );
   return { pid: view.getInt32(0, true), uid: view.getUint32(4, true), gid: view.getUint32(8, true) };
+}
+
+/** A descriptor of the process on the other side, exact since Linux 6.5; undefined when it has ended. */
+export function peerPidfd(caller: Caller, fd: number): number | undefined {
+  const { address, view } = caller.scratch;
+  view.setUint32(16, 4, true);
+  const result = caller.call("getsockopt", fd, SOL_SOCKET, SO_PEERPIDFD, address, address + 16);
+  if (result === 0) return view.getInt32(0, true);
+  // Before 6.5 there is only its number, which may have been given to somebody else by now.
+  const opened = result === -ERRNO.ENOPROTOOPT ? caller.call("pidfd_open", peer(caller, fd).pid, 0) : result;
+  return opened < 0 ? undefined : opened;
+}
+
+/** From where on the next peeks look, each beginning where the last one ended. */
+export function setPeekOffset(caller: Caller, fd: number, offset: number): void {
+  const { address, view } = caller.scratch;
+  view.setInt32(0, offset, true);
+  const result = caller.call("setsockopt", fd, SOL_SOCKET, SO_PEEK_OFF, address, 4);
+  check(result, "setsockopt(SO_PEEK_OFF)");
+}
+
+/** Ends both directions: the other side reads the end, whoever else may hold this socket. */
+export function shutDown(caller: Caller, fd: number): void {
+  const result = caller.call("shutdown", fd, SHUT_RDWR);
+  if (result !== -ERRNO.ENOTCONN) check(result, "shutdown");
 }
 
 /**
@@ -118,20 +156,39 @@ export function send(
   return check(caller.call("sendmsg", fd, scratch.address, MSG.NOSIGNAL), "sendmsg");
 }
 
+export interface ReceiveOptions {
+  /** Leaves what it sees in the socket; the descriptors are duplicates. */
+  readonly peek?: boolean;
+  /** Answers undefined where it would have to wait, although the socket is a blocking one. */
+  readonly now?: boolean;
+}
+
+/** LIMIT: bytes of one `receive`. */
+export const RECEIVE_BYTES_MAX = 0xf000;
+
 /** Receives at most `byteLengthMax` bytes and the descriptors beside them; undefined when it would have to wait. */
-export function receive(caller: Caller, fd: number, byteLengthMax = 0xf000): Received | undefined {
+export function receive(
+  caller: Caller,
+  fd: number,
+  byteLengthMax: number = RECEIVE_BYTES_MAX,
+  { peek = false, now = false }: ReceiveOptions = {},
+): Received | undefined {
   const { scratch } = caller;
   const room = scratch.bytes.byteLength - PAYLOAD;
   putMessage(caller, Math.min(byteLengthMax, room), CONTROL_BYTES);
-  const result = caller.call("recvmsg", fd, scratch.address, MSG.CMSG_CLOEXEC);
+  const flags = MSG.CMSG_CLOEXEC | (peek ? MSG.PEEK : 0) | (now ? MSG.DONTWAIT : 0);
+  const result = caller.call("recvmsg", fd, scratch.address, flags);
   if (result === -ERRNO.EAGAIN) return undefined;
   const length = check(result, "recvmsg");
   const descriptors = takeDescriptors(scratch.view);
-  if ((scratch.view.getUint32(48, true) & MSG.CTRUNC) !== 0) {
+  const answered = scratch.view.getUint32(48, true);
+  if ((answered & (MSG.CTRUNC | MSG.TRUNC)) !== 0) {
     for (const descriptor of descriptors) caller.call("close", descriptor);
     throw new MinorfaultError(
       "ERR_BAD_MESSAGE",
-      "Descriptors were lost: too many in one message, or no room for more",
+      (answered & MSG.TRUNC) === 0
+        ? "Descriptors were lost: too many in one message, or no room for more"
+        : `A message of more than ${byteLengthMax} bytes was cut off`,
     );
   }
   return { bytes: scratch.bytes.slice(PAYLOAD, PAYLOAD + length), descriptors };

@@ -6,6 +6,7 @@ import { MinorfaultError } from "../base/errors.ts";
 import type { ObjectStore } from "../source/object-store.ts";
 import type { BuildOptions, BuildRegion, BuildReport } from "./build-options.ts";
 import { Builder } from "./builder.ts";
+import { checkPacks, RECHECK_MS } from "./check-packs.ts";
 import { type ChunkRun, planChunks } from "./chunk-plan.ts";
 import { type Cruncher, openCruncher, smallerOf } from "./cruncher.ts";
 import { sha256, toHex } from "./hash.ts";
@@ -26,7 +27,7 @@ import {
   type ManifestRegion,
   manifestDigest,
 } from "./manifest.ts";
-import { checkName, manifestKey, PACKS, packKey, packOfKey } from "./names.ts";
+import { checkName, manifestKey, packKey } from "./names.ts";
 import { type OpenedImage, openImageIn } from "./open-image.ts";
 import { PackReader } from "./pack-reader.ts";
 import { PackWriter, type PackWriterOptions, type WrittenPack } from "./pack-writer.ts";
@@ -35,8 +36,6 @@ import { encodeRoot, isChunkSize } from "./root.ts";
 import { addPacks, livePacks, StoreContent } from "./store-content.ts";
 
 const LEVEL_DEFAULT = 3;
-/** Builds that take longer look again whether the packs that they found at their beginning are there. */
-const RECHECK_MS = 60_000;
 
 export async function buildImage(
   store: ObjectStore,
@@ -304,19 +303,4 @@ async function checkAbsent(store: ObjectStore, name: string, signal?: AbortSigna
       hint: "Choose another name, or say that it shall be replaced (--replace)",
     });
   }
-}
-
-/** That nobody deleted packs while a long build relied on them. */
-async function checkPacks(store: ObjectStore, packs: readonly string[], signal?: AbortSignal): Promise<void> {
-  const there = new Set<string | undefined>();
-  for await (const { key } of store.list(PACKS, signal)) there.add(packOfKey(key));
-  const gone = packs.find((pack) => !there.has(pack));
-  if (gone === undefined) return;
-  throw new MinorfaultError(
-    "ERR_SOURCE_CHANGED",
-    `Pack ${gone} was deleted while the image was being built`,
-    {
-      hint: "Build the image again; give prune a longer grace than a build takes",
-    },
-  );
 }

@@ -9,6 +9,13 @@ export { CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN } from "./limits.
 export * from "./list-images.ts";
 export type { Manifest } from "./manifest.ts";
 export { type OpenedImage, type OpenOptions, openImage, openImageIn } from "./open-image.ts";
-export { GRACE_MS, type PruneOptions, type PruneReport, pruneStore } from "./prune-store.ts";
+export {
+  GRACE_MS,
+  type PruneOptions,
+  type PruneProgress,
+  type PruneReport,
+  pruneStore,
+} from "./prune-store.ts";
 export { openRawFile, type RawFile } from "./raw-file.ts";
+export { type RepackOptions, type RepackReport, repackStore } from "./repack-store.ts";
 export * from "./verify-image.ts";

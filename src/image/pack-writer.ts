@@ -7,7 +7,7 @@ import { randomBytes } from "node:crypto";
 import type { ObjectStore } from "../source/object-store.ts";
 import type { Stored } from "./content.ts";
 import { sha256 } from "./hash.ts";
-import { PACK_BYTES } from "./limits.ts";
+import { PACK_BYTES, PACK_ENTRIES_MAX } from "./limits.ts";
 import { packKey } from "./names.ts";
 import { encodePackTail, NONCE_BYTES, type PackEntry, type PackKind } from "./pack.ts";
 
@@ -26,6 +26,8 @@ export interface PackWriterOptions {
   readonly signal?: AbortSignal;
   /** Bytes of content after which a pack is finished. */
   readonly packBytes?: number;
+  /** Entries after which one is; default as many as a reader accepts. */
+  readonly packEntries?: number;
   /** Called when a pack is in the store. */
   readonly onPack?: (pack: WrittenPack) => void | Promise<void>;
 }
@@ -65,7 +67,9 @@ export class PackWriter {
 
   /** Adds a copy of `stored`. */
   async add(stored: Uint8Array, content: NewContent): Promise<Placed> {
-    if (this.#length > 0 && this.#length + stored.byteLength > this.#packBytes) await this.finish();
+    const isFull = this.#entries.length >= (this.#options.packEntries ?? PACK_ENTRIES_MAX);
+    if (isFull || (this.#length > 0 && this.#length + stored.byteLength > this.#packBytes))
+      await this.finish();
     this.#reserve(stored.byteLength);
     this.#data.set(stored, this.#length);
     const offset = this.#length;

@@ -7,6 +7,8 @@
 // it began; so a pack is deleted only when nobody has referred to it for longer than a build takes. What a builder
 // has written and not yet published is saved by the same grace. Before anything is deleted the manifests are read
 // once more. If one can't be read, nothing is deleted: what it refers to is not known.
+//
+// With `repack`, packs that are mostly garbage are rewritten first (repack-store.ts); then nobody refers to them.
 
 import type { ObjectStore } from "../source/object-store.ts";
 import { badImage } from "./content.ts";
@@ -16,6 +18,7 @@ import { CONDEMNED, PACKS, PARTIAL, packKey, packOfKey } from "./names.ts";
 import { loadRoot } from "./open-image.ts";
 import { PackReader } from "./pack-reader.ts";
 import { readPartial } from "./partial.ts";
+import { type RepackReport, repackStore } from "./repack-store.ts";
 
 /** Longer than builds take. */
 export const GRACE_MS: number = 60 * 60 * 1000;
@@ -27,11 +30,19 @@ const NOTE_BYTES_MAX = 256;
 export interface PruneOptions {
   /** How long nobody must have referred to a pack. Zero only while nobody builds. */
   readonly graceMs?: number;
+  /** Rewrites packs of which less than half is needed. Default false. */
+  readonly repack?: boolean;
   /** Only says what it would do. */
   readonly dryRun?: boolean;
   readonly signal?: AbortSignal;
   readonly now?: () => number;
-  readonly onProgress?: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void;
+  readonly onProgress?: (progress: PruneProgress) => void;
+}
+
+export interface PruneProgress {
+  readonly phase: "repack" | "delete";
+  readonly doneBytes: number;
+  readonly totalBytes: number;
 }
 
 export interface PruneReport {
@@ -43,10 +54,13 @@ export interface PruneReport {
   /** Not referred to, and waiting for the grace to be over. */
   readonly condemnedPacks: number;
   readonly condemnedBytes: number;
+  /** With `repack`; what it has left behind is among the condemned or deleted packs, except in a dry run. */
+  readonly repacked?: RepackReport;
 }
 
 export async function pruneStore(store: ObjectStore, options: PruneOptions = {}): Promise<PruneReport> {
   const { graceMs = GRACE_MS, signal, dryRun = false, now = Date.now } = options;
+  const repacked = options.repack ? await repack(store, options) : undefined;
   const began = now();
   const packs = new Map<string, number>();
   for await (const { key, byteLength } of store.list(PACKS, signal)) {
@@ -75,7 +89,16 @@ export async function pruneStore(store: ObjectStore, options: PruneOptions = {})
     deletedBytes: bytesOf(deleted),
     condemnedPacks: waiting.length,
     condemnedBytes: bytesOf(waiting),
+    ...(repacked && { repacked }),
   };
+}
+
+function repack(store: ObjectStore, { dryRun, signal, onProgress }: PruneOptions): Promise<RepackReport> {
+  return repackStore(store, {
+    ...(dryRun && { dryRun }),
+    ...(signal && { signal }),
+    onProgress: (progress) => onProgress?.({ phase: "repack", ...progress }),
+  });
 }
 
 /** All packs that a manifest refers to. */
@@ -160,7 +183,7 @@ async function sweep(
     await store.delete(packKey(pack));
     await store.delete(`${CONDEMNED}${pack}`);
     doneBytes += packs.get(pack) ?? 0;
-    onProgress?.({ doneBytes, totalBytes });
+    onProgress?.({ phase: "delete", doneBytes, totalBytes });
   }
   return dead;
 }

@@ -115,6 +115,16 @@ export const ERRORS = {
     meaning: "A message does not have the form that its protocol demands",
     hint: "Compare versions on both sides; the offset and the bytes are in the message",
   },
+  ERR_STREAM_FEATURE: {
+    kind: "protocol",
+    meaning: "A migration stream of QEMU uses something that is not known or not supported here",
+    hint: "Save the machine again without the capability that the message names; nothing of the stream was used",
+  },
+  ERR_QEMU: {
+    kind: "protocol",
+    meaning: "QEMU refused a command or failed at it; its own words are in the message",
+    hint: "QEMU's words say what it wants; its log on stderr may say more",
+  },
   ERR_WRONG_BYTES: {
     kind: "source",
     meaning: "Bytes do not have the hash that they should have",

@@ -97,7 +97,7 @@ test("import, a child by --parent, and diff's exit code", () => {
   assert.equal(status, 1);
   assert.match(
     stdout,
-    /^1 chunks changed, 0 added, 0 removed: up to 16 pages\n {2}0x0000000000000000 {2}64 KiB\n$/,
+    /^1 pages differ in 1 chunks: 1 changed, 0 added, 0 removed\n {2}0x0000000000000000 {2}4 KiB\n$/,
   );
 });
 

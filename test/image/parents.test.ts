@@ -77,17 +77,56 @@ test("a child that was told what changed reads only that, and stores only that",
   const [a, b] = [await openImageIn(store, "a"), await openImageIn(store, "b")];
   assert.deepEqual(await diffImages(a, b), {
     same: false,
+    pages: 17,
     changed: 1,
     added: 0,
-    removed: 1,
+    removed: 16,
+    chunks: 2,
     chunkBytes: 65536,
-    pages: 32,
     ranges: [
       { start: 5 * 65536, until: 6 * 65536 },
-      { start: 40 * 65536, until: 41 * 65536 },
+      { start: 40 * 65536, until: 40 * 65536 + PAGE },
     ],
+    rangeCount: 2,
   });
   assert.equal((await diffImages(a, a)).same, true);
+});
+
+test("a diff is exact to pages, and reads only chunks whose hashes differ", async (t) => {
+  const seed = seedOf();
+  t.diagnostic(`SEED=${seed}`);
+  const random = new Random(seed);
+  for (let round = 0; round < 8; round++) {
+    const store = new MemoryStore();
+    const before = sparseBytes(random, BYTES);
+    const after = before.slice();
+    scribble(random, after, 1 + random.below(40));
+    const chunkBytes = PAGE << random.below(5);
+    const build = (name: string, bytes: Uint8Array) =>
+      buildImage(store, name, { regions: [{ name: "ram", source: new MemorySource(bytes) }], chunkBytes });
+    await build("a", before);
+    await build("b", after);
+    const pages = { changed: 0, added: 0, removed: 0 };
+    const differ = new Set<number>();
+    for (let at = 0; at < BYTES; at += PAGE) {
+      const [left, right] = [before.subarray(at, at + PAGE), after.subarray(at, at + PAGE)];
+      if (Buffer.compare(left, right) === 0) continue;
+      differ.add(at);
+      pages[
+        left.every((byte) => byte === 0) ? "added" : right.every((byte) => byte === 0) ? "removed" : "changed"
+      ]++;
+    }
+    const report = await diffImages(await openImageIn(store, "a"), await openImageIn(store, "b"));
+    const { changed, added, removed } = report;
+    assert.deepEqual({ changed, added, removed }, pages);
+    assert.equal(report.pages, differ.size);
+    const told = report.ranges.flatMap(({ start, until }) =>
+      Array.from({ length: (until - start) / PAGE }, (_, page) => start + page * PAGE),
+    );
+    assert.deepEqual(told, [...differ]);
+    const chunks = new Set([...differ].map((at) => Math.floor(at / chunkBytes)));
+    assert.equal(report.chunks, chunks.size, "no other chunk was read");
+  }
 });
 
 test("an image that is its own parent many times over does not drag all its packs along", async () => {

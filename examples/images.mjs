@@ -45,8 +45,8 @@ await copyImage(store, "child", other);
 console.log(`the copy is right: ${(await verifyImage(other, "child")).right}`);
 
 const [before, after] = [await openImageIn(store, "base"), await openImageIn(other, "child")];
-const { ranges } = await diffImages(before, after);
-console.log(`they differ at ${ranges.map(({ start }) => `${start / MIB} MiB`)}`);
+const { pages, ranges } = await diffImages(before, after);
+console.log(`they differ in ${pages} page, at ${ranges.map(({ start }) => `${start / MIB} MiB`)}`);
 await before.close();
 await after.close();
 

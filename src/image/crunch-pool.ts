@@ -5,14 +5,17 @@
 
 import { Worker } from "node:worker_threads";
 import { MinorfaultError } from "../base/errors.ts";
+import { ENCODINGS } from "./content.ts";
 import {
   type Batch,
   batchChunks,
   type Cruncher,
   type CruncherOptions,
   type StoredChunk,
+  type WrongChunk,
 } from "./cruncher.ts";
 import { HASH_BYTES } from "./limits.ts";
+import type { ChunkRecord } from "./walk.ts";
 
 /** LIMIT: batches for each thread. Writing a pack of 32 MiB takes main as long as some of them. */
 const BATCHES_PER_THREAD = 8;
@@ -36,11 +39,19 @@ export interface BatchViews {
 
 export type CrunchRequest =
   | { readonly op: "hash"; readonly slot: number; readonly chunks: number }
-  | { readonly op: "compress"; readonly slot: number; readonly wanted: readonly number[] };
+  | { readonly op: "compress"; readonly slot: number; readonly wanted: readonly number[] }
+  /** Hashes, checks, lengths (of what is stored) and encodings (in the place of zeros) have been filled in. */
+  | {
+      readonly op: "verify";
+      readonly slot: number;
+      readonly image: string;
+      readonly chunks: readonly number[];
+    };
 
 export interface CrunchReply {
   readonly slot: number;
   readonly error?: string;
+  readonly wrong?: readonly WrongChunk[];
 }
 
 export interface CrunchStart {
@@ -122,6 +133,7 @@ class SharedBatch implements Batch {
   readonly bytes: Uint8Array;
   readonly hashes: Uint8Array;
   readonly zeros: Uint8Array;
+  readonly storedRoom: Uint8Array;
   readonly release: () => void;
   readonly #slot: number;
   readonly #views: BatchViews;
@@ -135,6 +147,7 @@ class SharedBatch implements Batch {
     this.bytes = views.bytes;
     this.hashes = views.hashes;
     this.zeros = views.zeros;
+    this.storedRoom = views.stored;
     this.release = release;
     this.#slot = slot;
     this.#views = views;
@@ -143,8 +156,8 @@ class SharedBatch implements Batch {
     this.#worker = worker;
   }
 
-  hash(chunks: number): Promise<void> {
-    return this.#ask({ op: "hash", slot: this.#slot, chunks });
+  async hash(chunks: number): Promise<void> {
+    await this.#ask({ op: "hash", slot: this.#slot, chunks });
   }
 
   async compress(wanted: readonly number[]): Promise<void> {
@@ -166,16 +179,30 @@ class SharedBatch implements Batch {
         };
   }
 
+  async verify(image: string, records: readonly ChunkRecord[]): Promise<readonly WrongChunk[]> {
+    const { hashes, checks, lengths, zeros } = this.#views;
+    for (const [index, { record }] of records.entries()) {
+      hashes.set(record.hash, index * HASH_BYTES);
+      checks.set(record.check, index * HASH_BYTES);
+      lengths[index] = record.storedBytes;
+      zeros[index] = ENCODINGS.indexOf(record.encoding);
+    }
+    const chunks = records.map(({ chunk }) => chunk);
+    const { wrong = [] } = await this.#ask({ op: "verify", slot: this.#slot, image, chunks });
+    return wrong;
+  }
+
   answer(reply: CrunchReply): void {
     const answer = this.#answer;
     this.#answer = undefined;
     answer?.(reply);
   }
 
-  #ask(request: CrunchRequest): Promise<void> {
+  #ask(request: CrunchRequest): Promise<CrunchReply> {
     return new Promise((resolve, reject) => {
-      this.#answer = ({ error }) => {
-        if (error === undefined) resolve();
+      this.#answer = (reply) => {
+        const { error } = reply;
+        if (error === undefined) resolve(reply);
         else reject(new MinorfaultError("ERR_BUG", `A thread that hashes failed: ${error}`));
       };
       this.#worker.postMessage(request);

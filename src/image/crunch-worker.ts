@@ -1,8 +1,9 @@
-// A thread that hashes and compresses what lies in shared memory. It has nothing of its own but the codec.
+// A thread that hashes, compresses or verifies what lies in shared memory. It has nothing of its own but the codec.
 
 import { parentPort, workerData } from "node:worker_threads";
+import { ENCODINGS, hashAt } from "./content.ts";
 import { batchViews, type CrunchReply, type CrunchRequest, type CrunchStart } from "./crunch-pool.ts";
-import { hashChunks, smallerOf } from "./cruncher.ts";
+import { hashChunks, smallerOf, verifyChunks } from "./cruncher.ts";
 import { sha256 } from "./hash.ts";
 import { HASH_BYTES } from "./limits.ts";
 
@@ -21,6 +22,16 @@ function answer(request: CrunchRequest): CrunchReply {
     if (request.op === "hash") {
       hashChunks(bytes, request.chunks, chunkBytes, hashes, zeros);
       return { slot };
+    }
+    if (request.op === "verify") {
+      const entries = request.chunks.map((_, index) => ({
+        hash: hashAt(hashes, index * HASH_BYTES),
+        check: hashAt(checks, index * HASH_BYTES),
+        encoding: ENCODINGS[zeros[index]!]!,
+        storedBytes: lengths[index]!,
+        contentBytes: chunkBytes,
+      }));
+      return { slot, wrong: verifyChunks(request.image, stored, entries, request.chunks) };
     }
     for (const chunk of request.wanted) {
       const content = bytes.subarray(chunk * chunkBytes, (chunk + 1) * chunkBytes);

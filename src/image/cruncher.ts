@@ -1,13 +1,16 @@
-// Hashes and compresses batches of chunks: in this thread, or in as many threads as the machine has processors.
+// Hashes and compresses batches of chunks, or verifies them as they are stored: in this thread, or in as many threads as
+// the machine has processors.
 //
-// A batch goes twice over the fence: first all its chunks are hashed, then those are compressed that are stored
-// nowhere yet, which only the builder knows.
+// When building, a batch goes twice over the fence: first all its chunks are hashed, then those are compressed that are
+// stored nowhere yet, which only the builder knows.
 
 import { availableParallelism } from "node:os";
+import { MinorfaultError } from "../base/errors.ts";
 import { compress } from "../source/codec.ts";
-import type { Encoding } from "./content.ts";
+import { contentOf, type Encoding, type Stored } from "./content.ts";
 import { sha256 } from "./hash.ts";
 import { HASH_BYTES } from "./limits.ts";
+import type { ChunkRecord } from "./walk.ts";
 
 /** What a chunk comes to; valid until the batch is released. */
 export interface StoredChunk {
@@ -30,8 +33,18 @@ export interface Batch {
   /** Compresses the chunks `wanted`; `stored` then says what is to be stored. */
   compress(wanted: readonly number[]): Promise<void>;
   stored(chunk: number): StoredChunk;
+  /** Room for chunks as they are stored, one after the other, to be verified. */
+  readonly storedRoom: Uint8Array;
+  /** Compares all hashes of what lies there with what the index says; answers what is wrong. */
+  verify(image: string, records: readonly ChunkRecord[]): Promise<readonly WrongChunk[]>;
   /** Gives the batch back. */
   release(): void;
+}
+
+export interface WrongChunk {
+  readonly chunk: number;
+  readonly code: string;
+  readonly message: string;
 }
 
 export interface Cruncher {
@@ -92,6 +105,7 @@ class InlineBatch implements Batch {
   readonly bytes: Uint8Array;
   readonly hashes: Uint8Array;
   readonly zeros: Uint8Array;
+  readonly storedRoom: Uint8Array;
   readonly release: () => void;
   readonly #options: CruncherOptions;
 
@@ -100,6 +114,7 @@ class InlineBatch implements Batch {
     this.bytes = new Uint8Array(this.capacity * options.chunkBytes);
     this.hashes = new Uint8Array(this.capacity * HASH_BYTES);
     this.zeros = new Uint8Array(this.capacity);
+    this.storedRoom = new Uint8Array(this.capacity * options.chunkBytes);
     this.release = release;
     this.#options = options;
   }
@@ -119,6 +134,36 @@ class InlineBatch implements Batch {
       ? { bytes, check: hash, encoding: "raw" }
       : { bytes, check: sha256(bytes), encoding: "zstd" };
   }
+
+  async verify(image: string, records: readonly ChunkRecord[]): Promise<readonly WrongChunk[]> {
+    const contentBytes = this.#options.chunkBytes;
+    const entries = records.map(({ record }) => ({ ...record, contentBytes }));
+    const numbers = records.map(({ chunk }) => chunk);
+    return verifyChunks(image, this.storedRoom, entries, numbers);
+  }
+}
+
+/** Verifies chunks that are stored one after the other; `numbers` are theirs in the image. */
+export function verifyChunks(
+  image: string,
+  stored: Uint8Array,
+  entries: readonly Stored[],
+  numbers: readonly number[],
+): WrongChunk[] {
+  const wrong: WrongChunk[] = [];
+  let at = 0;
+  for (const [index, entry] of entries.entries()) {
+    const chunk = numbers[index]!;
+    const bytes = stored.subarray(at, at + entry.storedBytes);
+    at += entry.storedBytes;
+    try {
+      contentOf(bytes, entry, () => `chunk ${chunk} of ${image}`, { both: true });
+    } catch (error) {
+      if (!(error instanceof MinorfaultError) || error.kind !== "source") throw error;
+      wrong.push({ chunk, code: error.code, message: error.message });
+    }
+  }
+  return wrong;
 }
 
 /** Compressed content where that is smaller, else the content itself. */

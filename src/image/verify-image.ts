@@ -5,10 +5,11 @@
 
 import { MinorfaultError } from "../base/errors.ts";
 import type { ObjectStore } from "../source/object-store.ts";
-import { badImage, contentOf, wrongBytes } from "./content.ts";
+import { badImage, wrongBytes } from "./content.ts";
+import { type Batch, batchChunks, openCruncher } from "./cruncher.ts";
 import { PAGE_BYTES } from "./limits.ts";
 import { type OpenedImage, openImageIn } from "./open-image.ts";
-import { groupsOf, readGroup, recordsOf } from "./walk.ts";
+import { bytesOfGroup, type ChunkRecord, groupsOf, readGroupInto, recordsOf } from "./walk.ts";
 
 export interface VerifyOptions {
   /** Only manifest, index, and that each pack is there and long enough. Default false: every byte. */
@@ -28,7 +29,7 @@ export interface VerifyProblem {
 
 export interface VerifyReport {
   readonly right: boolean;
-  /** LIMIT: the first 100. */
+  /** LIMIT: the first 100 that were found, by offset. */
   readonly problems: readonly VerifyProblem[];
   readonly problemCount: number;
   readonly chunks: number;
@@ -63,6 +64,7 @@ class Verification {
   #problemCount = 0;
   #chunks = 0;
   #storedBytes = 0;
+  #doneBytes = 0;
   readonly #packs = new Set<number>();
 
   constructor(image: OpenedImage, options: VerifyOptions) {
@@ -77,7 +79,9 @@ class Verification {
     else await this.#readOthers(total);
     return {
       right: this.#problemCount === 0,
-      problems: this.#problems,
+      problems: this.#problems.toSorted(
+        (a, b) => (a.offset ?? Number.POSITIVE_INFINITY) - (b.offset ?? Number.POSITIVE_INFINITY),
+      ),
       problemCount: this.#problemCount,
       chunks: this.#chunks,
       contentBytes: this.#chunks * chunkBytes,
@@ -128,24 +132,49 @@ class Verification {
     return this.#storedBytes;
   }
 
+  /** Reads here, and hashes and decompresses in as many threads as there are processors. */
   async #readChunks(totalBytes: number): Promise<void> {
-    const { signal, onProgress } = this.#options;
-    const { chunkBytes, name } = this.#image;
-    let doneBytes = 0;
-    for await (const group of groupsOf(recordsOf(this.#image, signal))) {
-      signal?.throwIfAborted();
-      const stored = await this.#attempt(group[0]!.chunk, () => readGroup(this.#image, group, signal));
-      for (const { chunk, record, stored: bytes } of stored ?? []) {
-        const entry = { ...record, contentBytes: chunkBytes };
-        await this.#attempt(chunk, async () => {
-          contentOf(bytes, entry, () => `chunk ${chunk} of ${name}`, { both: true });
-        });
+    const { signal } = this.#options;
+    const { chunkBytes } = this.#image;
+    const cruncher = await openCruncher({ chunkBytes, level: undefined }, this.#chunks * chunkBytes);
+    const chunks = batchChunks(chunkBytes);
+    const limits = { chunks, bytes: chunks * chunkBytes };
+    const working = new Set<Promise<void>>();
+    let failure: { readonly error: unknown } | undefined;
+    try {
+      for await (const group of groupsOf(recordsOf(this.#image, signal), limits)) {
+        const batch = await cruncher.take();
+        if (failure !== undefined) break;
+        const work = this.#verifyGroup(batch, group, totalBytes)
+          .catch((error: unknown) => {
+            failure ??= { error };
+          })
+          .finally(() => {
+            batch.release();
+            working.delete(work);
+          });
+        working.add(work);
+        // So that a signal and a progress bar get their turn.
+        await new Promise(setImmediate);
       }
-      for (const { record } of group) doneBytes += record.storedBytes;
-      onProgress?.({ doneBytes, totalBytes });
-      // So that a signal and a progress bar get their turn.
-      await new Promise(setImmediate);
+      await Promise.all(working);
+      if (failure !== undefined) throw failure.error;
+    } finally {
+      await cruncher.close();
     }
+  }
+
+  async #verifyGroup(batch: Batch, group: readonly ChunkRecord[], totalBytes: number): Promise<void> {
+    const { signal, onProgress } = this.#options;
+    const { name } = this.#image;
+    signal?.throwIfAborted();
+    const wrong = await this.#attempt(group[0]!.chunk, async () => {
+      await readGroupInto(this.#image, group, batch.storedRoom, signal);
+      return await batch.verify(name, group);
+    });
+    for (const { chunk, code, message } of wrong ?? []) this.#note(chunk, code, message);
+    this.#doneBytes += bytesOfGroup(group);
+    onProgress?.({ doneBytes: this.#doneBytes, totalBytes });
   }
 
   async #readSet(name: string): Promise<void> {
@@ -171,11 +200,14 @@ class Verification {
       return await work();
     } catch (error) {
       if (!(error instanceof MinorfaultError) || error.kind !== "source") throw error;
-      this.#problemCount++;
-      const { code, message } = error;
-      const offset = chunk === undefined ? {} : { offset: chunk * this.#image.chunkBytes };
-      if (this.#problems.length < PROBLEMS_MAX) this.#problems.push({ ...offset, code, message });
+      this.#note(chunk, error.code, error.message);
       return undefined;
     }
+  }
+
+  #note(chunk: number | undefined, code: string, message: string): void {
+    this.#problemCount++;
+    const offset = chunk === undefined ? {} : { offset: chunk * this.#image.chunkBytes };
+    if (this.#problems.length < PROBLEMS_MAX) this.#problems.push({ ...offset, code, message });
   }
 }

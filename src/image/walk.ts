@@ -20,6 +20,11 @@ export interface StoredChunkRecord extends ChunkRecord {
 /** LIMIT: bytes of one read. */
 const READ_BYTES_MAX = 4 * 2 ** 20;
 
+export interface GroupLimits {
+  readonly bytes: number;
+  readonly chunks: number;
+}
+
 /** All chunks that are stored, in order. */
 export async function* recordsOf(image: OpenedImage, signal?: AbortSignal): AsyncGenerator<ChunkRecord> {
   const { node } = image.index.root;
@@ -36,6 +41,7 @@ export async function* recordsOf(image: OpenedImage, signal?: AbortSignal): Asyn
 /** Neighbours in one pack, which are read at once. */
 export async function* groupsOf(
   records: AsyncIterable<ChunkRecord> | Iterable<ChunkRecord>,
+  limits: GroupLimits = { bytes: READ_BYTES_MAX, chunks: Number.POSITIVE_INFINITY },
 ): AsyncGenerator<readonly ChunkRecord[]> {
   let group: ChunkRecord[] = [];
   for await (const next of records) {
@@ -46,7 +52,8 @@ export async function* groupsOf(
       last !== undefined &&
       last.pack === next.record.pack &&
       last.offset + last.storedBytes === next.record.offset &&
-      next.record.offset + next.record.storedBytes - first.offset <= READ_BYTES_MAX;
+      group.length < limits.chunks &&
+      next.record.offset + next.record.storedBytes - first.offset <= limits.bytes;
     if (!joins && group.length > 0) {
       yield group;
       group = [];
@@ -56,16 +63,32 @@ export async function* groupsOf(
   if (group.length > 0) yield group;
 }
 
-/** What is stored of a group. */
+/** What is stored of a group, one chunk after the other. */
+export async function readGroupInto(
+  image: OpenedImage,
+  group: readonly ChunkRecord[],
+  target: Uint8Array,
+  signal?: AbortSignal,
+): Promise<void> {
+  const { pack, offset } = group[0]!.record;
+  const bytes = target.subarray(0, bytesOfGroup(group));
+  await image.packs.read(image.index.root.packs.name(pack), offset, bytes, signal);
+}
+
+export function bytesOfGroup(group: readonly ChunkRecord[]): number {
+  const first = group[0]!.record;
+  const last = group[group.length - 1]!.record;
+  return last.offset + last.storedBytes - first.offset;
+}
+
 export async function readGroup(
   image: OpenedImage,
   group: readonly ChunkRecord[],
   signal?: AbortSignal,
 ): Promise<StoredChunkRecord[]> {
   const first = group[0]!.record;
-  const last = group[group.length - 1]!.record;
-  const bytes = new Uint8Array(last.offset + last.storedBytes - first.offset);
-  await image.packs.read(image.index.root.packs.name(first.pack), first.offset, bytes, signal);
+  const bytes = new Uint8Array(bytesOfGroup(group));
+  await readGroupInto(image, group, bytes, signal);
   return group.map(({ chunk, record }) => {
     const from = record.offset - first.offset;
     return { chunk, record, stored: bytes.subarray(from, from + record.storedBytes) };

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type { MinorfaultError } from "../../src/base/errors.ts";
 import { Random } from "../../src/base/random.ts";
 import { buildImage, openImageIn, verifyImage } from "../../src/image/index.ts";
 import { decodeManifest, encodeManifest, type Manifest } from "../../src/image/manifest.ts";
@@ -77,6 +78,38 @@ test("verify goes on behind what is wrong and counts it", async () => {
     hurt.map((chunk) => [chunk * PAGE, "ERR_WRONG_BYTES"]),
   );
   assert.equal((await verifyImage(store, "it", { indexOnly: true })).right, true);
+});
+
+test("threads find what one thread finds, in the same words", async () => {
+  // As much as it takes for threads to pay; mostly zstd, some stored as it is.
+  const content = sparseBytes(new Random(3), 1024 * PAGE);
+  const bytes = new Uint8Array(10 * content.byteLength).map(
+    (_, index) => content[index % content.length]! + (index >> 22),
+  );
+  const store = new MemoryStore();
+  await buildImage(store, "it", {
+    regions: [{ name: "ram", source: new MemorySource(bytes) }],
+    chunkBytes: 4 * PAGE,
+  });
+  assert.equal((await verifyImage(store, "it")).right, true);
+  const image = await openImageIn(store, "it");
+  const expected: { offset: number; code: string; message: string }[] = [];
+  for (const chunk of [3, 700, 1601, 2559]) {
+    const place = await image.locate(chunk);
+    if (place === undefined) continue;
+    store.objects.get(`packs/${place.pack}`)![place.offset + place.storedBytes - 1]! ^= 1;
+  }
+  const target = new Uint8Array(4 * PAGE);
+  for (let chunk = 0; chunk < bytes.byteLength / target.byteLength; chunk++) {
+    await image.readChunk(chunk, target).catch(({ code, message }: MinorfaultError) => {
+      expected.push({ offset: chunk * target.byteLength, code, message });
+    });
+  }
+  assert.ok(expected.length > 0);
+  const { problems, problemCount, chunks } = await verifyImage(store, "it");
+  assert.ok(chunks * target.byteLength > 24 * 2 ** 20, `${chunks} chunks`);
+  assert.deepEqual(problems, expected);
+  assert.equal(problemCount, expected.length);
 });
 
 test("a newer version, or a feature that is required and not known, is refused as such", async () => {

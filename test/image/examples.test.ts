@@ -15,7 +15,7 @@ test("examples/images.mjs builds, compares, copies and reads", () => {
       "base: 1008 chunks are zeros, 1 stored, 15 were equal to one",
       "child: 64 KiB looked at, 1 chunk stored",
       "the copy is right: true",
-      "they differ at 8.9375 MiB",
+      "they differ in 1 page, at 8.99609375 MiB",
       "first: 1 pages at 8.99609375 MiB, the last byte is 77",
       "first: 2 pages at 8 MiB, the last byte is 225",
       "",

@@ -8,7 +8,7 @@ import type { Caller } from "../../src/abi/system.ts";
 import { MinorfaultError } from "../../src/base/errors.ts";
 import { createVm, KvmMachine, RAM_BYTES_MAX, type Walked } from "../../src/guest/kvm/index.ts";
 import { type GuestProcess, KernelSystem } from "../../src/guest/process/index.ts";
-import { local } from "../../src/linux/index.ts";
+import { local, mmap } from "../../src/linux/index.ts";
 import { openUserfaultfd, type Userfaultfd } from "../../src/uffd/index.ts";
 
 const RAM_PAGES = 64;
@@ -89,6 +89,41 @@ machineTest(
       times.every((time) => time > 0),
       "every access took time",
     );
+  },
+);
+
+machineTest("a walk of reads tells the first word of each page, in its order", async (machine) => {
+  machine.start(ALL, "store");
+  await ended(machine);
+  machine.start(Uint32Array.of(9, 5, 9, 0), "read");
+  const { words, times } = await ended(machine);
+  assert.deepEqual(
+    words,
+    Uint32Array.of(9, 5, 9, 0).map((page) => page * PAGE_SIZE),
+  );
+  assert.equal(times.length, 4);
+});
+
+machineTest(
+  "RAM in pieces is where its pieces are, and nothing is between them",
+  async (_machine, process) => {
+    const piece = (guestPage: number) => ({
+      guestAddress: guestPage * PAGE_SIZE,
+      address: mmap(process, 4 * PAGE_SIZE),
+      byteLength: 4 * PAGE_SIZE,
+    });
+    const pieces = [piece(0), piece(100)];
+    const machine = new KvmMachine(process, { ramBytes: pieces });
+    assert.equal(machine.ramBytes, 8 * PAGE_SIZE);
+    for (const page of [4, 99, 104]) {
+      assert.throws(() => machine.start(Uint32Array.of(page)), { code: "ERR_OUT_OF_RANGE" });
+    }
+    machine.start(Uint32Array.of(1, 103), "store");
+    await ended(machine);
+    machine.start(Uint32Array.of(103, 102, 1), "read");
+    assert.deepEqual((await ended(machine)).words, Uint32Array.of(103 * PAGE_SIZE, 0, PAGE_SIZE));
+    machine.close();
+    assert.throws(() => new KvmMachine(process, { ramBytes: [] }), { code: "ERR_OUT_OF_RANGE" });
   },
 );
 

@@ -9,9 +9,14 @@ import { test } from "node:test";
 import { assembleWalker } from "../../src/guest/kvm/walker.ts";
 
 const HEADER = 0xc000_1000;
+const LIST_BYTES = 0x2000;
 
 /** What the listing calls by name, as a disassembler prints it. */
-const NAMES: Readonly<Record<string, string>> = { "[began]": "ds:0xc0001000", "[sum]": "ds:0xc0001004" };
+const NAMES: Readonly<Record<string, string>> = {
+  "[began]": "ds:0xc0001000",
+  "[sum]": "ds:0xc0001004",
+  "[esi+words]": "[esi+0x1ffc]",
+};
 
 /** One spelling for both: no sizes, no spaces, hexadecimal numbers, no targets of jumps. */
 function spelling(text: string): string {
@@ -28,7 +33,7 @@ function spelling(text: string): string {
 
 test("every instruction of the walker disassembles to what its listing says", (t) => {
   if (spawnSync("objdump", ["--version"]).error) return t.skip("no objdump on this machine");
-  const { code, listing } = assembleWalker(HEADER);
+  const { code, listing } = assembleWalker(HEADER, LIST_BYTES);
   const folder = mkdtempSync(join(tmpdir(), "minorfault-kvm-"));
   try {
     const file = join(folder, "walker.bin");
@@ -48,9 +53,9 @@ test("every instruction of the walker disassembles to what its listing says", (t
   }
 });
 
-test("the loop of the walker jumps back to its LODSD, for loads and for stores", () => {
-  const { code, entry } = assembleWalker(HEADER);
-  for (const start of [entry.load, entry.store]) {
+test("the loop of the walker jumps back to its LODSD, for every access", () => {
+  const { code, entry } = assembleWalker(HEADER, LIST_BYTES);
+  for (const start of Object.values(entry)) {
     const lodsd = code.indexOf(0xad, start);
     const loop = code.indexOf(0xe2, start);
     const displacement = new Int8Array(code.buffer)[loop + 1] ?? 0;

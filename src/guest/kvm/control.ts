@@ -1,9 +1,10 @@
 // The memory that a walker and we have in common: its code, its orders, its answers. It is always resident.
 //
 //   0       4096     8192
-//  ┌───────┬────────┬──────────────────────────────────────────────┐
-//  │ code  │ header │ addresses, replaced by the times of accesses │   one u32 each, in the order of the walk
-//  └───────┴────────┴──────────────────────────────────────────────┘
+//  ┌───────┬────────┬──────────────────────────────────────────────┬────────────────────────┐
+//  │ code  │ header │ addresses, replaced by the times of accesses │ words ("read" only)    │
+//  └───────┴────────┴──────────────────────────────────────────────┴────────────────────────┘
+//                     one u32 each, in the order of the walk          the same, listBytes behind
 //
 // An entry that has changed has been visited: so progress can be watched from here, and costs the walker nothing.
 
@@ -11,6 +12,7 @@ import { PAGE_SHIFT, PAGE_SIZE } from "../../abi/memory.ts";
 import type { Scratch } from "../../abi/system.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { roundUp } from "../../base/range.ts";
+import type { Access } from "./walker.ts";
 
 /** Byte offsets in the control memory. */
 export const HEADER_OFFSET = PAGE_SIZE;
@@ -24,10 +26,12 @@ export const CLOCK_SHIFT = 4;
 
 /** What a walk came to. */
 export interface Walked {
-  /** Sum of the first 32-bit words of the pages, modulo 2^32, as the guest read them; 0 for stores. */
+  /** Sum of the first 32-bit words of the pages, modulo 2^32, as the guest loaded them; means nothing for others. */
   readonly sum: number;
   /** Time of each access, in the order of the walk, in units of `ControlMemory` (2^CLOCK_SHIFT ticks). */
   readonly times: Uint32Array;
+  /** After a walk of reads: the first word of each page, in the order of the walk. */
+  readonly words?: Uint32Array;
 }
 
 export class ControlMemory {
@@ -44,7 +48,12 @@ export class ControlMemory {
 
   /** Bytes for walks of up to so many pages: whole pages. */
   static byteLength(pagesMax: number): number {
-    return LIST_OFFSET + roundUp(pagesMax * 4, PAGE_SIZE);
+    return LIST_OFFSET + 2 * ControlMemory.listBytes(pagesMax);
+  }
+
+  /** Bytes from an entry of the list to the word that was read there. */
+  static listBytes(pagesMax: number): number {
+    return roundUp(pagesMax * 4, PAGE_SIZE);
   }
 
   placeCode(code: Uint8Array): void {
@@ -79,7 +88,7 @@ export class ControlMemory {
   }
 
   /** The answers of the present walk, which has ended. */
-  result(): Walked {
+  result(access: Access): Walked {
     const { view } = this.#memory;
     const list = this.#list(this.#orders.length);
     // Unsigned differences are right even where the clock's 32 bits began anew.
@@ -89,11 +98,14 @@ export class ControlMemory {
       before = now;
       return time;
     });
-    return { sum: view.getUint32(HEADER_OFFSET + HEADER.sum, true), times };
+    const sum = view.getUint32(HEADER_OFFSET + HEADER.sum, true);
+    if (access !== "read") return { sum, times };
+    const words = this.#list(list.length, ControlMemory.listBytes(this.#pagesMax)).slice();
+    return { sum, times, words };
   }
 
-  #list(count: number): Uint32Array {
+  #list(count: number, behind = 0): Uint32Array {
     const { bytes } = this.#memory;
-    return new Uint32Array(bytes.buffer, bytes.byteOffset + LIST_OFFSET, count);
+    return new Uint32Array(bytes.buffer, bytes.byteOffset + LIST_OFFSET + behind, count);
   }
 }

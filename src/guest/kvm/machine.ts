@@ -36,9 +36,17 @@ const RFLAGS = 0x2;
 /** KVM_RUN on a page whose memory is broken (and, from Linux 6.6 on, poisoned by UFFDIO_POISON). */
 const EHWPOISON = 133;
 
+/** RAM that its process has mapped already, and goes on to own. */
+export interface RamPiece {
+  /** Where the guest sees it: a physical address. */
+  readonly guestAddress: number;
+  readonly address: number;
+  readonly byteLength: number;
+}
+
 export interface MachineOptions {
-  /** Bytes of RAM: whole pages, less than 3 GiB. */
-  readonly ramBytes: number;
+  /** Bytes of RAM, which the machine maps: whole pages, less than 3 GiB. Or pieces of it, with gaps as they may be. */
+  readonly ramBytes: number | readonly RamPiece[];
   /** The thread of the process that is to be the CPU. Default: a new one. */
   readonly thread?: Thread;
 }
@@ -47,9 +55,12 @@ export class KvmMachine {
   readonly process: Process;
   /** The thread that is the CPU. */
   readonly thread: Thread;
-  /** Where RAM lies in the process: the range to register with userfaultfd. */
+  /** Where RAM (its first piece) lies in the process: the range to register with userfaultfd. */
   readonly ramAddress: number;
+  /** Of all pieces. */
   readonly ramBytes: number;
+  readonly #ram: readonly RamPiece[];
+  readonly #ownsRam: boolean;
   readonly #walker: Walker;
   readonly #control: ControlMemory;
   readonly #vm: number;
@@ -58,32 +69,35 @@ export class KvmMachine {
   readonly #run: number;
   readonly #runBytes: number;
   readonly #closeControl: () => void;
+  #access: Access = "load";
   /** `asking`: KVM_RUN came back, and its reason is being looked up. `failed`: for good, since KVM may be half-way. */
   #state: "idle" | "running" | "asking" | "failed" | "closed" = "idle";
 
   /** Builds the machine in a process; its RAM is empty. Throws ERR_UNSUPPORTED_HOST where there is no KVM. */
   constructor(process: Process, options: MachineOptions) {
-    const { ramBytes } = options;
-    checkRam(ramBytes);
+    const given = options.ramBytes;
+    checkRam(given);
     this.process = process;
-    this.ramBytes = ramBytes;
     const { fd, runBytes } = createVm(process);
     this.#vm = fd;
     // Intel's processors need these pages before the first CPU is made; elsewhere the address is only noted.
     if (process.ioctl(this.#vm, KVM.CHECK_EXTENSION, KVM_CAP.SET_TSS_ADDR) > 0) {
       check(process.ioctl(this.#vm, KVM.SET_TSS_ADDR, TSS_ADDRESS), "KVM_SET_TSS_ADDR");
     }
-    this.ramAddress = mmap(process, ramBytes, { flags: MAP.PRIVATE | MAP.ANONYMOUS | MAP.NORESERVE });
-    const pagesMax = ramBytes / PAGE_SIZE;
+    this.#ownsRam = typeof given === "number";
+    this.#ram = typeof given === "number" ? [mapRam(process, given)] : given;
+    this.ramAddress = this.#ram[0]?.address ?? 0;
+    this.ramBytes = this.#ram.reduce((sum, { byteLength }) => sum + byteLength, 0);
+    const pagesMax = this.ramBytes / PAGE_SIZE;
     const controlBytes = ControlMemory.byteLength(pagesMax);
     const shared = process.share(controlBytes);
     this.#closeControl = () => shared.close();
     this.#control = new ControlMemory(shared, pagesMax);
-    this.#walker = assembleWalker(CONTROL_ADDRESS + HEADER_OFFSET);
+    this.#walker = assembleWalker(CONTROL_ADDRESS + HEADER_OFFSET, ControlMemory.listBytes(pagesMax));
     this.#control.placeCode(this.#walker.code);
-    this.#plug({ slot: 0, guestAddress: 0, byteLength: ramBytes, address: this.ramAddress });
+    for (const [slot, piece] of this.#ram.entries()) this.#plug({ slot, ...piece });
     this.#plug({
-      slot: 1,
+      slot: this.#ram.length,
       guestAddress: CONTROL_ADDRESS,
       byteLength: controlBytes,
       address: shared.address,
@@ -106,7 +120,7 @@ export class KvmMachine {
     return this.#control.done;
   }
 
-  /** Sends the CPU to touch these pages of RAM, in this order; `poll` tells when it is done. */
+  /** Sends the CPU to touch these pages (of physical addresses), in this order; `poll` tells when it is done. */
   start(pages: Uint32Array, access: Access = "load"): void {
     if (this.#state !== "idle") {
       const ended = this.#state === "failed" || this.#state === "closed";
@@ -114,6 +128,7 @@ export class KvmMachine {
     }
     this.#checkPages(pages);
     this.#control.prepare(pages);
+    this.#access = access;
     const { scratch } = this.process;
     abi.writeRegisters(scratch.view, {
       rip: CONTROL_ADDRESS + this.#walker.entry[access],
@@ -147,7 +162,7 @@ export class KvmMachine {
     const reason = ending.value % 2 ** 32;
     if (reason !== KVM_EXIT.HLT) throw this.#stopped(reason);
     this.#state = "idle";
-    return this.#control.result();
+    return this.#control.result(this.#access);
   }
 
   /** Takes the machine apart; the process stays. A machine that still walks ends with its process instead. */
@@ -158,7 +173,7 @@ export class KvmMachine {
     munmap(this.process, this.#run, this.#runBytes);
     this.process.call("close", this.#vcpu);
     this.process.call("close", this.#vm);
-    munmap(this.process, this.ramAddress, this.ramBytes);
+    if (this.#ownsRam) munmap(this.process, this.ramAddress, this.ramBytes);
     this.#closeControl();
   }
 
@@ -226,19 +241,38 @@ export class KvmMachine {
   }
 
   #checkPages(pages: Uint32Array): void {
-    const pagesMax = this.ramBytes / PAGE_SIZE;
-    const outside = pages.find((page) => page >= pagesMax);
+    const pieces = this.#ram.map(({ guestAddress, byteLength }) => ({
+      from: guestAddress / PAGE_SIZE,
+      until: (guestAddress + byteLength) / PAGE_SIZE,
+    }));
+    const outside = pages.find((page) => !pieces.some(({ from, until }) => page >= from && page < until));
     if (outside === undefined) return;
     throw new MinorfaultError(
       "ERR_OUT_OF_RANGE",
-      `Page ${outside} is outside RAM, which has ${pagesMax} pages`,
+      `Page ${outside} is outside RAM, which has ${this.ramBytes / PAGE_SIZE} pages`,
     );
   }
 }
 
-function checkRam(byteLength: number): void {
+function mapRam(process: Process, byteLength: number): RamPiece {
+  const flags = MAP.PRIVATE | MAP.ANONYMOUS | MAP.NORESERVE;
+  return { guestAddress: 0, address: mmap(process, byteLength, { flags }), byteLength };
+}
+
+function checkRam(ram: number | readonly RamPiece[]): void {
+  if (typeof ram === "number") {
+    checkPiece(ram, ram);
+    return;
+  }
+  if (ram.length === 0)
+    throw new MinorfaultError("ERR_OUT_OF_RANGE", "A machine has at least one piece of RAM");
+  for (const { guestAddress, byteLength } of ram) checkPiece(byteLength, guestAddress + byteLength);
+}
+
+/** `until`: the physical address behind it. */
+function checkPiece(byteLength: number, until: number): void {
   if (Number.isSafeInteger(byteLength) && byteLength > 0 && byteLength % PAGE_SIZE === 0) {
-    if (byteLength <= RAM_BYTES_MAX) return;
+    if (until <= RAM_BYTES_MAX) return;
     throw new MinorfaultError("ERR_OUT_OF_RANGE", `RAM has less than 3 GiB, not ${byteLength} bytes`, {
       byteLength,
     });

@@ -4,7 +4,7 @@
 //            │  ▲                               by the time at which its access was done
 //     access ▼  └── clock / 16
 //
-//   ebx: sum of the words read;  ecx: accesses left
+//   ebx: sum of the words loaded;  ecx: accesses left
 //
 // It ends with HLT, which comes back to KVM_RUN. It uses no stack, no paging, no interrupts. LFENCE keeps the clock
 // from being read before the access is done. There are as few instructions as can be, because some hypervisors
@@ -14,8 +14,11 @@
 import { MachineCode } from "../machine-code.ts";
 import { CLOCK_SHIFT, HEADER } from "./control.ts";
 
-/** What is done to the first word of each page: `store` writes the page's address there. */
-export type Access = "load" | "store";
+/**
+ * What is done to the first word of each page: `load` adds it up; `read` leaves it beside the time, at the price of
+ * another instruction; `store` writes the page's address there.
+ */
+export type Access = "load" | "read" | "store";
 
 export interface Walker {
   readonly code: Uint8Array;
@@ -24,10 +27,13 @@ export interface Walker {
   readonly listing: MachineCode["listing"];
 }
 
-/** Assembles the walker; `header` is the physical address of the control memory's header. */
-export function assembleWalker(header: number): Walker {
+/**
+ * Assembles the walker; `header` is the physical address of the control memory's header, `listBytes` the distance from
+ * an entry of the list to the word that is read there.
+ */
+export function assembleWalker(header: number, listBytes: number): Walker {
   const code = new MachineCode();
-  for (const access of ["load", "store"] as const) {
+  for (const access of ["load", "read", "store"] as const) {
     code.label(access);
     readClock(code);
     code
@@ -35,7 +41,9 @@ export function assembleWalker(header: number): Walker {
       .label(`${access} next`)
       .op("lodsd", 0xad);
     if (access === "load") code.op("add ebx,[eax]", 0x03, 0x18);
-    else code.op("mov [eax],eax", 0x89, 0x00);
+    else if (access === "read") {
+      code.op("mov ebx,[eax]", 0x8b, 0x18).op32("mov [esi+words],ebx", [0x89, 0x9e], listBytes - 4);
+    } else code.op("mov [eax],eax", 0x89, 0x00);
     readClock(code);
     code
       .op("mov [esi-4],eax", 0x89, 0x46, 0xfc)
@@ -45,7 +53,7 @@ export function assembleWalker(header: number): Walker {
   }
   return {
     code: code.assemble(),
-    entry: { load: code.at("load"), store: code.at("store") },
+    entry: { load: code.at("load"), read: code.at("read"), store: code.at("store") },
     listing: code.listing,
   };
 }

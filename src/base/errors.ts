@@ -230,6 +230,16 @@ export const ERRORS = {
     meaning: "The policy of the page server does not let this peer have this image",
     hint: "`minorfault images` of the server's operator shows who may; the policy is part of its configuration",
   },
+  ERR_DENIED: {
+    kind: "state",
+    meaning: "The server does not let this peer do what it asked for",
+    hint: "Ask its operator: the policy, the socket's mode or the token decides",
+  },
+  ERR_SERVER_UNREACHABLE: {
+    kind: "protocol",
+    meaning: "The page server does not answer",
+    hint: "Start it with `minorfault serve`, or say where its control socket is: --control PATH",
+  },
   ERR_NO_SUCH: {
     kind: "usage",
     meaning: "The page server has no guest or no image of this name",

@@ -26,9 +26,13 @@ export const COUNTER = {
   BYTES_EVICTED: 13,
   BYTES_SWAPPED: 14,
   BYTES_REPLAYED: 15,
+  /** Nanoseconds, of all that the histogram counts. */
+  LATENCY_SUM: 16,
+  /** Faults that wait for their bytes now: it goes up and down. */
+  WAITING: 17,
 } as const;
 
-const HISTOGRAM_AT = 16;
+const HISTOGRAM_AT = 24;
 const COUNTERS = HISTOGRAM_AT + BUCKETS;
 /** The histogram's largest value, nanoseconds: about two seconds. */
 const LATENCY_LIMIT = 2 ** 31 - 1;
@@ -43,6 +47,7 @@ export function makeCounters(): Counters {
 export function recordLatency(counters: Counters, nanoseconds: number): void {
   if (nanoseconds > counters[COUNTER.LATENCY_MAX]!) counters[COUNTER.LATENCY_MAX] = nanoseconds;
   const limited = nanoseconds < LATENCY_LIMIT ? nanoseconds : LATENCY_LIMIT;
+  counters[COUNTER.LATENCY_SUM]! += nanoseconds;
   counters[HISTOGRAM_AT + bucketOf(limited | 0)]! += 1;
 }
 
@@ -67,6 +72,9 @@ export function readStatistics(counters: Counters): PagerStatistics {
     bytesReplayed: get(COUNTER.BYTES_REPLAYED),
     events: get(COUNTER.EVENTS),
     retries: get(COUNTER.RETRIES),
+    waiting: get(COUNTER.WAITING),
     latencyUs: { p50: us(0.5), p99: us(0.99), max: max / 1000 },
+    latencyCounts: histogram,
+    latencySumUs: get(COUNTER.LATENCY_SUM) / 1000,
   };
 }

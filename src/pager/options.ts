@@ -129,8 +129,14 @@ export interface PagerStatistics {
   readonly events: number;
   /** Fills that the kernel put off (EAGAIN). */
   readonly retries: number;
+  /** Faults that wait for their bytes now. */
+  readonly waiting: number;
   /** From the read of a message until its page was installed, as the pager sees it; microseconds. */
   readonly latencyUs: { readonly p50: number; readonly p99: number; readonly max: number };
+  /** Faults by how long they took: the buckets of src/base/histogram.ts, nanoseconds. */
+  readonly latencyCounts: Float64Array;
+  /** Of all of them together. */
+  readonly latencySumUs: number;
 }
 
 export interface PlacementReport {

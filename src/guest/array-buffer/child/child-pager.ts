@@ -43,7 +43,10 @@ const NO_STATISTICS: PagerStatistics = {
   bytesSwapped: 0,
   events: 0,
   retries: 0,
+  waiting: 0,
   latencyUs: { p50: 0, p99: 0, max: 0 },
+  latencyCounts: new Float64Array(0),
+  latencySumUs: 0,
 };
 
 /** What the process is to serve, and from what. */

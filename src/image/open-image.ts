@@ -5,17 +5,19 @@ import { roundDown } from "../base/range.ts";
 import type { ObjectStore } from "../source/object-store.ts";
 import { openStore, splitImageUrl } from "../source/open-store.ts";
 import { checkRead } from "../source/page-source.ts";
+import { readWholeSync } from "../source/whole.ts";
 import { badImage, wrongBytes } from "./content.ts";
 import { fromHex } from "./hash.ts";
 import type { ChunkLocation, Image, ImageRegion, WorkingSetRun } from "./image.ts";
 import type { IndexRecord } from "./index-node.ts";
 import { IndexReader } from "./index-reader.ts";
 import { MANIFEST_BYTES_MAX, PAGE_CHUNKS, ROOT_BYTES_MAX } from "./limits.ts";
-import { decodeManifest, type Manifest, manifestDigest } from "./manifest.ts";
+import { decodeManifest, type Manifest, type ManifestWorkingSet, manifestDigest } from "./manifest.ts";
 import { manifestKey } from "./names.ts";
-import { PackReader } from "./pack-reader.ts";
+import type { PackTable } from "./pack.ts";
+import { PackReader, type Place } from "./pack-reader.ts";
 import { decodeRoot, type RootIndex } from "./root.ts";
-import { readWorkingSet } from "./working-set-reader.ts";
+import { FrameReader, readWorkingSet } from "./working-set-reader.ts";
 
 export interface OpenOptions {
   /** SHA-256 of the manifest that it must be: an image that was replaced or rolled back is refused. */
@@ -54,8 +56,23 @@ export async function loadManifest(
   name: string,
   signal?: AbortSignal,
 ): Promise<LoadedManifest> {
-  const bytes = await store.get(manifestKey(name), MANIFEST_BYTES_MAX, signal);
+  return decoded(await store.get(manifestKey(name), MANIFEST_BYTES_MAX, signal), name);
+}
+
+function decoded(bytes: Uint8Array, name: string): LoadedManifest {
   return { manifest: decodeManifest(bytes, name), digest: manifestDigest(bytes) };
+}
+
+/** Undefined for a store that has to be waited for. */
+function loadManifestSync(store: ObjectStore, name: string): LoadedManifest | undefined {
+  const source = store.openSync?.(manifestKey(name));
+  if (source === undefined) return undefined;
+  try {
+    const bytes = readWholeSync(source, MANIFEST_BYTES_MAX);
+    return bytes && decoded(bytes, name);
+  } finally {
+    void source.close();
+  }
 }
 
 /** The root index that a manifest names. */
@@ -64,15 +81,34 @@ export async function loadRoot(
   manifest: Manifest,
   signal?: AbortSignal,
 ): Promise<RootIndex> {
-  const { pack, packBytes, sha256 } = manifest.root;
-  const table = await packs.table(pack, signal);
-  const entry = table.entries[0];
-  if (table.entries.length !== 1 || entry?.kind !== "root" || table.byteLength !== packBytes) {
+  const { pack } = manifest.root;
+  const place = rootPlace(await packs.table(pack, signal), manifest);
+  return rootOf(await packs.content(pack, place, rootText, signal), manifest);
+}
+
+/** The same without waiting; undefined where that can't be. */
+function loadRootSync(packs: PackReader, manifest: Manifest): RootIndex | undefined {
+  const { pack } = manifest.root;
+  const table = packs.tableSync(pack);
+  const bytes = table && packs.contentSync(pack, rootPlace(table, manifest), rootText);
+  return bytes && rootOf(bytes, manifest);
+}
+
+const rootText = () => "the root index";
+
+/** Where the root index lies, by the table of its pack. */
+function rootPlace({ entries, byteLength }: PackTable, manifest: Manifest): Place {
+  const { packBytes, sha256 } = manifest.root;
+  const entry = entries[0];
+  if (entries.length !== 1 || entry?.kind !== "root" || byteLength !== packBytes) {
     throw badImage(`The pack with the root index of ${manifest.name} is another one than the manifest says`);
   }
   if (entry.contentBytes > ROOT_BYTES_MAX) throw badImage(`The root index has ${entry.contentBytes} bytes`);
-  const place = { ...entry, hash: fromHex(sha256) };
-  const root = decodeRoot(await packs.content(pack, place, () => "the root index", signal));
+  return { ...entry, hash: fromHex(sha256) };
+}
+
+function rootOf(bytes: Uint8Array, manifest: Manifest): RootIndex {
+  const root = decodeRoot(bytes);
   if (root.chunkBytes !== manifest.chunkBytes || root.chunks * root.chunkBytes !== manifest.byteLength) {
     throw badImage(
       `The root index is of ${root.chunks} chunks of ${root.chunkBytes} bytes, not as the manifest says`,
@@ -119,9 +155,17 @@ export class OpenedImage implements Image {
     release: () => Promise<void>,
   ): Promise<OpenedImage> {
     const loaded = await loadManifest(store, name, signal);
-    if (digest !== undefined && digest !== loaded.digest) {
-      throw wrongBytes(`The manifest of ${name} has the SHA-256 ${loaded.digest} instead of ${digest}`);
-    }
+    checkDigest(loaded, digest);
+    return OpenedImage.of(store, loaded, signal, release);
+  }
+
+  /** By a manifest, which may be one that is not in the store yet. */
+  static async of(
+    store: ObjectStore,
+    loaded: LoadedManifest,
+    signal?: AbortSignal,
+    release: () => Promise<void> = async () => {},
+  ): Promise<OpenedImage> {
     const packs = new PackReader(store);
     try {
       const root = await loadRoot(packs, loaded.manifest, signal);
@@ -130,6 +174,16 @@ export class OpenedImage implements Image {
       await packs.close();
       throw error;
     }
+  }
+
+  /** From a store that need not be waited for, else undefined. */
+  static openSync(store: ObjectStore, name: string, digest?: string): OpenedImage | undefined {
+    const loaded = loadManifestSync(store, name);
+    if (loaded === undefined) return undefined;
+    checkDigest(loaded, digest);
+    const packs = new PackReader(store);
+    const root = loadRootSync(packs, loaded.manifest);
+    return root && new OpenedImage(loaded, new IndexReader(root, packs), packs, async () => {});
   }
 
   locate(chunk: number): ChunkLocation | undefined | Promise<ChunkLocation | undefined> {
@@ -196,10 +250,12 @@ export class OpenedImage implements Image {
   }
 
   readWorkingSet(name: string, signal?: AbortSignal): AsyncIterable<WorkingSetRun> {
-    this.#check();
-    const set = this.manifest.workingSets.find((each) => each.name === name);
-    if (set === undefined) throw missing(`${this.name} has no working set ${name}`);
-    return readWorkingSet(this.packs, set, this.byteLength, signal);
+    return readWorkingSet(this.packs, this.#workingSet(name), this.byteLength, signal);
+  }
+
+  /** The same frame by frame; what can be read ahead is from now on. */
+  framesOf(name: string, signal?: AbortSignal): FrameReader {
+    return new FrameReader(this.packs, this.#workingSet(name), this.byteLength, signal);
   }
 
   async readAttachment(name: string, signal?: AbortSignal): Promise<Uint8Array> {
@@ -232,6 +288,13 @@ export class OpenedImage implements Image {
     else part.set((await this.contentOf(chunk, record, signal)).subarray(from, from + part.byteLength));
   }
 
+  #workingSet(name: string): ManifestWorkingSet {
+    this.#check();
+    const set = this.manifest.workingSets.find((each) => each.name === name);
+    if (set === undefined) throw missing(`${this.name} has no working set ${name}`);
+    return set;
+  }
+
   #location(record: IndexRecord | undefined): ChunkLocation | undefined {
     return record && { ...record, pack: this.index.root.packs.name(record.pack) };
   }
@@ -252,6 +315,11 @@ export class OpenedImage implements Image {
   #check(): void {
     if (this.#closed) throw new MinorfaultError("ERR_CLOSED", `${this.name} has been closed`);
   }
+}
+
+function checkDigest({ manifest, digest: actual }: LoadedManifest, digest: string | undefined): void {
+  if (digest === undefined || digest === actual) return;
+  throw wrongBytes(`The manifest of ${manifest.name} has the SHA-256 ${actual} instead of ${digest}`);
 }
 
 function missing(message: string): MinorfaultError {

@@ -71,9 +71,9 @@ export class PackReader {
     }
   }
 
-  /** The same without waiting; false when the pack is not open yet or can't be read so. */
+  /** The same without waiting; false when the pack can't be read so. */
   contentIntoSync(pack: string, place: Place, target: Uint8Array, what: () => string): boolean {
-    const opened = this.#opened.get(pack);
+    const opened = this.#openedSync(pack);
     if (opened?.source?.readSync === undefined) return false;
     checkWithin(opened.source, pack, place.offset, place.storedBytes);
     const scratch = this.#takeScratch(place.storedBytes);
@@ -87,9 +87,9 @@ export class PackReader {
     return true;
   }
 
-  /** Content without waiting; undefined when the pack is not open yet or can't be read so. */
+  /** Content without waiting; undefined when the pack can't be read so. */
   contentSync(pack: string, place: Place, what: () => string): Uint8Array | undefined {
-    const opened = this.#opened.get(pack);
+    const opened = this.#openedSync(pack);
     if (opened?.source?.readSync === undefined) return undefined;
     this.#touch(pack, opened);
     const stored = new Uint8Array(place.storedBytes);
@@ -98,9 +98,30 @@ export class PackReader {
     return contentOf(stored, place, what);
   }
 
-  /** Whether reads of this pack, which has been read from, are made at once. */
+  /**
+   * The same without waiting and without a scratch: a target holds bytes that are not verified while this runs, and
+   * after it has thrown.
+   */
+  contentOverSync(pack: string, place: Place, target: Uint8Array, what: () => string): boolean {
+    if (place.encoding !== "raw" || place.storedBytes !== target.byteLength) {
+      return this.contentIntoSync(pack, place, target, what);
+    }
+    const source = this.#openedSync(pack)?.source;
+    if (source?.readSync === undefined) return false;
+    checkWithin(source, pack, place.offset, place.storedBytes);
+    source.readSync(place.offset, target);
+    contentOf(target, place, what);
+    return true;
+  }
+
+  /** Whether reads of this pack are made at once. */
   isSync(pack: string): boolean {
-    return this.#opened.get(pack)?.source?.readSync !== undefined;
+    return this.#openedSync(pack)?.source?.readSync !== undefined;
+  }
+
+  /** These bytes of a pack will be read soon; where that is of use, and the pack is at hand. */
+  expect(pack: string, offset: number, byteLength: number): void {
+    this.#openedSync(pack)?.source?.expect?.(offset, byteLength);
   }
 
   /** Bytes of a pack as they are stored. */
@@ -114,16 +135,27 @@ export class PackReader {
   /** The table of a pack; its name proves it. */
   async table(pack: string, signal?: AbortSignal): Promise<PackTable> {
     return this.#with(pack, async (source) => {
-      let tail = new Uint8Array(Math.min(source.byteLength, TAIL_GUESS));
-      await fill(source, source.byteLength - tail.byteLength, tail, signal);
-      const needed = packTailBytes(tail, pack);
-      if (needed > source.byteLength) throw badImage(`${packText(pack)} is shorter than its table`);
-      if (needed > tail.byteLength) {
-        tail = new Uint8Array(needed);
-        await fill(source, source.byteLength - needed, tail, signal);
+      let tail: Uint8Array | undefined;
+      for (let length = tailGuess(source); tail?.byteLength !== length; ) {
+        tail = new Uint8Array(length);
+        await fill(source, source.byteLength - length, tail, signal);
+        length = tailNeeded(tail, source, pack);
       }
       return decodePackTable(tail, pack, source.byteLength);
     });
+  }
+
+  /** The same without waiting; undefined when the pack can't be read so. */
+  tableSync(pack: string): PackTable | undefined {
+    const source = this.#openedSync(pack)?.source;
+    if (source?.readSync === undefined) return undefined;
+    let tail: Uint8Array | undefined;
+    for (let length = tailGuess(source); tail?.byteLength !== length; ) {
+      tail = new Uint8Array(length);
+      source.readSync(source.byteLength - length, tail);
+      length = tailNeeded(tail, source, pack);
+    }
+    return decodePackTable(tail, pack, source.byteLength);
   }
 
   #takeScratch(byteLength: number): Uint8Array {
@@ -154,6 +186,17 @@ export class PackReader {
     }
   }
 
+  /** A pack that is open, or can be opened without waiting. */
+  #openedSync(pack: string): Opened | undefined {
+    const known = this.#opened.get(pack);
+    if (known !== undefined || this.store.openSync === undefined) return known;
+    const source = this.store.openSync(packKey(pack));
+    const opened: Opened = { opening: Promise.resolve(source), source, readers: 0 };
+    this.#opened.set(pack, opened);
+    this.#closeSome();
+    return opened;
+  }
+
   #open(pack: string): Opened {
     const opened: Opened = {
       opening: this.store.open(packKey(pack)).then((source) => {
@@ -180,6 +223,17 @@ export class PackReader {
       if (this.#opened.size <= OPEN_MAX) return;
     }
   }
+}
+
+function tailGuess({ byteLength }: PageSource): number {
+  return Math.min(byteLength, TAIL_GUESS);
+}
+
+/** How long a tail has to be read; as long as this one if it is enough. */
+function tailNeeded(tail: Uint8Array, { byteLength }: PageSource, pack: string): number {
+  const needed = packTailBytes(tail, pack);
+  if (needed > byteLength) throw badImage(`${packText(pack)} is shorter than its table`);
+  return Math.max(needed, tail.byteLength);
 }
 
 /** Fills the target without waiting where that is possible. */

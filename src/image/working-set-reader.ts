@@ -1,5 +1,7 @@
-// Replays a working set: one sequential read of its pack in large pieces, the next one on its way while the present
-// one is verified and handed out.
+// Replays a working set: its pack from the beginning to the last frame, each byte once.
+//
+//   local     frame by frame, with the disk told to be a few MiB ahead of us
+//   remote    pieces of a MiB, several on their way at once, cut into frames as they come
 
 import { MinorfaultError } from "../base/errors.ts";
 import { badImage, contentOf, type Stored } from "./content.ts";
@@ -8,11 +10,97 @@ import type { WorkingSetRun } from "./image.ts";
 import { FRAME_BYTES_MAX, PAGE_BYTES } from "./limits.ts";
 import type { ManifestWorkingSet } from "./manifest.ts";
 import type { PackReader } from "./pack-reader.ts";
-import { decodeList, listBytesMax } from "./working-set.ts";
+import { decodeList, type Frame, listBytesMax, type WorkingSetList } from "./working-set.ts";
 
-/** LIMIT: bytes of one read; two of them are in memory. The first is small, so that the guest has something soon. */
-const PIECE_BYTES = 2 * 2 ** 20;
-const FIRST_PIECE_BYTES = 256 * 2 ** 10;
+/** LIMIT: pieces that are on their way at once. */
+const PIECES_MAX = 8;
+const PIECE_BYTES = 2 ** 20;
+/** LIMIT: what the disk is asked for ahead of a local reader. */
+const AHEAD_BYTES = 8 * 2 ** 20;
+/** What the disk is told at once: it reads no more for one call than its own read-ahead. */
+const AHEAD_STEP_BYTES = 2 * 2 ** 20;
+
+/** The frames of one working set, in order; to be opened, and then asked for each of them once. */
+export class FrameReader {
+  readonly #packs: PackReader;
+  readonly #set: ManifestWorkingSet;
+  readonly #imageBytes: number;
+  readonly #signal: AbortSignal | undefined;
+  readonly #what: string;
+  /** Undefined where everything is read at once. */
+  #stream: Stream | undefined;
+  #frames: readonly Frame[] = [];
+  #frame = 0;
+  /** Of the next frame in the pack. */
+  #at = 0;
+  #end: number;
+  #expected = 0;
+
+  /** Sets the disk to work, if there is one. */
+  constructor(packs: PackReader, set: ManifestWorkingSet, imageBytes: number, signal?: AbortSignal) {
+    this.#packs = packs;
+    this.#set = set;
+    this.#imageBytes = imageBytes;
+    this.#signal = signal;
+    this.#what = `working set ${set.name}`;
+    this.#end = set.packBytes;
+    if (set.listBytes > listBytesMax(set.pages) || set.listBytes > set.packBytes) {
+      throw badImage(`${this.#what} has a list of ${set.listBytes} bytes`);
+    }
+    if (packs.isSync(set.pack)) this.#expect();
+    else this.#stream = new Stream(packs, set.pack, set.packBytes, signal);
+  }
+
+  /** The list of what comes. */
+  async open(): Promise<WorkingSetList> {
+    const { listBytes, listSha256 } = this.#set;
+    const hash = fromHex(listSha256);
+    const entry = { hash, encoding: "raw", storedBytes: listBytes, contentBytes: listBytes } as const;
+    const bytes = new Uint8Array(listBytes);
+    await this.#read(entry, bytes, () => this.#what);
+    const list = decodeList(bytes, this.#imageBytes, this.#what);
+    this.#frames = list.frames;
+    const end = list.frames.reduce((sum, { storedBytes }) => sum + storedBytes, listBytes);
+    if (end > this.#set.packBytes) {
+      throw badImage(`Frames end at ${end}, their pack at ${this.#set.packBytes}`);
+    }
+    this.#end = end;
+    this.#stream?.endAt(end);
+    return list;
+  }
+
+  /**
+   * Writes the content of the next frame to the beginning of a target, which may hold anything if this fails. Answers
+   * undefined when that was done at once.
+   */
+  next(target: Uint8Array): Promise<void> | undefined {
+    const index = this.#frame++;
+    const frame = this.#frames[index];
+    if (frame === undefined) throw new MinorfaultError("ERR_BUG", `${this.#what} has no frame ${index}`);
+    const entry: Stored = { ...frame, hash: frame.check };
+    return this.#read(entry, target.subarray(0, frame.contentBytes), () => `frame ${index} of ${this.#what}`);
+  }
+
+  #read(entry: Stored, target: Uint8Array, what: () => string): Promise<void> | undefined {
+    const place = { ...entry, offset: this.#at };
+    this.#at += entry.storedBytes;
+    if (this.#stream !== undefined) return this.#stream.take(entry, target, what);
+    this.#signal?.throwIfAborted();
+    this.#packs.contentOverSync(this.#set.pack, place, target, what);
+    this.#expect();
+    return undefined;
+  }
+
+  /** Keeps the disk ahead. */
+  #expect(): void {
+    const until = Math.min(this.#end, this.#at + AHEAD_BYTES);
+    while (this.#expected < until && this.#expected - this.#at <= AHEAD_BYTES - AHEAD_STEP_BYTES) {
+      const byteLength = Math.min(AHEAD_STEP_BYTES, this.#end - this.#expected);
+      this.#packs.expect(this.#set.pack, this.#expected, byteLength);
+      this.#expected += byteLength;
+    }
+  }
+}
 
 export async function* readWorkingSet(
   packs: PackReader,
@@ -20,25 +108,12 @@ export async function* readWorkingSet(
   imageBytes: number,
   signal?: AbortSignal,
 ): AsyncIterable<WorkingSetRun> {
-  const what = `working set ${set.name}`;
-  if (set.listBytes > listBytesMax(set.pages) || set.listBytes > set.packBytes) {
-    throw badImage(`${what} has a list of ${set.listBytes} bytes`);
-  }
-  const stream = new Stream(packs, set.pack, set.listBytes, set.packBytes, signal);
-  const listEntry = {
-    hash: fromHex(set.listSha256),
-    encoding: "raw",
-    storedBytes: set.listBytes,
-    contentBytes: set.listBytes,
-  } as const;
-  // A copy: what the stream hands out is overwritten as it goes on.
-  const listBytes = new Uint8Array(contentOf(await stream.take(set.listBytes), listEntry, () => what));
-  const list = decodeList(listBytes, imageBytes, what);
-  const end = list.frames.reduce((sum, { storedBytes }) => sum + storedBytes, set.listBytes);
-  stream.endAt(end);
+  const reader = new FrameReader(packs, set, imageBytes, signal);
+  const list = await reader.open();
   const zeros = new Uint8Array(FRAME_BYTES_MAX);
+  const content = new Uint8Array(FRAME_BYTES_MAX);
   let frame = 0;
-  let content: Uint8Array = new Uint8Array(0);
+  let filled = 0;
   let used = 0;
   for (const run of list.runs) {
     const byteLength = run.pages * PAGE_BYTES;
@@ -47,11 +122,9 @@ export async function* readWorkingSet(
       yield* zeroRuns(offset, byteLength, zeros);
       continue;
     }
-    if (used === content.byteLength) {
-      const found = list.frames[frame]!;
-      const entry: Stored = { ...found, hash: found.check };
-      const index = frame++;
-      content = contentOf(await stream.take(entry.storedBytes), entry, () => `frame ${index} of ${what}`);
+    if (used === filled) {
+      filled = list.frames[frame++]!.contentBytes;
+      await reader.next(content);
       used = 0;
     }
     yield { offset, bytes: content.subarray(used, used + byteLength), isZero: false };
@@ -66,35 +139,38 @@ function* zeroRuns(offset: number, byteLength: number, zeros: Uint8Array): Itera
   }
 }
 
-/** The bytes of a pack from its beginning, one read ahead. */
+/** The bytes of a pack from its beginning, in pieces that are asked for before they are needed. */
 class Stream {
   readonly #packs: PackReader;
   readonly #pack: string;
   readonly #signal: AbortSignal | undefined;
+  readonly #pieces: Promise<Uint8Array>[] = [];
   #end: number;
   #at = 0;
-  readonly #buffers: Buffer<ArrayBuffer>[] = [];
-  #turn = 0;
   #piece: Uint8Array = new Uint8Array(0);
   #used = 0;
-  #next: Promise<Uint8Array> | undefined;
 
-  constructor(packs: PackReader, pack: string, first: number, end: number, signal?: AbortSignal) {
+  constructor(packs: PackReader, pack: string, end: number, signal?: AbortSignal) {
     this.#packs = packs;
     this.#pack = pack;
     this.#end = end;
     this.#signal = signal;
-    this.#next = this.#read(Math.max(first, FIRST_PIECE_BYTES));
+    this.#ask();
   }
 
   /** What lies behind is of no use to us: the table. */
   endAt(end: number): void {
-    if (end > this.#end) throw badImage(`Frames end at ${end}, their pack at ${this.#end}`);
     this.#end = Math.max(end, this.#at);
   }
 
-  /** The next bytes; a view where they lie in one piece. */
-  async take(byteLength: number): Promise<Uint8Array> {
+  /** The content of the next bytes. */
+  async take(entry: Stored, target: Uint8Array, what: () => string): Promise<void> {
+    const stored = await this.#next(entry.storedBytes);
+    target.set(contentOf(stored, entry, what));
+  }
+
+  /** A view where they lie in one piece. */
+  async #next(byteLength: number): Promise<Uint8Array> {
     if (this.#used === this.#piece.byteLength) await this.#advance();
     if (this.#used + byteLength <= this.#piece.byteLength) {
       this.#used += byteLength;
@@ -112,31 +188,21 @@ class Stream {
   }
 
   async #advance(): Promise<void> {
-    const next = this.#next ?? this.#read(PIECE_BYTES);
+    const next = this.#pieces.shift();
     if (next === undefined) throw badImage("A working set ends before its last frame");
     this.#piece = await next;
     this.#used = 0;
-    // A read that does not wait would only be made earlier, not meanwhile.
-    this.#next = this.#packs.isSync(this.#pack) ? undefined : this.#read(PIECE_BYTES);
+    this.#ask();
   }
 
-  /** Two take turns: one that is being handed out, and one that is being read into. */
-  #buffer(byteLength: number): Buffer<ArrayBuffer> {
-    if (byteLength > PIECE_BYTES) return Buffer.allocUnsafeSlow(byteLength);
-    this.#turn = this.#turn === 0 ? 1 : 0;
-    const buffer = this.#buffers[this.#turn] ?? Buffer.allocUnsafeSlow(PIECE_BYTES);
-    this.#buffers[this.#turn] = buffer;
-    return buffer;
-  }
-
-  #read(byteLength: number): Promise<Uint8Array> | undefined {
-    const length = Math.min(byteLength, this.#end - this.#at);
-    if (length <= 0) return undefined;
-    const piece = this.#buffer(length).subarray(0, length);
-    const reading = this.#packs.read(this.#pack, this.#at, piece, this.#signal).then(() => piece);
-    // Whoever stops in the middle never asks for it.
-    reading.catch((error: unknown) => error instanceof MinorfaultError);
-    this.#at += length;
-    return reading;
+  #ask(): void {
+    while (this.#pieces.length < PIECES_MAX && this.#at < this.#end) {
+      const piece = new Uint8Array(Math.min(PIECE_BYTES, this.#end - this.#at));
+      const reading = this.#packs.read(this.#pack, this.#at, piece, this.#signal).then(() => piece);
+      // Whoever stops in the middle never asks for it.
+      reading.catch((error: unknown) => error instanceof MinorfaultError);
+      this.#pieces.push(reading);
+      this.#at += piece.byteLength;
+    }
   }
 }

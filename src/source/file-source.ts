@@ -11,6 +11,7 @@ import { type BigIntStats, closeSync, constants, fstatSync, openSync, readSync }
 import { MinorfaultError } from "../base/errors.ts";
 import { fileCall } from "./file-failure.ts";
 import { checkRead, closedSource, type PageSource } from "./page-source.ts";
+import { readAhead } from "./read-ahead.ts";
 
 /** LIMIT: bytes of one pread; the kernel itself stops a little below 2 GiB. */
 const READ_BYTES_MAX = 2 ** 30;
@@ -64,6 +65,10 @@ export class FileSource implements PageSource {
         `${this.name} ended after ${length} of ${target.byteLength} bytes at ${offset}`,
       );
     }
+  }
+
+  expect(offset: number, byteLength: number): void {
+    if (this.#fd !== -1) readAhead(this.#fd, offset, byteLength);
   }
 
   #fill(offset: number, target: Uint8Array): number {

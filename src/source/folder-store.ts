@@ -25,6 +25,11 @@ export class FolderStore implements ObjectStore {
 
   async open(key: string, signal?: AbortSignal): Promise<PageSource> {
     this.#check(signal);
+    return this.openSync(key);
+  }
+
+  openSync(key: string): PageSource {
+    this.#check(undefined);
     return FileSource.open(this.#folder.find(key), this.#folder.nameOf(key));
   }
 

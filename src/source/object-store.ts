@@ -30,6 +30,9 @@ export interface ObjectStore {
   /** The object as a source, pinned to what it is now. */
   open(key: string, signal?: AbortSignal): Promise<PageSource>;
 
+  /** The same at once, where nothing has to be waited for; absent where it has. */
+  openSync?(key: string): PageSource;
+
   /** A whole small object; more than `bytesMax` is refused with ERR_SOURCE_TOO_LONG before it is loaded. */
   get(key: string, bytesMax: number, signal?: AbortSignal): Promise<Uint8Array>;
 

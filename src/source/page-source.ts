@@ -26,6 +26,9 @@ export interface PageSource {
   /** The same without waiting for a loop or a pool, where the bytes are at hand; absent where they are not. */
   readSync?(offset: number, target: Uint8Array): void;
 
+  /** These bytes will be read soon: a hint that costs nothing where it is of no use. Never waits, never throws. */
+  expect?(offset: number, byteLength: number): void;
+
   close(): Promise<void>;
 }
 

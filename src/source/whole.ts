@@ -19,6 +19,15 @@ export async function readWhole(
   }
 }
 
+/** The same without waiting, from a source that is read so. */
+export function readWholeSync(source: PageSource, bytesMax: number): Uint8Array | undefined {
+  if (source.readSync === undefined) return undefined;
+  checkWhole(source.name, source.byteLength, bytesMax);
+  const bytes = new Uint8Array(source.byteLength);
+  if (bytes.byteLength > 0) source.readSync(0, bytes);
+  return bytes;
+}
+
 export function checkWhole(name: string, byteLength: number, bytesMax: number): void {
   if (byteLength <= bytesMax) return;
   throw new MinorfaultError(

@@ -165,7 +165,7 @@ export class Vmm {
     return began;
   }
 
-  /** What the server has said so far, and whether it has hung up. A server that serves says nothing. */
+  /** What the server has said so far, and whether it has hung up. Firecracker never looks. */
   heard(): { readonly text: string; readonly isHungUp: boolean } {
     while (this.#socket >= 0 && !this.#isHungUp) {
       const received = receive(this.process, this.#socket, undefined, { now: true });

@@ -1,5 +1,8 @@
+export * from "./block-names.ts";
+export * from "./import-stream.ts";
 export * from "./page-ledger.ts";
 export * from "./return-path.ts";
+export * from "./saved-machine.ts";
 export type * from "./source-contract.ts";
 export * from "./source-machine.ts";
 export type * from "./stream-event.ts";

@@ -10,6 +10,8 @@ export const VERSION = 3;
 /** The pages that RAM is sent in; the only ones that x86 has. */
 export const PAGE_BYTES = 4096;
 export const PAGE_BITS = 12;
+/** Of a region whose block lies in huge pages, of whatever size. */
+export const HUGE_PAGE_BYTES = 2097152;
 
 /** First byte of everything on the top level of a stream. */
 export const SECTION = {
@@ -89,7 +91,7 @@ export const CONFIGURATION_PARTS_MAX = 16;
 export const CAPABILITIES_MAX = 256;
 /** LIMIT: blocks of RAM, and bytes of all of them. */
 export const BLOCKS_MAX = 4096;
-export const RAM_BYTES_MAX: number = 2 ** 44;
+export const RAM_BYTES_MAX: number = 2 ** 42;
 /** LIMIT: bytes of the device state and of what describes it, which are held in memory. */
 export const DEVICES_BYTES_MAX: number = 64 * 2 ** 20;
 /** LIMIT: ranges of one discard; QEMU itself sends 12. */

@@ -49,6 +49,8 @@ export class StreamReader {
   readonly #parsing: Parsing;
   readonly #isWhole: boolean;
   #isPostcopy: boolean;
+  #hasPart = false;
+  #isRamWhole = false;
   #needed = 0;
   #isNews = false;
   #failure: unknown;
@@ -170,8 +172,10 @@ export class StreamReader {
           yield* this.#command();
           break;
         case SECTION.full:
+          yield* this.#checkRam();
           return yield* this.#tail();
         case SECTION.end:
+          yield* this.#checkRam();
           if (!this.#isPostcopy) return yield* this.#tail();
           // Post-copy has sent its devices in a package, and describes nothing.
           yield { kind: "end", offset: scanner.feed.offset };
@@ -214,7 +218,7 @@ export class StreamReader {
     const form = feed.u8() === SECTION.part ? "part" : "finish";
     const id = feed.u32();
     const begun = this.#sections.get(id);
-    if (begun === undefined) {
+    if (begun === undefined || this.#isRamWhole) {
       throw scanner.refusal(
         "ERR_BAD_MESSAGE",
         `a part belongs to section ${id}, which has not begun`,
@@ -237,12 +241,33 @@ export class StreamReader {
     if (mark !== SECTION.footer || id !== head.id) {
       throw scanner.refusal("ERR_BAD_MESSAGE", `it does not end with the footer of section ${head.id}`, end);
     }
+    if (head.form !== "start") this.#hasPart = true;
+    if (head.form === "finish") this.#isRamWhole = true;
     yield { kind: "section end", offset: end, section: head };
+  }
+
+  /**
+   * Devices come when all RAM has: after its last part, or after any part in a snapshot taken in the background, which
+   * has no last one. A device before that cannot be passed over, since it does not say how long it is.
+   */
+  *#checkRam(): Parsing {
+    if (this.#isRamWhole || (this.#hasPart && this.#scanner.feed.peek() === SECTION.full)) return;
+    const scanner = this.#scanner;
+    const { feed } = scanner;
+    const { offset } = feed;
+    if (feed.u8() === SECTION.end) {
+      throw scanner.refusal("ERR_BAD_MESSAGE", "it ends before all RAM has been sent", offset);
+    }
+    yield* scanner.need(4);
+    feed.drop(4);
+    const name = yield* scanner.name();
+    const reason = `section ${JSON.stringify(name)} comes before RAM has been sent, which is not known`;
+    throw scanner.refusal("ERR_STREAM_FEATURE", reason, offset);
   }
 
   *#command(): Parsing {
     const command = yield* readCommand(this.#scanner);
-    this.#isPostcopy ||= command.name.startsWith("postcopy-");
+    this.#isPostcopy ||= command.name === "packaged";
   }
 
   /** Gathers the rest of the stream, which can be taken apart only from its end. */

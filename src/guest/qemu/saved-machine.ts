@@ -1,0 +1,141 @@
+// What an image of a QEMU machine holds besides RAM: the state of its devices, and what is known of the machine.
+//
+//   region <block>            a block of RAM each, in the order of the stream
+//   attachment machine        JSON: this file's SavedMachine
+//   attachment configuration  the stream's section, as it came
+//   attachment device-state   all devices, as they came
+//   attachment vmdescription  QEMU's own description of them, JSON
+//   notes qemu.…              the same for people
+
+import { z } from "zod";
+import { MinorfaultError } from "../../base/errors.ts";
+import type { Attachment, Image } from "../../image/index.ts";
+import type { SourceBlock } from "./page-ledger.ts";
+import { PAGE_BYTES } from "./stream-format.ts";
+
+export const ATTACHMENT = {
+  machine: "machine",
+  configuration: "configuration",
+  devices: "device-state",
+  description: "vmdescription",
+} as const;
+
+const FORMAT = 1;
+
+const pageSize = z
+  .int()
+  .min(PAGE_BYTES)
+  .max(2 ** 40)
+  .refine((bytes) => Number.isInteger(Math.log2(bytes)));
+
+const savedMachineSchema = z.looseObject({
+  format: z.literal(FORMAT),
+  /** The machine type with its version, as the stream names it: "pc-i440fx-7.2". */
+  machine: z.string().optional(),
+  /** The version of the QEMU that it was captured from, if we spoke with it. */
+  qemu: z.string().optional(),
+  /** Capabilities that the stream was made with, as far as it says. */
+  capabilities: z.array(z.string()),
+  uuid: z.string().optional(),
+  /** The id of section ram in the stream. */
+  sectionId: z
+    .int()
+    .min(0)
+    .max(2 ** 32 - 1),
+  blocks: z.array(
+    z.looseObject({
+      name: z.string().min(1).max(255),
+      byteLength: z.int().min(PAGE_BYTES),
+      /** Of the host that it was saved on, where that is known; else 4096. */
+      pageSize,
+      region: z.string(),
+    }),
+  ),
+  devices: z.array(z.looseObject({ name: z.string(), instance: z.number(), version: z.number() })),
+  /** What the guest did meanwhile; "file": nobody knows. */
+  saved: z.enum(["running", "stopped", "background-snapshot", "file"]),
+});
+
+export type SavedMachine = z.infer<typeof savedMachineSchema>;
+export type SavedBlock = SavedMachine["blocks"][number];
+
+/** All that a restore sends before and beside RAM. */
+export interface RestorableMachine {
+  readonly machine: SavedMachine;
+  readonly configuration: Uint8Array | undefined;
+  readonly devices: Uint8Array;
+}
+
+export function savedMachine(fields: Omit<SavedMachine, "format">): SavedMachine {
+  return { format: FORMAT, ...fields } as SavedMachine;
+}
+
+export function machineAttachment(machine: SavedMachine): Attachment {
+  return { name: ATTACHMENT.machine, bytes: Buffer.from(`${JSON.stringify(machine, null, 2)}\n`) };
+}
+
+/** The same for people: short, and only what they would look for. */
+export function machineNotes({ machine, qemu, capabilities, saved }: SavedMachine): Record<string, string> {
+  return {
+    ...(machine !== undefined && { "qemu.machine": machine }),
+    ...(qemu !== undefined && { "qemu.version": qemu }),
+    "qemu.capabilities": capabilities.join(" ") || "none",
+    "qemu.saved": saved,
+  };
+}
+
+/** Reads what an image says of its machine; checks that it fits the image. */
+export async function readMachine(image: Image, signal?: AbortSignal): Promise<RestorableMachine> {
+  const names = new Set(image.manifest.attachments.map(({ name }) => name));
+  if (!names.has(ATTACHMENT.machine) || !names.has(ATTACHMENT.devices)) {
+    throw new MinorfaultError("ERR_BAD_ARGUMENT", `${image.name} is not an image of a QEMU machine`, {
+      hint: "`minorfault qemu capture` and `minorfault image import --from qemu-stream` make such images",
+    });
+  }
+  const machine = parseMachine(image, await image.readAttachment(ATTACHMENT.machine, signal));
+  const configuration = names.has(ATTACHMENT.configuration)
+    ? await image.readAttachment(ATTACHMENT.configuration, signal)
+    : undefined;
+  return { machine, configuration, devices: await image.readAttachment(ATTACHMENT.devices, signal) };
+}
+
+/** The machine's blocks as a restore numbers their pages. `pageSizes`: of the destination, by block, where they differ. */
+export function sourceBlocks(
+  image: Image,
+  { blocks }: SavedMachine,
+  pageSizes: ReadonlyMap<string, number> = new Map(),
+): SourceBlock[] {
+  return blocks.map(({ name, byteLength, pageSize, region }) => {
+    const { offset } = image.regions.find((each) => each.name === region)!;
+    return {
+      name,
+      byteLength,
+      pageSize: pageSizes.get(name) ?? pageSize,
+      firstPage: offset / PAGE_BYTES,
+    };
+  });
+}
+
+function parseMachine(image: Image, bytes: Uint8Array): SavedMachine {
+  const wrong = (reason: string, cause?: unknown) =>
+    new MinorfaultError("ERR_BAD_IMAGE", `The machine of ${image.name} is wrong: ${reason}`, { cause });
+  let fields: unknown;
+  try {
+    fields = JSON.parse(Buffer.from(bytes).toString("utf8"));
+  } catch (cause) {
+    throw wrong("it is not JSON", cause);
+  }
+  const result = savedMachineSchema.safeParse(fields);
+  if (!result.success) {
+    const [issue] = result.error.issues;
+    throw wrong(`${issue?.path.join(".")}: ${issue?.message}`);
+  }
+  for (const { name, byteLength, region } of result.data.blocks) {
+    const found = image.regions.find((each) => each.name === region);
+    if (found?.byteLength === byteLength) continue;
+    throw wrong(
+      `block ${name} has ${byteLength} bytes, its region ${region} has ${found?.byteLength ?? "none"}`,
+    );
+  }
+  return result.data;
+}

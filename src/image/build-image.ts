@@ -10,6 +10,7 @@ import { checkPacks, RECHECK_MS } from "./check-packs.ts";
 import { type ChunkRun, planChunks } from "./chunk-plan.ts";
 import { type Cruncher, openCruncher, smallerOf } from "./cruncher.ts";
 import { sha256, toHex } from "./hash.ts";
+import { type Dropped, inheritedAttachments, inheritedWorkingSets } from "./inherit.ts";
 import { layOut, type RegionShape } from "./layout.ts";
 import {
   ATTACHMENT_BYTES_MAX,
@@ -28,7 +29,7 @@ import {
   manifestDigest,
 } from "./manifest.ts";
 import { checkName, manifestKey, packKey } from "./names.ts";
-import { type OpenedImage, openImageIn } from "./open-image.ts";
+import { OpenedImage, openImageIn } from "./open-image.ts";
 import { PackReader } from "./pack-reader.ts";
 import { PackWriter, type PackWriterOptions, type WrittenPack } from "./pack-writer.ts";
 import { runPipeline } from "./pipeline.ts";
@@ -48,8 +49,9 @@ export async function buildImage(
   checkExtras(options);
   signal?.throwIfAborted();
   if (options.ifAbsent) await checkAbsent(store, name, signal);
-  const parent =
-    options.parent === undefined ? undefined : await openImageIn(store, options.parent, signal && { signal });
+  const { parentDigest: digest } = options;
+  const opening = { ...(digest && { digest }), ...(signal && { signal }) };
+  const parent = options.parent === undefined ? undefined : await openImageIn(store, options.parent, opening);
   try {
     return await new Build(store, name, options, parent, began).run();
   } finally {
@@ -117,7 +119,7 @@ class Build {
       const took = performance.now() - this.#began;
       const { signal } = this.#options;
       if (builder.usesOldPacks && took > RECHECK_MS) await checkPacks(this.#store, packs, signal);
-      const manifest = this.#manifest(root, attachments);
+      const { manifest, dropped } = await this.#inherit(this.#manifest(root, attachments));
       const digest = await this.#publish(encodeManifest(manifest));
       return {
         manifest,
@@ -126,6 +128,7 @@ class Build {
         contentBytes,
         packs: this.#written,
         writtenBytes: this.#writtenBytes,
+        dropped,
         ms: performance.now() - this.#began,
       };
     } catch (error) {
@@ -136,6 +139,25 @@ class Build {
       throw error;
     } finally {
       await cruncher.close();
+    }
+  }
+
+  /** With what the parent has besides the memory. */
+  async #inherit(manifest: Manifest): Promise<{ manifest: Manifest; dropped: readonly Dropped[] }> {
+    const parent = this.#parent;
+    if (parent === undefined || !this.#options.inherit) return { manifest, dropped: [] };
+    const { signal } = this.#options;
+    const child = await OpenedImage.of(this.#store, { manifest, digest: "" }, signal);
+    const newWriter = () =>
+      new PackWriter(this.#store, { ...this.#writing, packBytes: Number.MAX_SAFE_INTEGER });
+    try {
+      const { workingSets, dropped } = await inheritedWorkingSets(parent, child, newWriter, signal);
+      const attachments = inheritedAttachments(parent, manifest.attachments);
+      const notes = { ...parent.manifest.notes, ...manifest.notes };
+      checkCounts(attachments.length, Object.keys(notes).length);
+      return { manifest: { ...manifest, notes, attachments, workingSets }, dropped };
+    } finally {
+      await child.close();
     }
   }
 
@@ -272,12 +294,15 @@ function checkExtras({ notes = {}, attachments = [] }: BuildOptions): void {
       `Attachment ${name} has ${bytes.byteLength} bytes; from 1 to ${ATTACHMENT_BYTES_MAX} are possible`,
     );
   }
-  if (attachments.length > ATTACHMENTS_MAX || Object.keys(notes).length > NOTES_MAX) {
-    throw new MinorfaultError("ERR_LIMIT", `At most ${ATTACHMENTS_MAX} attachments and ${NOTES_MAX} notes`);
-  }
+  checkCounts(attachments.length, Object.keys(notes).length);
   if (new Set(attachments.map(({ name }) => name)).size !== attachments.length) {
     throw new MinorfaultError("ERR_BAD_ARGUMENT", "Two attachments have one name");
   }
+}
+
+function checkCounts(attachments: number, notes: number): void {
+  if (attachments <= ATTACHMENTS_MAX && notes <= NOTES_MAX) return;
+  throw new MinorfaultError("ERR_LIMIT", `At most ${ATTACHMENTS_MAX} attachments and ${NOTES_MAX} notes`);
 }
 
 /** A child has the regions of its parent, in the same places. */

@@ -2,6 +2,7 @@
 
 import type { Range } from "../base/range.ts";
 import type { PageSource } from "../source/page-source.ts";
+import type { Dropped } from "./inherit.ts";
 import type { Manifest } from "./manifest.ts";
 import type { Nonce, WrittenPack } from "./pack-writer.ts";
 
@@ -33,6 +34,10 @@ export interface BuildOptions {
   readonly chunkBytes?: number;
   /** An image of the same store, with the same regions: what did not change is referred to. */
   readonly parent?: string;
+  /** SHA-256 that the parent's manifest must have. */
+  readonly parentDigest?: string;
+  /** Takes over the parent's notes, attachments and working sets, except those that are given. Default false. */
+  readonly inherit?: boolean;
   readonly notes?: Readonly<Record<string, string>>;
   readonly attachments?: readonly Attachment[];
   /** Where equal chunks are looked for: in all images of the store (default), the parent, or this image. */
@@ -68,5 +73,7 @@ export interface BuildReport {
   readonly contentBytes: number;
   readonly packs: readonly WrittenPack[];
   readonly writtenBytes: number;
+  /** With `inherit`: what of the parent could not be taken over. */
+  readonly dropped: readonly Dropped[];
   readonly ms: number;
 }

@@ -19,8 +19,8 @@ export interface Content {
   readonly regions: readonly MemoryRegion[];
   /** Where it is a plain local file. */
   readonly path?: string;
-  /** Where it is an image: its store and its name there. */
-  readonly image?: { readonly store: string; readonly name: string };
+  /** Where it is an image: its store, its name there, and the SHA-256 of its root index: what its content is. */
+  readonly image?: { readonly store: string; readonly name: string; readonly root: string };
   /** Where the pager finds the bytes. */
   readonly pager: Pick<PagerOptions, "image" | "source">;
   openSource(): Promise<PageSource>;
@@ -71,7 +71,7 @@ async function imageContent(url: string, fetch: FetchOptions): Promise<Content |
         byteLength,
         guestAddress,
       })),
-      image: splitImageUrl(url),
+      image: { ...splitImageUrl(url), root: image.manifest.root.sha256 },
       pager: { source: { ...fetch, url, kind: "image", digest } },
       openSource: () => openImage(url, { digest }),
     };

@@ -2,6 +2,7 @@
 // whose manifest is replaced when all of its new chunks are stored. Either way a crash leaves the old or the new.
 
 import { MinorfaultError } from "../../base/errors.ts";
+import type { BuildRegion, Manifest } from "../../image/index.ts";
 import type { PageSource } from "../../source/index.ts";
 import type { Content } from "./content.ts";
 import { type PieceReader, writeThroughJournal } from "./journal.ts";
@@ -13,7 +14,8 @@ export interface FlushTarget {
    * flushed pages go on being kept like written ones.
    */
   readonly isSeenByPager: boolean;
-  write(ranges: readonly ByteRange[], read: PieceReader): Promise<void>;
+  /** Answers what belonged to the content and could not be kept. */
+  write(ranges: readonly ByteRange[], read: PieceReader): Promise<readonly string[]>;
 }
 
 /** Throws ERR_STORE_READ_ONLY where there is nowhere to write. */
@@ -22,7 +24,10 @@ export function flushTarget(content: Content): FlushTarget {
   if (path !== undefined) {
     return {
       isSeenByPager: true,
-      write: (ranges, read) => writeThroughJournal(path, ranges, read),
+      write: async (ranges, read) => {
+        await writeThroughJournal(path, ranges, read);
+        return [];
+      },
     };
   }
   if (image === undefined || /^https?:/i.test(image.store)) {
@@ -30,35 +35,65 @@ export function flushTarget(content: Content): FlushTarget {
       hint: "Write-back works on local files and on images in a folder or a bucket",
     });
   }
-  return {
-    isSeenByPager: false,
-    write: (ranges, read) => writeImage(image.store, image.name, ranges, read),
-  };
+  return new ImageTarget(image);
 }
 
-async function writeImage(
-  storeUrl: string,
-  name: string,
+/** Each flush makes a child of the image that is there under the name, which has to be the one that was opened or flushed. */
+class ImageTarget implements FlushTarget {
+  readonly isSeenByPager = false;
+  readonly #store: string;
+  readonly #name: string;
+  /** SHA-256 of the root index: what the memory's content is, but for what was written since. */
+  #root: string;
+
+  constructor({ store, name, root }: NonNullable<Content["image"]>) {
+    this.#store = store;
+    this.#name = name;
+    this.#root = root;
+  }
+
+  async write(ranges: readonly ByteRange[], read: PieceReader): Promise<readonly string[]> {
+    const { buildImage, openImageIn } = await import("../../image/index.ts");
+    const { openStore } = await import("../../source/index.ts");
+    const store = await openStore(this.#store);
+    try {
+      const parent = await openImageIn(store, this.#name);
+      await parent.close();
+      if (parent.manifest.root.sha256 !== this.#root) throw replaced(parent.name);
+      const { manifest, dropped } = await buildImage(store, this.#name, {
+        regions: parent.manifest.regions.map((region) => childRegion(region, ranges, read)),
+        parent: this.#name,
+        parentDigest: parent.digest,
+        inherit: true,
+      });
+      this.#root = manifest.root.sha256;
+      return dropped.map(({ what, why }) => `${what}: ${why}`);
+    } finally {
+      await store.close();
+    }
+  }
+}
+
+/** Only chunks with written pages are stored: over another image they would make a mixture of the two. */
+function replaced(name: string): MinorfaultError {
+  return new MinorfaultError("ERR_SOURCE_CHANGED", `${name} was replaced since it was opened here`, {
+    hint: "Nothing was written, and what was written here is still in memory: copy it into the image as it is now",
+  });
+}
+
+function childRegion(
+  { name, guestAddress, pageSize, offset, byteLength, dataBytes }: Manifest["regions"][number],
   ranges: readonly ByteRange[],
   read: PieceReader,
-): Promise<void> {
-  const { buildImage, openImageIn } = await import("../../image/index.ts");
-  const { openStore } = await import("../../source/index.ts");
-  const store = await openStore(storeUrl);
-  try {
-    const parent = await openImageIn(store, name);
-    const regions = parent.regions.map(({ name, guestAddress, pageSize, offset, byteLength }) => ({
-      name,
-      guestAddress,
-      pageSize,
-      source: memorySource(name, offset, byteLength, read),
-      changed: changedWithin(ranges, offset, byteLength),
-    }));
-    await parent.close();
-    await buildImage(store, name, { regions, parent: name });
-  } finally {
-    await store.close();
-  }
+): BuildRegion {
+  const changed = changedWithin(ranges, offset, byteLength);
+  // A region stays as long as it was, unless something was written behind its end.
+  const tails = changed.map(({ start, until }) => ({ start: Math.max(start, dataBytes), until }));
+  const isLonger = tails.some(
+    ({ start, until }) => start < until && read(offset + start, until - start).some((byte) => byte !== 0),
+  );
+  const source = memorySource(name, offset, isLonger ? byteLength : dataBytes, read);
+  return { name, guestAddress, pageSize, source, changed };
 }
 
 function changedWithin(

@@ -197,18 +197,19 @@ class KernelMemory implements LazyMemory {
       byteLength: Math.min(byteLength, this.byteLength - offset),
     }));
     let isDurable = false;
+    let dropped: readonly string[] = [];
     try {
       if (ranges.length > 0) {
         const read = (offset: number, byteLength: number): Uint8Array =>
           new Uint8Array(this.#range.view(offset, byteLength)).slice();
-        await target.write(ranges, read);
+        dropped = await target.write(ranges, read);
       }
       isDurable = true;
     } finally {
       await dirty.end(isDurable, target.isSeenByPager);
     }
     const bytesWritten = pages.reduce((sum, { byteLength }) => sum + byteLength, 0);
-    return { bytesWritten, ranges: ranges.length };
+    return { bytesWritten, ranges: ranges.length, ...(dropped.length > 0 && { dropped }) };
   }
 
   statistics(): MemoryStatistics {
@@ -221,7 +222,7 @@ class KernelMemory implements LazyMemory {
   }
 
   get replayed(): Promise<ReplayReport | undefined> {
-    return this.#paged.pager.replayed;
+    return this.#paged.replayed();
   }
 
   share(): MemoryHandle {

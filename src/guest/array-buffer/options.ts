@@ -61,6 +61,8 @@ export interface FlushReport {
   /** Bytes that were made durable, whole pages. */
   readonly bytesWritten: number;
   readonly ranges: number;
+  /** What belonged to an image and could not be kept, where there is such a thing: a working set that is damaged. */
+  readonly dropped?: readonly string[];
 }
 
 export interface MemoryStatistics {

@@ -9,7 +9,7 @@ import type { FeatureName } from "../../abi/userfaultfd.ts";
 import { countBits, nextClear } from "../../base/bitmap.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { local, madvise } from "../../linux/index.ts";
-import { type PagerOptions, startPager, type WriteMode } from "../../pager/index.ts";
+import { type PagerOptions, type ReplayReport, startPager, type WriteMode } from "../../pager/index.ts";
 import { openUserfaultfd } from "../../uffd/index.ts";
 import { type RegionPager, startChildPager } from "./child/child-pager.ts";
 import type { MemoryStatistics, ResidentPages } from "./options.ts";
@@ -162,6 +162,16 @@ export class PagedRegion {
       "ERR_HANDLER_FAILED",
       `Not all of the ${byteLength} bytes at ${offset} could be brought`,
     );
+  }
+
+  /** How the replay ends. Who asks keeps the process from ending before. */
+  async replayed(): Promise<ReplayReport | undefined> {
+    this.pager.keepAlive(true);
+    try {
+      return await this.pager.replayed;
+    } finally {
+      if (!this.#isClosed) this.pager.keepAlive(false);
+    }
   }
 
   statistics(): MemoryStatistics {

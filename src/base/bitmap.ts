@@ -60,6 +60,18 @@ export function countBits(words: Uint32Array, bits: number): number {
   return count;
 }
 
+/** How many bits are set from `first` up to, not including, `until`. */
+export function countBetween(words: Uint32Array, first: number, until: number): number {
+  let count = 0;
+  for (let index = first; index < until; ) {
+    const word = index >>> 5;
+    const next = Math.min(until, (word + 1) << 5);
+    count += ones(words[word]! & mask(index, next));
+    index = next;
+  }
+  return count;
+}
+
 /** Bits first % 32 up to until, which lie in one word. */
 function mask(first: number, until: number): number {
   return (-1 << (first & 31)) & (-1 >>> -(until & 31));

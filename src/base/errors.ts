@@ -231,14 +231,9 @@ export const ERRORS = {
     hint: "`minorfault images` of the server's operator shows who may; the policy is part of its configuration",
   },
   ERR_DENIED: {
-    kind: "state",
-    meaning: "The server does not let this peer do what it asked for",
-    hint: "Ask its operator: the policy, the socket's mode or the token decides",
-  },
-  ERR_SERVER_UNREACHABLE: {
     kind: "protocol",
-    meaning: "The page server does not answer",
-    hint: "Start it with `minorfault serve`, or say where its control socket is: --control PATH",
+    meaning: "The control API does not let this request pass",
+    hint: "Over TCP it needs the server's token and a loopback Host; docs/server.md shows how to pass them",
   },
   ERR_NO_SUCH: {
     kind: "usage",

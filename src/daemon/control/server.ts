@@ -1,0 +1,163 @@
+// The control API over HTTP: fastify serves the table of routes, at a unix socket and, on request, at loopback TCP.
+//
+// What comes in is hostile until a schema has passed it: bodies, headers, time and connections have limits, and
+// nothing of a request reaches an operation that its schema does not name.
+
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
+import type { z } from "zod";
+import { MinorfaultError } from "../../base/errors.ts";
+import { failureOf } from "./failure.ts";
+import { gate } from "./gate.ts";
+import { type Operations, ROUTES, type Route } from "./routes.ts";
+
+/** LIMITs of what a request may be. */
+const BODY_BYTES_MAX = 64 * 1024;
+const HEADER_BYTES_MAX = 16 * 1024;
+const CONNECTIONS_MAX = 256;
+const HEADERS_MS = 10_000;
+const REQUEST_MS = 30_000;
+
+/** Answers that are no calls: text, files, streams. */
+export interface Extra {
+  readonly path: string;
+  /** Holds nothing secret, so it needs no token. */
+  readonly isOpen: boolean;
+  readonly answer: (request: FastifyRequest, reply: FastifyReply) => unknown;
+}
+
+export interface ControlServerOptions {
+  readonly operations: Operations;
+  readonly extras: readonly Extra[];
+  /** Told of every answer. */
+  readonly onAnswer: (operation: string, method: string, status: number, ms: number) => void;
+  /** Told of what was not thrown on purpose. */
+  readonly onBug: (error: unknown) => void;
+}
+
+export class ControlServer {
+  readonly #app: FastifyInstance;
+  readonly #open = new Set<string>();
+  #token: string | undefined;
+  #tcp: Server | undefined;
+
+  constructor(options: ControlServerOptions) {
+    this.#app = fastify({
+      bodyLimit: BODY_BYTES_MAX,
+      requestTimeout: REQUEST_MS,
+      forceCloseConnections: true,
+      http: { maxHeaderSize: HEADER_BYTES_MAX, headersTimeout: HEADERS_MS },
+      // Bodies that are not JSON are refused, whatever they say they are.
+    });
+    this.#app.removeContentTypeParser("text/plain");
+    this.#app.addHook("onRequest", async (request, reply) => {
+      reply.header("cache-control", "no-store").header("x-content-type-options", "nosniff");
+      const isTcp = request.raw.socket.remoteAddress !== undefined;
+      const isOpen = this.#open.has(request.routeOptions.url ?? "");
+      const refusal = gate(request.raw, isTcp ? this.#token : undefined, isOpen);
+      if (refusal === undefined) return;
+      if (refusal.status === 401) reply.header("www-authenticate", 'Bearer realm="minorfault"');
+      return reply.status(refusal.status).send(failureOf(refusal.error).body);
+    });
+    this.#app.addHook("onResponse", async (request, reply) => {
+      const { config, url } = request.routeOptions;
+      const operation = (config as { operation?: string }).operation ?? url ?? "none";
+      options.onAnswer(operation, request.method, reply.statusCode, reply.elapsedTime);
+    });
+    this.#app.setErrorHandler((error, _request, reply) => {
+      const { status, body } = failureOf(error);
+      if (body.error.code === "ERR_BUG") options.onBug(error);
+      return reply.status(status).send(body);
+    });
+    this.#app.setNotFoundHandler((_request, reply) => {
+      const error = new MinorfaultError("ERR_NO_SUCH", "The control API has no such operation", {
+        hint: "GET /openapi.json lists them",
+      });
+      return reply.status(404).send(failureOf(error).body);
+    });
+    for (const [name, route] of Object.entries<Route>(ROUTES)) this.#serve(name, route, options.operations);
+    for (const { path, isOpen, answer } of options.extras) {
+      if (isOpen) this.#open.add(path);
+      this.#app.get(path, answer);
+    }
+  }
+
+  /** At a unix socket: one that listens already, or a path that is free. */
+  async listen(where: { readonly descriptor: number } | { readonly path: string }): Promise<void> {
+    await this.#app.ready();
+    const { server } = this.#app;
+    server.maxConnections = CONNECTIONS_MAX;
+    const target = "descriptor" in where ? { fd: where.descriptor } : { path: where.path };
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(target, () => resolve(server.off("error", reject) as unknown as undefined));
+    });
+  }
+
+  /** At a port of this machine's loopback, for those who have the token. Answers the port. */
+  async listenTcp(port: number, token: string): Promise<number> {
+    await this.#app.ready();
+    this.#token = token;
+    const tcp = createServer(
+      { maxHeaderSize: HEADER_BYTES_MAX, headersTimeout: HEADERS_MS, requestTimeout: REQUEST_MS },
+      (request, response) => this.#app.routing(request, response),
+    );
+    this.#tcp = tcp;
+    tcp.maxConnections = CONNECTIONS_MAX;
+    await new Promise<void>((resolve, reject) => {
+      tcp.once("error", reject);
+      tcp.listen(port, "127.0.0.1", () => resolve(tcp.off("error", reject) as unknown as undefined));
+    });
+    return (tcp.address() as AddressInfo).port;
+  }
+
+  async close(): Promise<void> {
+    this.#tcp?.closeAllConnections();
+    await new Promise<void>((resolve) => {
+      if (this.#tcp === undefined) resolve();
+      else this.#tcp.close(() => resolve());
+    });
+    await this.#app.close();
+  }
+
+  #serve(name: string, route: Route, operations: Operations): void {
+    const operation = operations[name as keyof Operations] as (input: object, signal: AbortSignal) => unknown;
+    this.#app.route({
+      method: route.method,
+      url: route.path.replaceAll(/\{(\w+)\}/g, ":$1"),
+      config: { operation: name } as object,
+      handler: async (request, reply) => {
+        const input = {
+          ...part("the path", route.params, request.params),
+          ...part("the query", route.query, request.query),
+          ...part("the body", route.body, request.body ?? {}),
+        };
+        const answer = await operation(input, goneSignal(reply));
+        return reply.status(route.status).send(answer);
+      },
+    });
+  }
+}
+
+/** Raised when the one who asked has gone before he was answered. */
+function goneSignal(reply: FastifyReply): AbortSignal {
+  const controller = new AbortController();
+  reply.raw.once("close", () => {
+    if (!reply.raw.writableFinished) {
+      controller.abort(new MinorfaultError("ERR_CLOSED", "The one who asked has gone"));
+    }
+  });
+  return controller.signal;
+}
+
+function part(where: string, schema: z.ZodObject | undefined, given: unknown): object {
+  if (schema === undefined) return {};
+  const parsed = schema.safeParse(given);
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  const at = issue?.path.length ? ` at ${issue.path.join(".")}` : "";
+  throw new MinorfaultError("ERR_BAD_ARGUMENT", `In ${where}${at}: ${issue?.message ?? "not understood"}`, {
+    hint: "GET /openapi.json describes every operation",
+  });
+}

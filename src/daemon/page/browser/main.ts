@@ -1,0 +1,2 @@
+// The live page's program.
+export {};

@@ -1,0 +1,2 @@
+// How the page and the report say numbers.
+export const WORDS = 1;

@@ -18,6 +18,7 @@ import { type Word, writeWord } from "../abi/structs.ts";
 import type { Caller, Scratch, SyscallName } from "../abi/system.ts";
 import { assert, MinorfaultError } from "../base/errors.ts";
 import { MachineCode } from "../base/machine-code.ts";
+import { roundUp } from "../base/range.ts";
 import { mmap, mprotect } from "./mappings.ts";
 import { native } from "./native.ts";
 import { syscallNumbers } from "./syscall-numbers.ts";
@@ -33,6 +34,7 @@ export const CHAIN_ENTRY = {
 /** LIMIT: more do not fit an entry. */
 const ARGUMENTS_MAX = 5;
 const CODE_BYTES = 4096;
+const CODE_ALIGNMENT = 64;
 
 export interface ChainCall {
   readonly name: SyscallName;
@@ -41,12 +43,24 @@ export interface ChainCall {
 
 /** The instructions of a chain over `count` entries at an address; x86-64 (System V calling convention). */
 export function chainCode(list: number, count: number): MachineCode {
-  const address = new Uint8Array(8);
-  writeWord(new DataView(address.buffer), 0, list);
-  return new MachineCode()
+  const code = new MachineCode().op("push rbx", 0x53).op("push rbp", 0x55);
+  return goThrough(code.op("movabs rbx, list", 0x48, 0xbb, ...wordBytes(list)), count);
+}
+
+/** The same over entries that begin `at` bytes behind the address that stands in a cell of memory. */
+function movableChainCode(cell: number, { at, count }: ChainShape): MachineCode {
+  const code = new MachineCode()
     .op("push rbx", 0x53)
     .op("push rbp", 0x55)
-    .op("movabs rbx, list", 0x48, 0xbb, ...address)
+    .op("movabs rbx, cell", 0x48, 0xbb, ...wordBytes(cell))
+    .op("mov rbx, [rbx]", 0x48, 0x8b, 0x1b)
+    .op32("add rbx, at", [0x48, 0x81, 0xc3], at);
+  return goThrough(code, count);
+}
+
+/** From the entry to which rbx points. */
+function goThrough(code: MachineCode, count: number): MachineCode {
+  return code
     .op32("mov ebp, count", [0xbd], count)
     .label("next")
     .op("mov rax, [rbx]", 0x48, 0x8b, 0x03)
@@ -71,6 +85,12 @@ export function chainCode(list: number, count: number): MachineCode {
     .op("ret", 0xc3);
 }
 
+function wordBytes(value: number): Uint8Array {
+  const bytes = new Uint8Array(8);
+  writeWord(new DataView(bytes.buffer), 0, value);
+  return bytes;
+}
+
 /** Whether this host can run chains: x86-64, and a process that may make memory executable. */
 export function chainsWork(): boolean {
   return process.arch === "x64" && process.platform === "linux";
@@ -89,9 +109,13 @@ export function makeChain(
   at: number,
   calls: readonly ChainCall[],
 ): () => void {
-  if (!chainsWork()) {
-    throw new MinorfaultError("ERR_UNSUPPORTED_HOST", "Chains of system calls are written for Linux on x64");
-  }
+  checkHost();
+  putCalls(memory, at, calls);
+  return functionsOf(caller, [chainCode(memory.address + at, calls.length)])[0]!;
+}
+
+/** Writes calls into `memory` from the offset `at` on, for a chain to make. */
+export function putCalls(memory: Scratch, at: number, calls: readonly ChainCall[]): void {
   const numbers = syscallNumbers("x64");
   for (const [index, { name, args }] of calls.entries()) {
     assert(args.length <= ARGUMENTS_MAX, `A chained call has at most ${ARGUMENTS_MAX} arguments`);
@@ -101,9 +125,60 @@ export function makeChain(
       writeWord(memory.view, entry + CHAIN_ENTRY.ARGUMENTS + argument * 8, args[argument] ?? 0);
     }
   }
+}
+
+/** Where in some memory the entries of a chain begin, and how many there are. */
+export interface ChainShape {
+  readonly at: number;
+  readonly count: number;
+}
+
+export interface MovableChains {
+  /** The memory (its address) that the next runs go through. */
+  select(address: number): void;
+  /** One for each shape. */
+  readonly run: readonly (() => void)[];
+}
+
+/**
+ * Chains of these shapes that go through whatever memory is selected: many lists of calls, and code for one.
+ *
+ * SAFETY: what is selected must hold calls (`putCalls`) wherever a shape says that it does. Code and cell stay for good.
+ */
+export function makeMovableChains(caller: Caller, shapes: readonly ChainShape[]): MovableChains {
+  checkHost();
+  const { address, view } = caller.share(CODE_BYTES);
+  const cell = new Int32Array(view.buffer, view.byteOffset, 2);
+  const run = functionsOf(
+    caller,
+    shapes.map((shape) => movableChainCode(address, shape)),
+  );
+  return {
+    run,
+    select(list) {
+      cell[0] = list;
+      cell[1] = list / 2 ** 32;
+    },
+  };
+}
+
+function checkHost(): void {
+  if (chainsWork()) return;
+  throw new MinorfaultError("ERR_UNSUPPORTED_HOST", "Chains of system calls are written for Linux on x64");
+}
+
+/** Each code as a function, all in one page. */
+function functionsOf(caller: Caller, codes: readonly MachineCode[]): (() => void)[] {
   const code = mmap(caller, CODE_BYTES, { flags: MAP.PRIVATE | MAP.ANONYMOUS });
-  const bytes = chainCode(memory.address + at, calls.length).assemble();
-  new Uint8Array(native().view(code, CODE_BYTES)).set(bytes);
+  const bytes = new Uint8Array(native().view(code, CODE_BYTES));
+  let at = 0;
+  const entries = codes.map((one) => {
+    const assembled = one.assemble();
+    const entry = at;
+    bytes.set(assembled, entry);
+    at = roundUp(entry + assembled.byteLength, CODE_ALIGNMENT);
+    return entry;
+  });
   mprotect(caller, code, CODE_BYTES, PROT.READ | PROT.EXEC);
-  return native().functionAt(code);
+  return entries.map((entry) => native().functionAt(code + entry));
 }

@@ -3,7 +3,6 @@
 import type { Range } from "../base/range.ts";
 import { COUNTER, type Counters } from "./counters.ts";
 import type { FaultLoop } from "./fault-loop.ts";
-import type { Fetcher } from "./fetch/fetcher.ts";
 import { FILL_BYTES_MAX } from "./installer.ts";
 import { type Part, pageAt, untilPage } from "./regions.ts";
 
@@ -21,7 +20,6 @@ export class Bulk {
   readonly pieceBytes: number;
   /** Addresses outside of it are left alone. */
   readonly #range: Range;
-  readonly #fetcher: Fetcher | undefined;
   #parts: readonly Part[] = [];
   #part = 0;
   #page = 0;
@@ -33,9 +31,7 @@ export class Bulk {
     counters: Counters,
     pieceBytes: number = FILL_BYTES_MAX,
     range: Range = EVERYTHING,
-    fetcher?: Fetcher,
   ) {
-    this.#fetcher = fetcher;
     this.id = id;
     this.#range = range;
     this.#loop = loop;
@@ -46,7 +42,7 @@ export class Bulk {
 
   /** Installs the next piece. */
   step(): BulkState {
-    const { regions, installer } = this.#loop;
+    const { regions, installer, fetchFrom } = this.#loop;
     // The guest has unmapped or moved something: once more from the start, what is resident is passed over quickly.
     if (regions.parts !== this.#parts) this.#begin();
     const part = this.#parts[this.#part];
@@ -57,8 +53,8 @@ export class Bulk {
     const page = installer.install(part, this.#page, pieceUntil, this.pieceBytes);
     this.#counters[COUNTER.BULK_DONE]! += (page - this.#page) * pageSize;
     this.#page = page;
-    if (installer.isAway && this.#fetcher !== undefined) {
-      const goesOnAt = this.#fetcher.fetchFrom(part, page, until);
+    if (installer.isAway && fetchFrom !== undefined) {
+      const goesOnAt = fetchFrom(part, page, until);
       if (goesOnAt === undefined) return "away";
       this.#page = goesOnAt;
     }

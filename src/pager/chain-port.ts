@@ -3,50 +3,97 @@
 import { UFFD_MSG_SIZE } from "../abi/message.ts";
 import type { Scratch } from "../abi/system.ts";
 import { UFFDIO } from "../abi/userfaultfd.ts";
-import { chainsWork, local, makeChain } from "../linux/index.ts";
-import { CallerPort, type FaultPort, layPort, PORT, WORD, wordsOf } from "./port.ts";
+import {
+  chainsWork,
+  local,
+  type MovableChains,
+  makeChain,
+  makeMovableChains,
+  putCalls,
+} from "../linux/index.ts";
+import { CallerPort, type FaultPort, layPort, PORT, PORT_BYTES, WORD, wordsOf } from "./port.ts";
 
 /** Long enough to know the counter's speed to a thousandth, short enough for a start. */
 const CALIBRATION_MS = 2;
 
-/** The fastest port that this host allows; `readFd` is where messages come from, if not from the userfaultfd. */
-export function openPort(fd: number, readFd: number = fd): FaultPort {
+export interface PortOptions {
+  /** Where messages come from, if not from the userfaultfd. */
+  readonly readFd?: number;
+  /** A page for the port, where it is not to have one of its own. */
+  readonly memory?: Scratch | undefined;
+}
+
+/** The fastest port that this host allows. */
+export function openPort(fd: number, { readFd = fd, memory }: PortOptions = {}): FaultPort {
   if (chainsWork()) {
     try {
-      return new ChainPort(fd, readFd);
+      return new ChainPort(fd, readFd, memory);
     } catch {
       // Memory that may not become executable (some hardened hosts): one call after the other, then.
     }
   }
-  return new CallerPort(local, fd, () => performance.now(), readFd);
+  return new CallerPort(local, fd, () => performance.now(), readFd, memory);
 }
+
+/** The code of all ports of this thread, and the port whose memory it goes through. */
+let chains: MovableChains | undefined;
+let selected: ChainPort | undefined;
 
 class ChainPort implements FaultPort {
   readonly fd: number;
   readonly words: Int32Array;
   readonly memory: Scratch;
   readonly nanosecondsPerTick: number;
-  readonly fill: () => void;
-  readonly read: () => void;
-  readonly turn: () => void;
-  readonly #share: Scratch & { close(): void };
+  readonly #own: (Scratch & { close(): void }) | undefined;
+  readonly #chains: MovableChains;
+  readonly #turn: () => void;
+  readonly #fill: () => void;
+  readonly #read: () => void;
 
-  constructor(fd: number, readFd: number) {
+  constructor(fd: number, readFd: number, memory: Scratch | undefined) {
     this.fd = fd;
-    this.#share = layPort(local, fd);
-    this.memory = this.#share;
-    this.words = wordsOf(this.#share);
-    const { address } = this.#share;
-    const fill = { name: "ioctl", args: [fd, UFFDIO.COPY, address + PORT.COPY] } as const;
-    const read = { name: "read", args: [readFd, address + PORT.MESSAGE, UFFD_MSG_SIZE] } as const;
-    this.turn = makeChain(local, this.#share, PORT.FILL, [fill, read]);
-    this.fill = makeChain(local, this.#share, PORT.FILL, [fill]);
-    this.read = makeChain(local, this.#share, PORT.READ, [read]);
+    chains ??= makeMovableChains(local, [
+      { at: PORT.FILL, count: 2 },
+      { at: PORT.FILL, count: 1 },
+      { at: PORT.READ, count: 1 },
+    ]);
+    this.#chains = chains;
+    [this.#turn, this.#fill, this.#read] = chains.run as [() => void, () => void, () => void];
     this.nanosecondsPerTick = nanosecondsPerTick();
+    this.#own = memory === undefined ? local.share(PORT_BYTES) : undefined;
+    this.memory = memory ?? this.#own!;
+    this.words = wordsOf(this.memory);
+    layPort(this.memory, fd);
+    const { address } = this.memory;
+    putCalls(this.memory, PORT.FILL, [
+      { name: "ioctl", args: [fd, UFFDIO.COPY, address + PORT.COPY] },
+      { name: "read", args: [readFd, address + PORT.MESSAGE, UFFD_MSG_SIZE] },
+    ]);
+  }
+
+  fill(): void {
+    if (selected !== this) this.#select();
+    this.#fill();
+  }
+
+  read(): void {
+    if (selected !== this) this.#select();
+    this.#read();
+  }
+
+  turn(): void {
+    if (selected !== this) this.#select();
+    this.#turn();
   }
 
   close(): void {
-    this.#share.close();
+    if (selected === this) selected = undefined;
+    this.#own?.close();
+  }
+
+  #select(): void {
+    this.#chains.select(this.memory.address);
+    selected = this;
   }
 }
 

@@ -43,13 +43,19 @@ export function checkPagerOptions(options: PagerOptions): void {
       throw outside(`faultAroundPages must be a power of two from 1 to ${WINDOW_PAGES_MAX}, not ${pages}`);
     }
   }
-  if (placement !== undefined && !PLACEMENTS.has(placement)) {
-    throw bad(`placement must be one of ${[...PLACEMENTS].join(", ")}, not ${String(placement)}`);
-  }
+  if (placement !== undefined) checkPlacement(placement);
+  const { adopt, stateDescriptor } = options;
+  if (adopt !== undefined && adopt !== true) throw bad("adopt must be true, or not be there");
+  if (stateDescriptor !== undefined) checkInteger("stateDescriptor", stateDescriptor, 0);
   if (guest !== undefined) {
     checkInteger("guest pid", guest.pid, 1);
     if (guest.tid !== undefined) checkInteger("guest tid", guest.tid, 1);
   }
+}
+
+export function checkPlacement(placement: unknown): void {
+  if (PLACEMENTS.has(String(placement))) return;
+  throw bad(`placement must be one of ${[...PLACEMENTS].join(", ")}, not ${String(placement)}`);
 }
 
 /** Throws ERR_OUT_OF_RANGE when a region's content lies beyond the image. */

@@ -41,10 +41,21 @@ export interface FaultLoopOptions
   readonly budget?: Pick<EvictorOptions, "caller" | "budgetBytes" | "swapFd"> | undefined;
   /** The content of these addresses is gone, or they are: what waits there for bytes has to look again. */
   readonly onChange?: (resolver: Resolver, start: number, until: number) => void;
+  /** Fetches the bytes from a page on, for sources that are AWAY: see `FetchClient.fetchFrom`. */
+  readonly fetchFrom?: (part: Part, page: number, until: number) => number | undefined;
+  /** What outlives this pager, where something has to. */
+  readonly state?: LoopState | undefined;
   /** Records what is touched. */
   readonly tracer?: Tracer | undefined;
   /** A pause before a fault after which `pump` returns when it has served it. Default 1 ms. */
   readonly pauseMs?: number;
+}
+
+/** Notes for a successor (src/pager/state.ts). Both are called when the event in the port has been dealt with. */
+export interface LoopState {
+  acknowledge(): void;
+  /** Parts of the memory have moved, or are gone. */
+  commit(parts: readonly Part[]): void;
 }
 
 export class FaultLoop {
@@ -53,6 +64,7 @@ export class FaultLoop {
   readonly resolver: Resolver;
   readonly installer: Installer;
   readonly counters: Counters;
+  readonly fetchFrom: FaultLoopOptions["fetchFrom"];
   readonly #words: Int32Array;
   readonly #filler: Filler;
   readonly #evictor: Evictor | undefined;
@@ -75,6 +87,7 @@ export class FaultLoop {
     this.regions = options.regions;
     this.#words = options.port.words;
     this.counters = options.counters;
+    this.fetchFrom = options.fetchFrom;
     this.#filler = new Filler(options.port, options.protects);
     const filler = this.#filler;
     const { budget } = options;
@@ -261,13 +274,16 @@ export class FaultLoop {
     const word = (index: number): number => words[index + 1]! * TWO_32 + (words[index]! >>> 0);
     const first = word(WORD.MESSAGE + 2);
     const second = word(WORD.MESSAGE + 4);
+    const { state } = this.#options;
     if (event === UFFD_EVENT.REMOVE) {
       this.regions.remove(first, second);
+      state?.acknowledge();
       this.#options.onChange?.(this.resolver, first, second);
     } else if (event === UFFD_EVENT.UNMAP) {
       this.regions.unmap(first, second);
       // Who waits there is not woken by the unmapping itself, and must see that nothing is there any more.
       this.#filler.wake(first, second - first);
+      state?.commit(this.regions.parts);
       this.#options.onChange?.(this.resolver, first, second);
     } else if (event === UFFD_EVENT.REMAP) {
       const byteLength = word(WORD.MESSAGE + 6);
@@ -275,6 +291,7 @@ export class FaultLoop {
       this.#filler.wake(first, byteLength);
       // And whoever faulted at the new place before we knew of it: a pager that has died since may have read that.
       this.#filler.wake(second, byteLength);
+      state?.commit(this.regions.parts);
       this.#options.onChange?.(this.resolver, first, first + byteLength);
       this.#options.onChange?.(this.resolver, second, second + byteLength);
     } else if (event === UFFD_EVENT.FORK) {
@@ -299,7 +316,7 @@ export class FaultLoop {
   /** Looks whether the guest still lives, and remembers if it does not. */
   checkGuest(): void {
     if (isProcessGone((start, byteLength) => this.#filler.zero(start, byteLength))) {
-      this.installer.isGuestGone = true;
+      this.installer.guestIsGone();
     }
   }
 

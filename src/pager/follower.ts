@@ -24,6 +24,8 @@ export class Follower {
   readonly #now: () => number;
   #mode: PlacementMode;
   #placed = "";
+  /** Threads that work for this one, and should not have to share its CPU where it has but one. */
+  readonly #helpers = new Set<number>();
   #askedMs = Number.NEGATIVE_INFINITY;
 
   constructor(mode: PlacementMode, now: () => number) {
@@ -59,6 +61,28 @@ export class Follower {
     if (key === this.#placed) return;
     setAffinity(local, cpus);
     this.#placed = key;
+    for (const tid of this.#helpers) this.#placeHelper(tid);
+  }
+
+  /** A thread of this process that works for this one: it goes where this one is not. */
+  addHelper(tid: number): void {
+    this.#helpers.add(tid);
+    this.#placeHelper(tid);
+  }
+
+  removeHelper(tid: number): void {
+    this.#helpers.delete(tid);
+  }
+
+  #placeHelper(tid: number): void {
+    const cpus = this.#wanted(this.cpu);
+    const others = cpus.length === 1 ? this.#allowed.filter((cpu) => cpu !== cpus[0]) : this.#allowed;
+    try {
+      setAffinity(local, others.length > 0 ? others : this.#allowed, tid);
+    } catch {
+      // It has ended.
+      this.#helpers.delete(tid);
+    }
   }
 
   close(): void {

@@ -25,6 +25,8 @@ export interface InstallerOptions {
   /** Address of as many zeros as the largest page has bytes, for memory that does not take ZEROPAGE. */
   readonly zeros?: number;
   readonly evictor?: Evictor | undefined;
+  /** The guest has ended. */
+  readonly onGone?: () => void;
   readonly onError: (error: MinorfaultError) => void;
 }
 
@@ -33,13 +35,23 @@ export class Installer {
   isPutOff = false;
   /** The last `install` came to bytes that have to be fetched first. */
   isAway = false;
-  /** The guest has ended: a fill has answered ESRCH. */
-  isGuestGone = false;
+  #isGuestGone = false;
   readonly #options: InstallerOptions;
   #thrown: unknown;
 
   constructor(options: InstallerOptions) {
     this.#options = options;
+  }
+
+  /** The guest has ended: a fill has answered ESRCH. */
+  get isGuestGone(): boolean {
+    return this.#isGuestGone;
+  }
+
+  guestIsGone(): void {
+    if (this.#isGuestGone) return;
+    this.#isGuestGone = true;
+    this.#options.onGone?.();
   }
 
   /**
@@ -114,7 +126,7 @@ export class Installer {
         this.isAway = true;
         return page;
       } else if (errno === ERRNO.ESRCH) {
-        this.isGuestGone = true;
+        this.guestIsGone();
         return until;
       } else if (errno === ERRNO.EEXIST) {
         setBits(region.resident, page, page + 1);
@@ -161,7 +173,7 @@ export class Installer {
         return page;
       }
       if (errno === ERRNO.ESRCH) {
-        this.isGuestGone = true;
+        this.guestIsGone();
         return until;
       }
       // There already, or its mapping is gone: faults tell the rest.

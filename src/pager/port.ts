@@ -57,9 +57,8 @@ export interface FaultPort {
   close(): void;
 }
 
-/** Memory for a port, both entries filled in but for what a fault writes. */
-export function layPort(caller: Caller, fd: number): Scratch & { close(): void } {
-  const memory = caller.share(PORT_BYTES);
+/** Fills in both entries of a port's memory but for what a fault writes. */
+export function layPort(memory: Scratch, fd: number): void {
   const { view, address } = memory;
   for (let at = 0; at < PORT_BYTES; at += 8) writeWord(view, at, 0);
   writeWord(view, PORT.FILL + ENTRY.ARGUMENTS, fd);
@@ -68,7 +67,6 @@ export function layPort(caller: Caller, fd: number): Scratch & { close(): void }
   writeWord(view, PORT.READ + ENTRY.ARGUMENTS + 16, UFFD_MSG_SIZE);
   writeWord(view, PORT.FILL + ENTRY.ARGUMENTS + 8, UFFDIO.COPY);
   writeWord(view, PORT.FILL + ENTRY.ARGUMENTS + 16, address + PORT.COPY);
-  return memory;
 }
 
 export function wordsOf(memory: Scratch): Int32Array {
@@ -81,19 +79,21 @@ export class CallerPort implements FaultPort {
   readonly words: Int32Array;
   readonly memory: Scratch;
   readonly nanosecondsPerTick = 1;
-  readonly #share: Scratch & { close(): void };
+  readonly #own: (Scratch & { close(): void }) | undefined;
   readonly #caller: Caller;
   readonly #now: () => number;
   readonly #readFd: number;
 
-  constructor(caller: Caller, fd: number, now: () => number, readFd: number = fd) {
+  /** `memory` is a page for the port, where it is not to have one of its own. */
+  constructor(caller: Caller, fd: number, now: () => number, readFd: number = fd, memory?: Scratch) {
     this.fd = fd;
     this.#readFd = readFd;
     this.#caller = caller;
     this.#now = now;
-    this.#share = layPort(caller, fd);
-    this.memory = this.#share;
-    this.words = wordsOf(this.#share);
+    this.#own = memory === undefined ? caller.share(PORT_BYTES) : undefined;
+    this.memory = memory ?? this.#own!;
+    layPort(this.memory, fd);
+    this.words = wordsOf(this.memory);
   }
 
   fill(): void {
@@ -117,7 +117,7 @@ export class CallerPort implements FaultPort {
   }
 
   close(): void {
-    this.#share.close();
+    this.#own?.close();
   }
 
   #stamp(word: number): void {

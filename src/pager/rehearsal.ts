@@ -57,7 +57,7 @@ export function setStage(pageCount: number, readFd?: number): Stage {
     zero: new Uint32Array(resident.length),
     hasZeros: false,
   });
-  const port: FaultPort = openPort(uffd.fd, readFd);
+  const port: FaultPort = openPort(uffd.fd, readFd === undefined ? {} : { readFd });
   const loop = new FaultLoop({
     port,
     regions: new RegionMap([wholePart(address, region)]),

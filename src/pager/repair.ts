@@ -8,19 +8,16 @@ import { hasBit, nextSet } from "../base/bitmap.ts";
 import type { Range } from "../base/range.ts";
 import type { BulkState } from "./bulk.ts";
 import type { FaultLoop } from "./fault-loop.ts";
-import type { Fetcher } from "./fetch/fetcher.ts";
 import { type Part, pageAt, untilPage } from "./regions.ts";
 
 export class Repair {
   readonly id: number;
   repaired = 0;
   lost = 0;
-  readonly #fetcher: Fetcher | undefined;
   readonly #todo: { readonly loop: FaultLoop; readonly part: Part; readonly page: number }[] = [];
 
-  constructor(id: number, loops: readonly FaultLoop[], range: Range, fetcher?: Fetcher) {
+  constructor(id: number, loops: readonly FaultLoop[], range: Range) {
     this.id = id;
-    this.#fetcher = fetcher;
     for (const loop of loops) {
       for (const part of loop.regions.parts) {
         const { poisoned } = part.region;
@@ -39,15 +36,15 @@ export class Repair {
   step(): BulkState {
     for (let item = this.#todo[0]; item !== undefined; item = this.#todo[0]) {
       const { loop, part, page } = item;
-      const { installer } = loop;
+      const { installer, fetchFrom } = loop;
       if (!loop.regions.parts.includes(part)) {
         this.#todo.shift();
         continue;
       }
       installer.install(part, page, page + 1);
       if (installer.isPutOff) return "put-off";
-      if (installer.isAway && this.#fetcher !== undefined) {
-        const goesOnAt = this.#fetcher.fetchFrom(part, page, page + 1);
+      if (installer.isAway && fetchFrom !== undefined) {
+        const goesOnAt = fetchFrom(part, page, page + 1);
         if (goesOnAt === undefined) return "away";
         if (goesOnAt === page) continue;
       }

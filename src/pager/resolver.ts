@@ -34,6 +34,8 @@ export interface ResolverOptions {
   /** How long a fault may be put off. Default 10 s. */
   readonly deferralMsMax?: number;
   readonly onError: (error: MinorfaultError) => void;
+  /** A fault has been put off: `retry` when everything has been read. */
+  readonly onPutOff?: () => void;
   /** For sources that are AWAY. */
   readonly park?: (resolver: Resolver, fault: Fault, part: Part, page: number) => Parked;
 }
@@ -87,7 +89,7 @@ export class Resolver {
 
   /** Puts a fault that was parked off until everything has been read: its page has changed. */
   defer(fault: Fault): void {
-    this.#deferred.push(fault);
+    this.#putOff(fault);
   }
 
   /** Ends a fault that was parked: its page can't be brought. */
@@ -104,13 +106,18 @@ export class Resolver {
     for (const fault of faults) this.#serve(fault);
   }
 
+  #putOff(fault: Fault): void {
+    this.#deferred.push(fault);
+    this.#options.onPutOff?.();
+  }
+
   #serve(fault: Fault): void {
     const { counters, deferralMsMax = DEFERRAL_MS_MAX, now } = this.#options;
     let outcome = this.#attempt(fault);
     if (outcome === "PARKED") return;
     if (typeof outcome === "object") {
       if (now() - outcome.startedMs < deferralMsMax) {
-        this.#deferred.push(outcome);
+        this.#putOff(outcome);
         return;
       }
       outcome = this.#giveUp(outcome);
@@ -251,7 +258,7 @@ export class Resolver {
   }
 
   #gone(): Outcome {
-    this.#options.installer.isGuestGone = true;
+    this.#options.installer.guestIsGone();
     return "WOKEN";
   }
 

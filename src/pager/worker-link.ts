@@ -1,14 +1,21 @@
-// The owner's end of the line to a pager's thread: orders by shared words and interrupts, answers by messages.
+// The owner's end of the line to a serving thread: orders by a port and interrupts, answers by messages.
 
-import type { MessagePort, Worker } from "node:worker_threads";
+import { MessageChannel, type MessagePort, type Transferable, type Worker } from "node:worker_threads";
 import { MinorfaultError } from "../base/errors.ts";
 import { interrupt } from "../linux/index.ts";
-import { CONTROL, type EndNote, type PagerMessage, type ReplayNote, type WorkOrder } from "./control.ts";
-import { type ErrorNote, errorOf } from "./notes.ts";
-import type { PagerEnd, PlacementReport, RepairReport, ReplayReport } from "./options.ts";
+import {
+  CONTROL,
+  CONTROL_WORDS,
+  type GuestMessage,
+  type ServeMessage,
+  type ServeOrder,
+  type ThreadOrder,
+} from "./control.ts";
+import { errorOf } from "./notes.ts";
+import type { PlacementReport } from "./options.ts";
 import { startThread } from "./spare-threads.ts";
 
-/** How often an interrupt is repeated until the pager's thread has seen it. */
+/** How often an interrupt is repeated until the serving thread has seen it. */
 const INTERRUPT_MS = 1;
 /** A start that takes longer waits for something that may not come: interrupted, it goes on without it. */
 const START_MS = 1000;
@@ -16,66 +23,72 @@ const START_MS = 1000;
 const EXIT_MS = 500;
 
 export interface LinkListener {
-  onError(error: MinorfaultError): void;
-  onInstalled(id: number): void;
-  onFlushed(id: number): void;
-  onRepaired(id: number, report: RepairReport): void;
-  onReplayed(report: ReplayReport): void;
+  onMessage(message: GuestMessage): void;
+  onDropped(source: number): void;
 }
 
 export class WorkerLink {
   /** Resolves with the placement when the thread serves; rejects when it ends before. */
-  readonly ready: Promise<PlacementReport>;
-  /** Resolves when the thread has ended. */
-  readonly ended: Promise<PagerEnd>;
-  readonly #control: Int32Array;
+  readonly placed: Promise<PlacementReport>;
+  /** Resolves when the thread has ended, with what ended it unless that was an order. */
+  readonly ended: Promise<MinorfaultError | undefined>;
+  readonly #control = new Int32Array(new SharedArrayBuffer(CONTROL_WORDS * 4));
+  readonly #orders: MessagePort;
   readonly #worker: Worker;
   readonly #atExit = (): void => this.#stopAtExit();
   #ringer: NodeJS.Timeout | undefined;
+  #isPlaced = false;
+  #hasEnded = false;
 
-  constructor(order: WorkOrder, listener: LinkListener, transferList: readonly MessagePort[] = []) {
-    this.#control = order.control;
-    const worker = startThread("serve", order, transferList);
+  constructor(order: Omit<ThreadOrder, "control" | "orders">, listener: LinkListener) {
+    const { port1, port2 } = new MessageChannel();
+    this.#orders = port1;
+    const worker = startThread("serve", { ...order, control: this.#control, orders: port2 }, [port2]);
     this.#worker = worker;
     const starting = setInterval(() => this.#interrupt(), START_MS);
     // Without this the end of the process would wait for ever for a thread that waits for faults.
     process.on("exit", this.#atExit);
 
-    let end: EndNote | undefined;
-    let serve: (placement: PlacementReport) => void;
-    const serving = new Promise<PlacementReport>((resolve) => {
-      serve = resolve;
+    let failure: MinorfaultError | undefined;
+    let place: (placement: PlacementReport) => void;
+    const placing = new Promise<PlacementReport>((resolve) => {
+      place = resolve;
     });
-    worker.on("message", (message: PagerMessage) => {
-      if (message.kind === "ready") serve(message.placement);
-      else if (message.kind === "error") listener.onError(errorOf(message.error));
-      else if (message.kind === "installed") listener.onInstalled(message.id);
-      else if (message.kind === "flushed") listener.onFlushed(message.id);
-      else if (message.kind === "repaired") listener.onRepaired(message.id, message.report);
-      else if (message.kind === "replayed") listener.onReplayed(reportOf(message.report));
-      else end = message.end;
+    worker.on("message", (message: ServeMessage) => {
+      if (message.kind === "placed") {
+        this.#isPlaced = true;
+        place(message.placement);
+        if (!this.#isSeen) this.#ringUntilSeen();
+      } else if (message.kind === "failed") {
+        failure = errorOf(message.error);
+      } else if (message.kind === "dropped") {
+        listener.onDropped(message.source);
+      } else {
+        listener.onMessage(message);
+      }
     });
     worker.on("error", (error) => {
-      end = {
-        reason: "failed",
-        error: bugNote(`The pager's thread failed: ${error.stack ?? error.message}`),
-      };
+      failure = bug(`The serving thread failed: ${error.stack ?? error.message}`);
     });
     this.ended = new Promise((resolve) => {
       worker.on("exit", () => {
+        this.#hasEnded = true;
         clearInterval(starting);
         clearInterval(this.#ringer);
         process.off("exit", this.#atExit);
-        end ??= { reason: "failed", error: bugNote("The pager's thread ended without a word") };
-        resolve(end.reason === "failed" ? { ...end, error: errorOf(end.error) } : end);
+        this.#orders.close();
+        if (Atomics.load(this.#control, CONTROL.STOP) === 0) {
+          failure ??= bug("The serving thread ended without a word");
+        }
+        resolve(failure);
       });
     });
-    const failed = this.ended.then((pagerEnd) => {
-      if (pagerEnd.reason === "failed") throw pagerEnd.error;
-      throw new MinorfaultError("ERR_CLOSED", "The pager ended before it served");
+    const failed = this.ended.then((error) => {
+      throw error ?? new MinorfaultError("ERR_CLOSED", "The pager ended before it served");
     });
-    this.ready = Promise.race([serving, failed]).finally(() => clearInterval(starting));
+    this.placed = Promise.race([placing, failed]).finally(() => clearInterval(starting));
     failed.catch(() => undefined);
+    this.placed.catch(() => undefined);
   }
 
   get threadId(): number {
@@ -88,15 +101,22 @@ export class WorkerLink {
     else this.#worker.unref();
   }
 
-  /** Writes a word of an order that `request` will complete. */
-  order(word: number, value: number): void {
-    Atomics.store(this.#control, word, value);
+  /** Has the thread look at an order. */
+  send(order: ServeOrder, transferList: readonly Transferable[] = []): void {
+    if (this.#hasEnded) return;
+    this.#orders.postMessage(order, [...transferList]);
+    Atomics.add(this.#control, CONTROL.REQUEST, 1);
+    // One that prepares itself is not to be disturbed, and takes its orders when it has done so.
+    if (this.#isPlaced) this.#ringUntilSeen();
   }
 
-  /** Writes the last word of an order, and makes the thread look at it. */
-  request(word: number, value: number): void {
-    this.order(word, value);
-    Atomics.add(this.#control, CONTROL.REQUEST, 1);
+  /** The thread is to end: it serves what has arrived, and wakes everybody who waits. */
+  stop(): void {
+    Atomics.store(this.#control, CONTROL.STOP, 1);
+    this.send({ kind: "stop" });
+  }
+
+  #ringUntilSeen(): void {
     this.#ringer ??= setInterval(() => this.#ring(), INTERRUPT_MS);
     this.#ring();
   }
@@ -129,10 +149,6 @@ export class WorkerLink {
   }
 }
 
-function reportOf({ error, ...report }: ReplayNote): ReplayReport {
-  return error === undefined ? report : { ...report, error: errorOf(error) };
-}
-
-function bugNote(message: string): ErrorNote {
-  return { code: "ERR_BUG", message, hint: new MinorfaultError("ERR_BUG", message).hint };
+function bug(message: string): MinorfaultError {
+  return new MinorfaultError("ERR_BUG", message);
 }

@@ -46,7 +46,7 @@ export class SimulatedLink implements FetchLink {
   }
 
   send(request: FetchRequest): void {
-    if (request.kind === "free") return;
+    if (request.kind === "free" || request.kind === "replay" || request.kind === "end") return;
     if (request.kind === "cancel") {
       const found = this.#pending.find(({ ticket }) => ticket === request.ticket);
       if (found !== undefined) found.isCancelled = true;

@@ -14,6 +14,7 @@ import { hex } from "../../src/base/errors.ts";
 import type { Random } from "../../src/base/random.ts";
 import { type Counters, makeCounters, readStatistics } from "../../src/pager/counters.ts";
 import { FaultLoop } from "../../src/pager/fault-loop.ts";
+import type { FetchClient } from "../../src/pager/fetch/client.ts";
 import type { DirectReader } from "../../src/pager/fetch/direct.ts";
 import { Fetcher } from "../../src/pager/fetch/fetcher.ts";
 import { RANK, WANTED_MAX } from "../../src/pager/fetch/machine.ts";
@@ -50,6 +51,7 @@ interface Guest {
   readonly fd: number;
   readonly regions: RegionMap;
   loop: FaultLoop;
+  client: FetchClient;
 }
 
 interface Doing {
@@ -330,12 +332,12 @@ export class World {
 
   #wantSome(): void {
     const rank = this.#random.below(2) === 0 ? RANK.AHEAD : RANK.BACKGROUND;
-    this.#fetcher.want(this.#random.below(UNITS), rank);
+    this.#fetcher.want(this.#pick(this.guests).client, this.#random.below(UNITS), rank);
   }
 
   #repairSome(): void {
     const loops = this.guests.map(({ loop }) => loop);
-    this.#repair ??= new Repair(1, loops, { start: 0, until: Number.MAX_SAFE_INTEGER }, this.#fetcher);
+    this.#repair ??= new Repair(1, loops, { start: 0, until: Number.MAX_SAFE_INTEGER });
   }
 
   /** The pager dies between two steps; another one takes over the guests' memory and what is known of it. */
@@ -346,8 +348,8 @@ export class World {
     this.#counters = makeCounters();
     this.#startPager();
     for (const guest of this.guests) {
-      guest.loop = this.#loopFor(guest.process, guest.fd, guest.regions, guest.memory);
-      this.#fetcher.add(guest.loop);
+      const { process, fd, regions, memory } = guest;
+      [guest.loop, guest.client] = this.#loopFor(process, fd, regions, memory);
       guest.loop.wakeAll();
     }
   }
@@ -376,10 +378,8 @@ export class World {
       staging: this.#staging.address + UNIT_BYTES,
       link: this.#link,
       holes: new Uint32Array(1),
-      installsWhole: this.#random.below(2) === 0,
       direct: this.#random.below(3) === 0 ? this.#directReader(image) : undefined,
       now: () => this.clock.ms,
-      onError: () => undefined,
     });
   }
 
@@ -399,28 +399,41 @@ export class World {
   }
 
   #addGuest(process: SoftwareProcess, fd: number, regions: RegionMap, memory: Memory): void {
-    const loop = this.#loopFor(process, fd, regions, memory);
-    this.guests.push({ process, fd, regions, memory, loop });
-    this.#fetcher.add(loop);
+    const [loop, client] = this.#loopFor(process, fd, regions, memory);
+    this.guests.push({ process, fd, regions, memory, loop, client });
   }
 
-  #loopFor(process: SoftwareProcess, fd: number, regions: RegionMap, memory: Memory): FaultLoop {
+  #loopFor(
+    process: SoftwareProcess,
+    fd: number,
+    regions: RegionMap,
+    memory: Memory,
+  ): [FaultLoop, FetchClient] {
     // A child's userfaultfd is the pager's, whose process is the first one.
     const pager = this.guests[0]?.process ?? process;
-    return new FaultLoop({
+    const client = this.#fetcher.client({
+      deadlineMs: DEADLINE_MS,
+      expires: true,
+      installsWhole: this.#random.below(2) === 0,
+      onError: () => undefined,
+    });
+    const loop = new FaultLoop({
       port: new CallerPort(pager, fd, () => this.clock.ms),
       regions,
       source: this.#fetcher,
       counters: this.#counters,
       zeros: this.#staging.address,
       now: () => this.clock.ms,
-      park: this.#fetcher.park,
-      onChange: this.#fetcher.change,
+      park: client.park,
+      onChange: client.change,
+      fetchFrom: client.fetchFrom,
       onError: (error) => this.#lost(error, memory),
       onFork: (child, copy) => {
         this.#born = { fd: child, regions: copy };
       },
     });
+    this.#fetcher.add(loop, client);
+    return [loop, client];
   }
 
   /** A page was given up: its thread may get SIGBUS from now on. */

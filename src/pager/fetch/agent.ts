@@ -8,9 +8,6 @@ import { noteOf } from "../notes.ts";
 import type { UnitReader } from "./opened-source.ts";
 import type { WireEnd, WireRequest } from "./order.ts";
 
-/** LIMIT: units of which one span of the index tells whether they are holes. */
-const SPAN_UNITS = 1024;
-
 export interface AgentOptions {
   readonly reader: UnitReader;
   /** The memory of all slots. */
@@ -26,6 +23,8 @@ export class FetchAgent {
   readonly #spans = new Set<number>();
   /** Told of slots of the replay that can be filled again. */
   onFree: ((slot: number) => void) | undefined;
+  /** Told of working sets that are to be replayed. */
+  onReplay: ((workingSet: string) => void) | undefined;
   /** The last read was made at once. */
   isLocal = false;
 
@@ -40,8 +39,9 @@ export class FetchAgent {
 
   handle(request: WireRequest): void {
     if (request.kind === "free") this.onFree?.(request.slot);
+    else if (request.kind === "replay") this.onReplay?.(request.workingSet);
     else if (request.kind === "cancel") this.#running.get(request.ticket)?.abort(cancelled());
-    else this.#fetch(request.ticket, request.unit, request.slot);
+    else if (request.kind === "fetch") this.#fetch(request.ticket, request.unit, request.slot);
   }
 
   /** Ends everything. */
@@ -56,10 +56,11 @@ export class FetchAgent {
 
   /** Marks the holes around a unit whose index is in memory now. */
   #learnAround(unit: number): void {
-    const span = Math.floor(unit / SPAN_UNITS);
+    const { spanUnits } = this.#options.reader;
+    const span = Math.floor(unit / spanUnits);
     if (this.#spans.has(span)) return;
     this.#spans.add(span);
-    this.#learn(span * SPAN_UNITS, (span + 1) * SPAN_UNITS);
+    this.#learn(span * spanUnits, (span + 1) * spanUnits);
   }
 
   #learn(first: number, last: number): void {
@@ -67,7 +68,10 @@ export class FetchAgent {
     if (reader.image === undefined) return;
     const until = Math.min(last, Math.ceil(reader.byteLength / reader.unitBytes));
     for (let unit = first; unit < until; unit++) {
-      if (reader.isHole(unit)) Atomics.or(holes, unit >>> 5, 1 << (unit & 31));
+      const isHole = reader.isHole(unit);
+      if (isHole) Atomics.or(holes, unit >>> 5, 1 << (unit & 31));
+      // Its page of the index is not there: that would tell of the rest of the span as well.
+      if (isHole === undefined) unit = Math.floor(unit / reader.spanUnits + 1) * reader.spanUnits - 1;
     }
   }
 

@@ -4,11 +4,10 @@
 import { receiveMessageOnPort } from "node:worker_threads";
 import { MinorfaultError } from "../../base/errors.ts";
 import { close, local } from "../../linux/index.ts";
-import type { FaultLoop } from "../fault-loop.ts";
 import { errorOf } from "../notes.ts";
 import type { DirectReader } from "./direct.ts";
 import { Fetcher } from "./fetcher.ts";
-import type { FetchLink, FetchNews, FetchRequest, ReplayEnd } from "./link.ts";
+import type { FetchLink, FetchNews, FetchRequest } from "./link.ts";
 import { type FetchOrder, WIRE, type WireNews } from "./order.ts";
 
 /** Taken out of the pipe at once. */
@@ -16,12 +15,8 @@ const BELL_BYTES = 4096;
 
 export interface CompanionOptions {
   readonly order: FetchOrder;
-  readonly installsWhole: boolean;
   readonly now: () => number;
-  readonly onError: (error: MinorfaultError) => void;
-  readonly onExpired: (() => void) | undefined;
   readonly direct: DirectReader | undefined;
-  readonly onReplayed: (end: ReplayEnd, bytesInstalled: number) => void;
 }
 
 export class Companion {
@@ -31,11 +26,11 @@ export class Companion {
   readonly #words: Int32Array;
   readonly #link: PortLink;
 
-  constructor({ order, ...options }: CompanionOptions) {
+  constructor({ order, now, direct }: CompanionOptions) {
     this.fd = order.bellFd;
     this.#words = order.words;
     this.#link = new PortLink(order);
-    this.fetcher = new Fetcher({ ...options, ...order, link: this.#link });
+    this.fetcher = new Fetcher({ ...order, link: this.#link, now, direct });
   }
 
   /** To be called before a sleep; false when there is something to collect already. */
@@ -46,19 +41,19 @@ export class Companion {
 
   endSleep(): void {
     Atomics.store(this.#words, WIRE.SLEEPING, 0);
+  }
+
+  /** Its descriptor was readable. */
+  silence(): void {
     // It does not matter how often it rang.
     local.call("read", this.fd, local.scratch.address, BELL_BYTES);
   }
 
-  add(loop: FaultLoop): void {
-    this.fetcher.add(loop);
-  }
-
-  remove(loop: FaultLoop): void {
-    this.fetcher.remove(loop);
-  }
-
+  /** Lets the thread that fetches end. */
   close(): void {
+    Atomics.store(this.#words, WIRE.STOP, 1);
+    // It may be in its event loop, and closing a port takes one: this thread has none while it serves.
+    this.#link.send({ kind: "end" });
     close(local, this.fd);
   }
 }

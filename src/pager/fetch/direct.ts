@@ -1,10 +1,11 @@
 // Reads units of a local source in the thread that serves, at the fault itself: no other thread has to wake up for it.
 //
 // Only what is at hand: a file of this machine, whose read is no longer than the kernel's own would be for a mapping of
-// it. What can't be read so, or fails, takes the way over the thread that fetches.
+// it. It is opened at the first fault that asks for it, since a replay may leave none. What can't be read so, or
+// fails, takes the way over the thread that fetches.
 
 import { local } from "../../linux/index.ts";
-import { openUnits, type UnitReader } from "./opened-source.ts";
+import { openUnitsSync, type UnitReader } from "./opened-source.ts";
 import type { SourceDescriptor } from "./options.ts";
 
 export interface DirectReader {
@@ -15,37 +16,40 @@ export interface DirectReader {
 }
 
 export class DirectUnits implements DirectReader {
-  readonly address: number;
-  readonly #reader: UnitReader;
-  readonly #target: Uint8Array;
+  readonly #source: SourceDescriptor;
+  readonly #unitBytes: number;
+  readonly #identity: string | undefined;
+  #opened: { readonly reader: UnitReader; readonly address: number; readonly target: Uint8Array } | undefined;
+  #isOpenable = true;
 
-  private constructor(reader: UnitReader) {
-    this.#reader = reader;
-    const memory = local.share(reader.unitBytes);
-    this.address = memory.address;
-    this.#target = memory.bytes.subarray(0, reader.unitBytes);
+  /** `identity`: what whoever fetches has opened. */
+  constructor(source: SourceDescriptor, unitBytes: number, identity: string | undefined) {
+    this.#source = source;
+    this.#unitBytes = unitBytes;
+    this.#identity = identity;
   }
 
-  /** For a source that lies in this machine's files; else undefined. */
-  static async open(source: SourceDescriptor, unitBytes: number): Promise<DirectUnits | undefined> {
-    // A scheme means a network, or something that says itself where it is.
-    if (!("url" in source) || /^[a-z][a-z0-9+.-]+:/i.test(source.url)) return undefined;
-    try {
-      const reader = await openUnits(source, unitBytes);
-      if (reader.unitBytes !== unitBytes) return undefined;
-      await reader.openAll();
-      return new DirectUnits(reader);
-    } catch {
-      // Whoever fetches has opened it, and will say what is wrong now.
-      return undefined;
-    }
+  get address(): number {
+    return this.#opened?.address ?? 0;
   }
 
   read(unit: number): "bytes" | "zero" | undefined {
+    if (!this.#isOpenable) return undefined;
     try {
-      return this.#reader.readSync(unit, this.#target);
+      this.#opened ??= this.#open();
+      return this.#opened?.reader.readSync(unit, this.#opened.target);
     } catch {
       return undefined;
     }
+  }
+
+  #open() {
+    this.#isOpenable = false;
+    // If this throws, whoever fetches has opened it, and will say what is wrong now.
+    const reader = openUnitsSync(this.#source, this.#unitBytes, this.#identity);
+    if (reader === undefined) return undefined;
+    const { address, bytes } = local.share(reader.unitBytes);
+    this.#isOpenable = true;
+    return { reader, address, target: bytes.subarray(0, reader.unitBytes) };
   }
 }

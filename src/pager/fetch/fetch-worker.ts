@@ -8,7 +8,8 @@
 import { parentPort, receiveMessageOnPort } from "node:worker_threads";
 import { wordsFor } from "../../base/bitmap.ts";
 import { MinorfaultError } from "../../base/errors.ts";
-import { local, mapMemory } from "../../linux/index.ts";
+import { local, mapMemory, threadId } from "../../linux/index.ts";
+import { lendReadAhead } from "../../source/read-ahead.ts";
 import { noteOf } from "../notes.ts";
 import { orderOf } from "../thread-order.ts";
 import { FetchAgent } from "./agent.ts";
@@ -20,10 +21,14 @@ import { Replayer } from "./replayer.ts";
 
 /** LIMIT: units whose index is looked through at the start, for holes; of more, as they are fetched. */
 const LEARNT_UNITS_MAX = 65_536;
+const FADV_WILLNEED = 3;
 /** How often who waits for the serving thread looks whether all is over. */
 const LOOK_MS = 100;
 
 const bell = local.share(4096);
+lendReadAhead(
+  (fd, offset, byteLength) => void local.call("fadvise64", fd, offset, byteLength, FADV_WILLNEED),
+);
 const order = await orderOf<FetchWorkOrder>(rehearseFetching);
 const { words, port, bellFd } = order;
 /** Requests that have been looked for. */
@@ -38,20 +43,35 @@ try {
 
 async function run(): Promise<void> {
   const reader = await openUnits(order.source, order.unitBytesMin);
-  const { name, byteLength, unitBytes, image } = reader;
+  const { name, byteLength, unitBytes, identity, image } = reader;
   const unitsBytes = order.slots * unitBytes;
   const staging = mapMemory(unitsBytes + REPLAY_SLOTS * REPLAY_BYTES);
   const units = Math.ceil(byteLength / unitBytes);
   const holes = new Uint32Array(new SharedArrayBuffer(wordsFor(units) * 4));
   const agent = new FetchAgent({ reader, staging: staging.bytes, holes, tell });
-  agent.learnFirst(Math.min(units, LEARNT_UNITS_MAX));
+  const free = Array.from({ length: REPLAY_SLOTS }, (_, slot) => REPLAY_SLOTS - 1 - slot);
+  const replayerOf = (workingSet: string): Replayer | undefined =>
+    image &&
+    new Replayer({
+      image,
+      workingSet,
+      staging: staging.bytes.subarray(unitsBytes),
+      free,
+      tell,
+      serve: (waits) => serve(agent, () => !waits || free.length > 0),
+    });
   const replaying = workingSetOf(reader);
+  /** Before anything else: it sets the disk to work. */
+  let replayer = replaying === undefined ? undefined : replayerOf(replaying);
+  agent.learnFirst(Math.min(units, LEARNT_UNITS_MAX));
   const workingSets = image?.workingSets() ?? [];
   const { address, byteLength: stagingBytes } = staging;
   const opened = {
     name,
     byteLength,
     unitBytes,
+    identity,
+    tid: threadId(local),
     staging: address,
     stagingBytes,
     holes,
@@ -60,7 +80,8 @@ async function run(): Promise<void> {
   };
   parentPort?.postMessage({ kind: "opened", opened } satisfies OpenedMessage);
 
-  let replayer: Replayer | undefined;
+  /** Working sets that are still to be replayed. */
+  const wanted: string[] = [];
   let isStopped = false;
   const stop = async (): Promise<void> => {
     if (isStopped) return;
@@ -73,23 +94,29 @@ async function run(): Promise<void> {
   port.on("message", (request: WireRequest) => {
     agent.handle(request);
     if (isOver()) void stop();
-    else if (agent.running === 0 && agent.isLocal && replayer === undefined) sleep(agent);
+    else if (agent.running === 0 && agent.isLocal && replayer === undefined) sleep(agent, wanted);
     if (isOver()) void stop();
+    replayer ??= next();
+    void replayAll();
   });
   port.on("close", () => void stop());
-  if (image === undefined || replaying === undefined) return;
+  agent.onFree = (slot) => void free.push(slot);
+  if (image !== undefined) agent.onReplay = (workingSet) => void wanted.push(workingSet);
 
-  replayer = new Replayer({
-    image,
-    workingSet: replaying,
-    staging: staging.bytes.subarray(unitsBytes),
-    tell,
-    serve: (waits) => serve(agent, () => !waits || replayer?.hasFree === true),
-  });
-  agent.onFree = (slot) => replayer?.release(slot);
-  await replayer.run();
-  replayer = undefined;
-  if (isOver()) await stop();
+  /** One after the other. */
+  let isReplaying = false;
+  const replayAll = async (): Promise<void> => {
+    if (isReplaying) return;
+    isReplaying = true;
+    for (; replayer !== undefined && !isOver(); replayer = next()) await replayer.run();
+    isReplaying = false;
+    if (isOver()) await stop();
+  };
+  const next = (): Replayer | undefined => {
+    const workingSet = wanted.shift();
+    return workingSet === undefined ? undefined : replayerOf(workingSet);
+  };
+  await replayAll();
 }
 
 /** The working set to replay. */
@@ -105,9 +132,9 @@ function isOver(): boolean {
   return Atomics.load(words, WIRE.STOP) !== 0;
 }
 
-/** Serves from outside the event loop until a read has to wait, or the end. */
-function sleep(agent: FetchAgent): void {
-  serve(agent, () => agent.running > 0);
+/** Serves from outside the event loop until a read has to wait, something is to be replayed, or the end. */
+function sleep(agent: FetchAgent, wanted: readonly string[]): void {
+  serve(agent, () => agent.running > 0 || wanted.length > 0);
 }
 
 /** Serves what is asked for until something is so, asleep in between; false: all is over. */

@@ -1,5 +1,5 @@
-// The source of a pager whose bytes have to be fetched: knows what is staged, parks the faults that have to wait, and does
-// what the machine decides.
+// The source of guests whose bytes have to be fetched: knows what is staged, parks the faults that have to wait, and does
+// what the machine decides. Any number of guests have one in common: what one of them waits for is fetched once.
 //
 //   fault ──▶ resolver ── addressOf: AWAY ──▶ park ──▶ machine ── fetch ──▶ link ──▶ the thread that fetches
 //               ▲                                        ▲                             │ into a slot
@@ -8,23 +8,26 @@
 // Fetched bytes are installed by the thread that reads the events of the guest, and by no other: whatever a guest
 // discards is told to us before its pages are gone, and a fill is refused until we have read that. A second thread that
 // installs would need to be told in turn, and in the meantime bring back what had been discarded.
+//
+// What nobody waits for (the rest of a unit, what lies ahead, a replay) is installed a slice at a time, so that
+// the faults of all guests come in between.
 
 import { hasBit } from "../../base/bitmap.ts";
 import { hex, MinorfaultError } from "../../base/errors.ts";
 import type { FaultLoop } from "../fault-loop.ts";
-import { type Part, type Region, untilPage } from "../regions.ts";
-import type { Fault, Parked, Resolver } from "../resolver.ts";
+import { type Part, untilPage } from "../regions.ts";
+import type { Fault, Parked } from "../resolver.ts";
 import { type AddressableSource, AWAY } from "../source.ts";
+import { type ClientOptions, FetchClient, type Fetching } from "./client.ts";
 import type { DirectReader } from "./direct.ts";
 import type { FetchEnd, FetchLink, FetchNews, ReplayEnd } from "./link.ts";
 import { type Action, FetchMachine, type MachineOptions, RANK, type Rank } from "./machine.ts";
-import { Pattern } from "./pattern.ts";
 import { ReplayInstaller } from "./replay.ts";
 
-/** Units that are brought along with a run of faults, at most: 2 MiB in units of 64 KiB. */
-const WIDTH_MAX = 32;
 /** Units that a bulk has fetched ahead of what it installs. */
 const BULK_UNITS = 32;
+/** What is installed at once, in between looks for faults: a tenth of a millisecond's work. */
+const SLICE_BYTES = 256 * 1024;
 /** LIMIT: failures that are kept until somebody asks. */
 const FAILED_MAX = 1024;
 
@@ -36,50 +39,55 @@ export interface FetcherOptions extends MachineOptions {
   readonly link: FetchLink;
   /** One bit a unit that is known to be zeros; both threads set bits, atomically. */
   readonly holes: Uint32Array;
-  /** Whether all of a unit is installed when it has come, not only what the plan says. */
-  readonly installsWhole: boolean;
   /** Milliseconds. */
   readonly now: () => number;
-  readonly onError: (error: MinorfaultError) => void;
-  /** Called before a fault is given up whose deadline has passed. */
-  readonly onExpired?: (() => void) | undefined;
   /** Where bytes can be read at the fault itself. */
   readonly direct?: DirectReader | undefined;
-  /** The replay of a working set has ended; so many bytes were installed. */
-  readonly onReplayed?: (end: ReplayEnd, bytesInstalled: number) => void;
 }
 
 interface Waiting {
-  readonly resolver: Resolver;
+  readonly client: FetchClient;
   readonly fault: Fault;
 }
 
 /** A unit's pages in one region's part. */
 interface Piece {
-  readonly loop: FaultLoop;
+  readonly client: FetchClient;
   readonly part: Part;
   readonly first: number;
   readonly until: number;
 }
 
-export class Fetcher implements AddressableSource {
+/** A working set that is replayed, once for everybody who has asked by the time it begins. */
+interface Replay {
+  readonly workingSet: string;
+  readonly clients: Set<FetchClient>;
+}
+
+export class Fetcher implements AddressableSource, Fetching {
   readonly byteLength: number;
   readonly unitBytes: number;
   readonly machine: FetchMachine;
   readonly #options: FetcherOptions;
-  readonly #waiting = new Map<number, Waiting>();
-  readonly #loops = new Set<FaultLoop>();
-  /** Pieces whose installing was put off by the system; by what they are of. */
-  #putOff: Piece[] = [];
+  readonly #waiting = new Map<number, FetchClient>();
+  readonly #clients = new Map<FaultLoop, FetchClient>();
+  /** Who would like a unit, but does not wait for it. */
+  readonly #wanting = new Map<number, Set<FetchClient>>();
+  /** What is still to be installed of units that are there. */
+  #todo: Piece[] = [];
+  /** Bytes that may still be installed in this round. */
+  #allowance = SLICE_BYTES;
+  #isPutOff = false;
   #lastWaiter = 0;
   /** The unit that was read directly last, -1: none. */
   #directUnit = -1;
   /** Units that failed although nobody waited for them, until somebody asks. */
   readonly #failed = new Map<number, MinorfaultError>();
   #lastEnd: FetchEnd | undefined;
-  readonly #replay: ReplayInstaller;
+  readonly #installer: ReplayInstaller;
+  /** The first one is under way. */
+  readonly #replays: Replay[] = [];
   #replayEnd: ReplayEnd | undefined;
-  readonly #patterns = new WeakMap<Region, Pattern>();
 
   constructor(options: FetcherOptions) {
     this.#options = options;
@@ -88,21 +96,44 @@ export class Fetcher implements AddressableSource {
     this.machine = new FetchMachine(options);
     const { staging, slots, unitBytes, link } = options;
     const free = (slot: number): void => link.send({ kind: "free", slot });
-    this.#replay = new ReplayInstaller(staging + slots * unitBytes, free);
+    this.#installer = new ReplayInstaller(staging + slots * unitBytes, free);
+  }
+
+  /** An account for a loop that is to be: `add` it when it is. */
+  client(options: ClientOptions): FetchClient {
+    return new FetchClient(this, options);
   }
 
   /** A loop whose regions are served from here. */
-  add(loop: FaultLoop): void {
-    this.#loops.add(loop);
+  add(loop: FaultLoop, client: FetchClient): void {
+    client.loop = loop;
+    this.#clients.set(loop, client);
   }
 
   /** A loop whose guest has ended. */
   remove(loop: FaultLoop): void {
-    this.#loops.delete(loop);
-    for (const [waiter, { resolver }] of this.#waiting) {
-      if (resolver === loop.resolver) this.#withdraw(waiter);
+    const client = this.#clients.get(loop);
+    if (client === undefined) return;
+    this.#clients.delete(loop);
+    for (const waiter of [...client.waiting.keys()]) this.#withdraw(client, waiter);
+    for (const [unit, wanting] of this.#wanting) {
+      if (wanting.delete(client) && wanting.size === 0) this.#wanting.delete(unit);
     }
-    this.#putOff = this.#putOff.filter((piece) => piece.loop !== loop);
+    this.#todo = this.#todo.filter((piece) => piece.client !== client);
+    this.#installer.forget(loop);
+    for (const replay of this.#replays) replay.clients.delete(client);
+  }
+
+  /** Replays a working set into a client's memory; with `isRunning` its first piece is on its way already. */
+  replay(client: FetchClient, workingSet: string, isRunning = false): void {
+    client.bytesReplayed = 0;
+    const planned = this.#replays.slice(1).find((replay) => replay.workingSet === workingSet);
+    if (planned !== undefined) {
+      planned.clients.add(client);
+      return;
+    }
+    this.#replays.push({ workingSet, clients: new Set([client]) });
+    if (this.#replays.length === 1 && !isRunning) this.#options.link.send({ kind: "replay", workingSet });
   }
 
   reach(offset: number): number {
@@ -122,7 +153,8 @@ export class Fetcher implements AddressableSource {
   }
 
   /** Keeps a fault until the bytes of its page are there. */
-  readonly park = (resolver: Resolver, fault: Fault, part: Part, page: number): Parked => {
+  park(client: FetchClient, fault: Fault, part: Part, page: number): Parked {
+    const { installsWhole } = client.options;
     const unit = this.#unitOf(part, page);
     if (hasBit(this.#options.holes, unit)) {
       knowZeros(part, unit, this.unitBytes);
@@ -130,16 +162,17 @@ export class Fetcher implements AddressableSource {
     }
     if (this.#readDirectly(unit)) {
       if (hasBit(this.#options.holes, unit)) knowZeros(part, unit, this.unitBytes);
-      else if (this.#options.installsWhole) this.#goAhead(part, unit);
+      else if (installsWhole) this.#goAhead(client, part, unit);
       return "again";
     }
     const waiter = ++this.#lastWaiter;
-    this.#waiting.set(waiter, { resolver, fault });
-    this.machine.need(waiter, unit, fault.startedMs, this.#options.now());
+    client.waiting.set(waiter, fault);
+    this.#waiting.set(waiter, client);
+    this.machine.need(waiter, unit, fault.startedMs, this.#options.now(), client.options);
     this.#perform();
-    if (this.#options.installsWhole) this.#goAhead(part, unit);
+    if (installsWhole) this.#goAhead(client, part, unit);
     return "parked";
-  };
+  }
 
   /** Reads a unit at once, unless it is on its way already. */
   #readDirectly(unit: number): boolean {
@@ -153,45 +186,46 @@ export class Fetcher implements AddressableSource {
   }
 
   /** Fetches what this fault lets us expect. */
-  #goAhead(part: Part, unit: number): void {
+  #goAhead(client: FetchClient, part: Part, unit: number): void {
     const { region } = part;
-    let pattern = this.#patterns.get(region);
-    if (pattern === undefined) {
-      pattern = new Pattern({ widthMax: WIDTH_MAX });
-      this.#patterns.set(region, pattern);
-    }
-    const { stride, count } = pattern.fault(unit);
+    const { stride, count } = client.patternOf(region).fault(unit);
     for (let index = 1; index <= count; index++) {
       const next = unit + stride * index;
       const page = (next * this.unitBytes - region.imageOffset) / region.pageSize;
       if (page < part.firstPage || page >= untilPage(part)) return;
-      if (!hasBit(region.resident, Math.floor(page)) && !this.want(next, RANK.AHEAD)) return;
+      if (!hasBit(region.resident, Math.floor(page)) && !this.want(client, next, RANK.AHEAD)) return;
     }
   }
 
   /** The guest's memory has changed there: who waits looks again. */
-  readonly change = (resolver: Resolver, start: number, until: number): void => {
-    for (const [waiter, waiting] of this.#waiting) {
-      const { address } = waiting.fault;
-      if (waiting.resolver !== resolver || address < start || address >= until) continue;
-      this.#withdraw(waiter);
-      resolver.defer(waiting.fault);
+  change(client: FetchClient, start: number, until: number): void {
+    for (const [waiter, fault] of [...client.waiting]) {
+      const { address } = fault;
+      if (address < start || address >= until) continue;
+      this.#withdraw(client, waiter);
+      client.loop.resolver.defer(fault);
     }
-  };
+  }
 
-  /** Fetches what nobody waits for yet. Answers false when no more is taken at present. */
-  want(unit: number, rank: Exclude<Rank, 0>): boolean {
+  /** Fetches what a client does not wait for yet. Answers false when no more is taken at present. */
+  want(client: FetchClient, unit: number, rank: Exclude<Rank, 0>): boolean {
     if (hasBit(this.#options.holes, unit) || this.#failed.has(unit)) return true;
+    if (this.machine.isStaged(unit)) {
+      this.#install(client, unit);
+      return true;
+    }
     const isTaken = this.machine.want(unit, rank, this.#options.now());
+    if (isTaken) {
+      const wanting = this.#wanting.get(unit);
+      if (wanting === undefined) this.#wanting.set(unit, new Set([client]));
+      else wanting.add(client);
+    }
     this.#perform();
     return isTaken;
   }
 
-  /**
-   * Fetches the bytes from a page on, for whoever installs everything. Answers the page where to go on, undefined while
-   * they are on their way: this page where the image turns out to have a hole, a later one behind what can't be brought.
-   */
-  fetchFrom(part: Part, page: number, until: number): number | undefined {
+  /** See `FetchClient.fetchFrom`. */
+  fetchFrom(client: FetchClient, part: Part, page: number, until: number): number | undefined {
     const { imageOffset, pageSize } = part.region;
     const unit = this.#unitOf(part, page);
     const unitUntil = Math.min(until, Math.floor(((unit + 1) * this.unitBytes - imageOffset) / pageSize));
@@ -203,35 +237,38 @@ export class Fetcher implements AddressableSource {
     if (failure !== undefined) {
       this.#failed.delete(unit);
       const message = `${this.unitBytes} bytes of the image at ${unit * this.unitBytes} could not be fetched`;
-      this.#options.onError(new MinorfaultError("ERR_HANDLER_FAILED", message, { cause: failure }));
+      client.options.onError(new MinorfaultError("ERR_HANDLER_FAILED", message, { cause: failure }));
       return unitUntil;
     }
     const last = this.#unitOf(part, until - 1);
     for (let next = unit; next <= Math.min(last, unit + BULK_UNITS); next++) {
-      if (!this.want(next, RANK.BACKGROUND)) break;
+      if (!this.want(client, next, RANK.BACKGROUND)) break;
     }
     return undefined;
   }
 
-  /** Takes in what has been fetched, and lets deadlines pass. */
+  /** Takes in what has been fetched, installs a slice of it, and lets deadlines pass. */
   collect(): void {
     const { link, now } = this.#options;
-    if (this.#putOff.length > 0) this.#installAgain();
-    if (this.#replay.isPutOff) this.#replay.install();
+    this.#allowance = SLICE_BYTES;
+    this.#isPutOff = false;
     for (let news = link.receive(); news !== undefined; news = link.receive()) this.#hear(news);
-    if (this.#replayEnd !== undefined && !this.#replay.isPutOff) {
-      this.#options.onReplayed?.(this.#replayEnd, this.#replay.bytesInstalled);
-      this.#replayEnd = undefined;
-    }
+    if (this.#todo.length > 0) this.#installTodo();
+    if (this.#replays.length > 0) this.#installReplay();
     if (this.machine.nextTickMs(now()) <= now()) {
       this.machine.tick(now());
       this.#perform();
     }
   }
 
-  /** Whether something that has been fetched could not be installed yet. */
+  /** Whether `collect` has something to install that is there. */
+  get isBusy(): boolean {
+    return this.#todo.length > 0 || this.#installer.isBusy;
+  }
+
+  /** Whether the system has put off what the last `collect` wanted to install. */
   get isPutOff(): boolean {
-    return this.#putOff.length > 0 || this.#replay.isPutOff;
+    return this.#isPutOff;
   }
 
   /** Milliseconds until `collect` has something to do by itself; Infinity when it has not. */
@@ -242,7 +279,7 @@ export class Fetcher implements AddressableSource {
 
   #hear(news: FetchNews): void {
     if (news.kind === "piece") {
-      this.#replay.take(news, [...this.#loops]);
+      this.#installer.take(news, this.#replays[0]?.clients ?? []);
     } else if (news.kind === "replayed") {
       this.#replayEnd = news;
     } else {
@@ -250,6 +287,18 @@ export class Fetcher implements AddressableSource {
       this.machine.ended(news.ticket, news.result, this.#options.now());
       this.#perform();
     }
+  }
+
+  #installReplay(): void {
+    this.#allowance -= this.#installer.install(this.#allowance);
+    this.#isPutOff ||= this.#installer.isPutOff;
+    const end = this.#replayEnd;
+    if (end === undefined || this.#installer.isBusy) return;
+    this.#replayEnd = undefined;
+    const ended = this.#replays.shift();
+    const [next] = this.#replays;
+    if (next !== undefined) this.#options.link.send({ kind: "replay", workingSet: next.workingSet });
+    for (const client of ended?.clients ?? []) client.options.onReplayed?.(end, client.bytesReplayed);
   }
 
   #perform(): void {
@@ -273,15 +322,17 @@ export class Fetcher implements AddressableSource {
       case "refuse":
         this.#refuse(action.unit, this.#takeWaiters(action.waiters));
         return;
-      case "expire": {
-        const [waiting] = this.#takeWaiters([action.waiter]);
-        this.#options.onExpired?.();
-        waiting?.resolver.lose(waiting.fault, this.#overdue(waiting.fault));
+      case "expire":
+        for (const { client, fault } of this.#takeWaiters([action.waiter])) {
+          client.options.onExpired?.();
+          client.loop.resolver.lose(fault, overdue(client, fault));
+        }
+        this.#forgetIfUnknown(action.unit);
         return;
-      }
       case "overdue": {
-        const waiting = this.#waiting.get(action.waiter);
-        if (waiting !== undefined) this.#options.onError(this.#overdue(waiting.fault));
+        const client = this.#waiting.get(action.waiter);
+        const fault = client?.waiting.get(action.waiter);
+        if (client !== undefined && fault !== undefined) client.options.onError(overdue(client, fault));
         return;
       }
       default:
@@ -291,77 +342,107 @@ export class Fetcher implements AddressableSource {
 
   #serve(unit: number, waiters: readonly Waiting[]): void {
     this.#failed.delete(unit);
-    for (const { resolver, fault } of waiters) resolver.resume(fault);
-    if (!this.#options.installsWhole && waiters.length > 0) return;
-    for (const piece of this.#pieces(unit)) {
-      const wasAsked = waiters.some(({ resolver }) => resolver === piece.loop.resolver);
-      if (wasAsked || waiters.length === 0) this.#install(piece);
-    }
+    for (const { client, fault } of waiters) client.loop.resolver.resume(fault);
+    const wanting = this.#takeWanting(unit);
+    for (const { client } of waiters) if (client.options.installsWhole) wanting.add(client);
+    for (const client of wanting) this.#install(client, unit);
   }
 
   #zero(unit: number, waiters: readonly Waiting[]): void {
-    for (const { part } of this.#pieces(unit)) knowZeros(part, unit, this.unitBytes);
-    for (const { resolver, fault } of waiters) resolver.resume(fault);
+    Atomics.or(this.#options.holes, unit >>> 5, 1 << (unit & 31));
+    const wanting = this.#takeWanting(unit);
+    for (const { client } of waiters) wanting.add(client);
+    for (const client of wanting) {
+      for (const { part } of this.#pieces(client, unit)) knowZeros(part, unit, this.unitBytes);
+    }
+    for (const { client, fault } of waiters) client.loop.resolver.resume(fault);
   }
 
   #refuse(unit: number, waiters: readonly Waiting[]): void {
     const cause = this.#lastEnd?.error ?? new MinorfaultError("ERR_BUG", "A fetch failed without a reason");
+    this.#takeWanting(unit);
     if (waiters.length === 0 && this.#failed.size < FAILED_MAX) this.#failed.set(unit, cause);
-    for (const { resolver, fault } of waiters) resolver.lose(fault, cause);
+    for (const { client, fault } of waiters) client.loop.resolver.lose(fault, cause);
   }
 
-  #overdue(fault: Fault): MinorfaultError {
-    const { deadlineMs } = this.#options;
-    const message = `The bytes for the fault at ${hex(fault.address)} did not come within ${deadlineMs} ms`;
-    return new MinorfaultError("ERR_DEADLINE", message, { address: fault.address });
+  /** Installs what a client misses of a unit that is there. */
+  #install(client: FetchClient, unit: number): void {
+    for (const piece of this.#pieces(client, unit)) this.#installPiece(piece);
   }
 
-  #install(piece: Piece): void {
-    const { loop, part, first, until } = piece;
-    const page = loop.installer.install(part, first, until);
-    if (loop.installer.isPutOff) this.#putOff.push({ ...piece, first: page });
+  #installPiece(piece: Piece): void {
+    const { client, part, first, until } = piece;
+    if (this.#allowance <= 0) {
+      this.#todo.push(piece);
+      return;
+    }
+    const { installer } = client.loop;
+    const page = installer.install(part, first, until);
+    this.#allowance -= (page - first) * part.region.pageSize;
+    if (!installer.isPutOff) return;
+    this.#isPutOff = true;
+    this.#todo.push({ ...piece, first: page });
   }
 
-  #installAgain(): void {
-    const pieces = this.#putOff;
-    this.#putOff = [];
+  #installTodo(): void {
+    const pieces = this.#todo;
+    this.#todo = [];
     for (const piece of pieces) {
       // Moved or gone meanwhile: a fault will bring what is still needed.
-      if (piece.loop.regions.parts.includes(piece.part)) this.#install(piece);
+      if (piece.client.loop.regions.parts.includes(piece.part)) this.#installPiece(piece);
     }
   }
 
-  /** Where a unit's pages are. */
-  *#pieces(unit: number): Generator<Piece> {
+  /** Where a unit's pages are in a client's memory. */
+  *#pieces(client: FetchClient, unit: number): Generator<Piece> {
     const start = unit * this.unitBytes;
-    for (const loop of this.#loops) {
-      for (const part of loop.regions.parts) {
-        const { imageOffset, pageSize } = part.region;
-        const from = Math.floor((start - imageOffset) / pageSize);
-        const first = Math.max(part.firstPage, from);
-        const until = Math.min(untilPage(part), from + this.unitBytes / pageSize);
-        if (first < until) yield { loop, part, first, until };
-      }
+    for (const part of client.loop.regions.parts) {
+      const { imageOffset, pageSize } = part.region;
+      const from = Math.floor((start - imageOffset) / pageSize);
+      const first = Math.max(part.firstPage, from);
+      const until = Math.min(untilPage(part), from + this.unitBytes / pageSize);
+      if (first < until) yield { client, part, first, until };
     }
   }
 
   #takeWaiters(waiters: readonly number[]): Waiting[] {
     return waiters.flatMap((waiter) => {
-      const waiting = this.#waiting.get(waiter);
+      const client = this.#waiting.get(waiter);
+      const fault = client?.waiting.get(waiter);
       this.#waiting.delete(waiter);
-      return waiting === undefined ? [] : [waiting];
+      client?.waiting.delete(waiter);
+      return client === undefined || fault === undefined ? [] : [{ client, fault }];
     });
   }
 
-  #withdraw(waiter: number): void {
+  #takeWanting(unit: number): Set<FetchClient> {
+    const wanting = this.#wanting.get(unit) ?? new Set();
+    this.#wanting.delete(unit);
+    return wanting;
+  }
+
+  #withdraw(client: FetchClient, waiter: number): void {
+    client.waiting.delete(waiter);
     this.#waiting.delete(waiter);
-    this.machine.withdraw(waiter, this.#options.now());
+    const unit = this.machine.withdraw(waiter, this.#options.now());
     this.#perform();
+    if (unit !== undefined) this.#forgetIfUnknown(unit);
+  }
+
+  /** With the last who waited for it a unit may have been given up that others would have liked. */
+  #forgetIfUnknown(unit: number): void {
+    if (!this.machine.isKnown(unit)) this.#wanting.delete(unit);
   }
 
   #unitOf(part: Part, page: number): number {
     return Math.floor((part.region.imageOffset + page * part.region.pageSize) / this.unitBytes);
   }
+}
+
+function overdue(client: FetchClient, fault: Fault): MinorfaultError {
+  const { deadlineMs } = client.options;
+  const message = `The bytes for the fault at ${hex(fault.address)} did not come within ${deadlineMs} ms`;
+  return new MinorfaultError("ERR_DEADLINE", message, { address: fault.address });
 }
 
 /** The pages of a unit that is a hole read as zeros, in the region of this part. */

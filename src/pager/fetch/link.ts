@@ -5,6 +5,10 @@ import type { Action, FetchResult } from "./machine.ts";
 
 export type FetchRequest =
   | Extract<Action, { readonly kind: "fetch" | "cancel" }>
+  /** To be replayed after whatever is being replayed now: pieces, and an end. */
+  | { readonly kind: "replay"; readonly workingSet: string }
+  /** All is over: STOP says so, and this makes an event of it. */
+  | { readonly kind: "end" }
   /** The piece of a replay in this slot has been installed. */
   | { readonly kind: "free"; readonly slot: number };
 
@@ -39,6 +43,6 @@ export interface FetchLink {
   receive(): FetchNews | undefined;
 }
 
-/** Slots of the replay: behind those of the units. */
-export const REPLAY_SLOTS = 4;
+/** LIMIT: slots of the replay, behind those of the units: what is verified before the serving thread is ready for it. */
+export const REPLAY_SLOTS = 64;
 export const REPLAY_BYTES: number = 256 * 1024;

@@ -73,9 +73,13 @@ interface Fetch {
   wanted: Wanted | undefined;
 }
 
+/** What holds for one waiter, where it is not what holds for all. */
+export type WaiterLimits = Pick<MachineOptions, "deadlineMs" | "expires">;
+
 interface Waiter {
   readonly unit: number;
   readonly deadlineMs: number;
+  readonly expires: boolean;
   isOverdue: boolean;
 }
 
@@ -95,6 +99,8 @@ export class FetchMachine {
   #lowFetches = 0;
   #allowance = 0;
   #allowanceAtMs = Number.NaN;
+  /** No deadline is earlier: who waits may have left since, so it may come too early, once. */
+  #lookAtMs = Number.POSITIVE_INFINITY;
 
   constructor(options: MachineOptions) {
     this.#options = options;
@@ -109,9 +115,16 @@ export class FetchMachine {
   }
 
   /** A fault waits for a unit since `startedMs`. */
-  need(waiter: number, unit: number, startedMs: number, now: number): void {
-    const deadlineMs = startedMs + this.#options.deadlineMs;
-    this.#waiters.set(waiter, { unit, deadlineMs, isOverdue: false });
+  need(
+    waiter: number,
+    unit: number,
+    startedMs: number,
+    now: number,
+    limits: WaiterLimits = this.#options,
+  ): void {
+    const deadlineMs = startedMs + limits.deadlineMs;
+    this.#waiters.set(waiter, { unit, deadlineMs, expires: limits.expires, isOverdue: false });
+    if (deadlineMs < this.#lookAtMs) this.#lookAtMs = deadlineMs;
     const known = this.#wanted.get(unit);
     if (known !== undefined) {
       known.waiters.add(waiter);
@@ -144,12 +157,13 @@ export class FetchMachine {
     this.#pump(now);
   }
 
-  /** A waiter is served by other means, or gone. */
-  withdraw(waiter: number, now: number): void {
+  /** A waiter is served by other means, or gone; answers for which unit it waited. */
+  withdraw(waiter: number, now: number): number | undefined {
     const unit = this.#waiters.get(waiter)?.unit;
-    if (unit === undefined) return;
+    if (unit === undefined) return undefined;
     this.#leave(waiter, unit);
     this.#pump(now);
+    return unit;
   }
 
   /** How a fetch has ended; until then its slot is the fetcher's. */
@@ -167,10 +181,15 @@ export class FetchMachine {
 
   /** Time has passed. */
   tick(now: number): void {
+    if (this.#lookAtMs <= now) this.#lookAtDeadlines(now);
+    this.#pump(now);
+  }
+
+  #lookAtDeadlines(now: number): void {
     for (const [waiter, state] of this.#waiters) {
       if (state.deadlineMs > now || state.isOverdue) continue;
       const { unit } = state;
-      if (this.#options.expires) {
+      if (state.expires) {
         this.#leave(waiter, unit);
         this.#actions.push({ kind: "expire", unit, waiter });
       } else {
@@ -178,12 +197,12 @@ export class FetchMachine {
         this.#actions.push({ kind: "overdue", unit, waiter });
       }
     }
-    this.#pump(now);
+    this.#lookAtMs = this.oldestDeadlineMs;
   }
 
   /** When `tick` is due; Infinity when nothing waits for time to pass. */
   nextTickMs(now: number): number {
-    let next = this.oldestDeadlineMs;
+    let next = this.#lookAtMs;
     const hasRoom = this.#lowFetches < this.#lowMax && this.#fetches.size < this.#options.fetchesMax;
     if (hasRoom && this.#queues[RANK.BACKGROUND]!.size > 0) {
       const missing = Math.max(0, this.#options.unitBytes - this.#allowanceAt(now));
@@ -199,6 +218,10 @@ export class FetchMachine {
     this.#staged.delete(unit);
     this.#staged.set(unit, slot);
     return slot;
+  }
+
+  isStaged(unit: number): boolean {
+    return this.#staged.has(unit);
   }
 
   /** Whether a unit's bytes are there, or on their way. */

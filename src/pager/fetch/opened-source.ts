@@ -2,8 +2,11 @@
 
 import { MinorfaultError } from "../../base/errors.ts";
 import { roundUp } from "../../base/range.ts";
-import { type Image, type OpenedImage, openImageIn } from "../../image/index.ts";
+import { OpenedImage, openImageIn } from "../../image/index.ts";
+import { PAGE_CHUNKS } from "../../image/limits.ts";
 import {
+  FileSource,
+  FolderStore,
   harden,
   hardenStore,
   type ObjectStore,
@@ -19,20 +22,22 @@ export interface UnitReader {
   readonly name: string;
   readonly byteLength: number;
   readonly unitBytes: number;
+  /** Names this very content, if that is known. */
+  readonly identity: string | undefined;
   /** Undefined for a source that has no such thing. */
-  readonly image: Image | undefined;
+  readonly image: OpenedImage | undefined;
   /** Fills the target at once and answers what it is; undefined when that would have to wait. */
   readSync(unit: number, target: Uint8Array): "bytes" | "zero" | undefined;
   read(unit: number, target: Uint8Array, signal: AbortSignal): Promise<"bytes" | "zero">;
-  /** Opens what `readSync` needs, where that is possible. */
-  openAll(): Promise<void>;
-  /** Whether a unit is known to be zeros, without reading anything. */
-  isHole(unit: number): boolean;
+  /** Units of which one page of the index tells whether they are holes. */
+  readonly spanUnits: number;
+  /** Whether a unit is zeros, by what is in memory; undefined when that does not tell. */
+  isHole(unit: number): boolean | undefined;
   close(): Promise<void>;
 }
 
-/** LIMIT: packs that are opened before they are needed: an image of some GiB. */
-const PACKS_MAX = 100;
+/** How the identity of an image begins; its digest follows. */
+const IMAGE = "image ";
 /** Bytes of a raw object that are read at once. */
 const RAW_UNIT_BYTES = 64 * 1024;
 
@@ -75,6 +80,30 @@ async function openImageUnits(
   }
 }
 
+/**
+ * The same at once, for what lies in this machine's files; `identity` is what it must be. Undefined for what has to be
+ * waited for; throws what opening it throws.
+ */
+export function openUnitsSync(
+  descriptor: SourceDescriptor,
+  unitBytes: number,
+  identity: string | undefined,
+): UnitReader | undefined {
+  // A scheme means a network, or something that says itself where it is.
+  if (!("url" in descriptor) || /^[a-z][a-z0-9+.-]+:/i.test(descriptor.url) || identity === undefined) return;
+  const { url } = descriptor;
+  if (!identity.startsWith(IMAGE)) {
+    const file = FileSource.open(url);
+    if (file.identity === identity) return new RawUnits(file, unitBytes);
+    void file.close();
+    return undefined;
+  }
+  const { store: storeUrl, name } = splitImageUrl(url);
+  const store = new FolderStore(storeUrl);
+  const image = OpenedImage.openSync(store, name, identity.slice(IMAGE.length));
+  return image && new ImageUnits(image, store, unitBytes);
+}
+
 /** What goes over a network is asked again, hedged and limited. */
 function hardened(source: PageSource): PageSource {
   return source.readSync === undefined ? harden(source, { coalesce: false }) : source;
@@ -84,12 +113,15 @@ class RawUnits implements UnitReader {
   readonly name: string;
   readonly byteLength: number;
   readonly unitBytes: number;
+  readonly identity: string | undefined;
   readonly image = undefined;
+  readonly spanUnits = 1;
   readonly #source: PageSource;
 
   constructor(source: PageSource, unitBytes: number) {
     this.#source = source;
     this.name = source.name;
+    this.identity = source.identity;
     this.byteLength = source.byteLength;
     this.unitBytes = unitBytes;
   }
@@ -105,8 +137,6 @@ class RawUnits implements UnitReader {
     await this.#source.read(unit * this.unitBytes, this.#partOf(unit, target), signal);
     return "bytes";
   }
-
-  async openAll(): Promise<void> {}
 
   isHole(): boolean {
     return false;
@@ -127,7 +157,9 @@ class ImageUnits implements UnitReader {
   readonly name: string;
   readonly byteLength: number;
   readonly unitBytes: number;
+  readonly identity: string;
   readonly image: OpenedImage;
+  readonly spanUnits: number;
   readonly #store: ObjectStore;
   readonly #chunks: number;
 
@@ -135,8 +167,10 @@ class ImageUnits implements UnitReader {
     this.image = image;
     this.#store = store;
     this.name = image.name;
+    this.identity = IMAGE + image.digest;
     this.byteLength = image.byteLength;
     this.unitBytes = roundUp(unitBytes, image.chunkBytes);
+    this.spanUnits = Math.max(1, (PAGE_CHUNKS * image.chunkBytes) / this.unitBytes);
     this.#chunks = image.byteLength / image.chunkBytes;
   }
 
@@ -145,7 +179,7 @@ class ImageUnits implements UnitReader {
       if (chunk >= this.#chunks) part.fill(0);
       else if (!this.image.readChunkSync(chunk, part)) return undefined;
     }
-    return this.isHole(unit) ? "zero" : "bytes";
+    return this.isHole(unit) === true ? "zero" : "bytes";
   }
 
   async read(unit: number, target: Uint8Array, signal: AbortSignal): Promise<"bytes" | "zero"> {
@@ -153,20 +187,12 @@ class ImageUnits implements UnitReader {
       if (chunk >= this.#chunks) part.fill(0);
       else await this.image.readChunk(chunk, part, signal);
     }
-    return this.isHole(unit) ? "zero" : "bytes";
+    return this.isHole(unit) === true ? "zero" : "bytes";
   }
 
-  async openAll(): Promise<void> {
-    const { packs } = this.image;
-    const { packs: names } = this.image.index.root;
-    for (let index = 0; index < Math.min(names.count, PACKS_MAX); index++) {
-      await packs.read(names.name(index), 0, new Uint8Array(1));
-    }
-  }
-
-  isHole(unit: number): boolean {
+  isHole(unit: number): boolean | undefined {
     const offset = unit * this.unitBytes;
-    return this.image.isZero(offset, Math.min(this.unitBytes, this.byteLength - offset)) === true;
+    return this.image.isZero(offset, Math.min(this.unitBytes, this.byteLength - offset));
   }
 
   async close(): Promise<void> {

@@ -50,6 +50,10 @@ export interface OpenedSource {
   readonly name: string;
   readonly byteLength: number;
   readonly unitBytes: number;
+  /** Names this very content, if that is known. */
+  readonly identity: string | undefined;
+  /** Of the thread that fetches. */
+  readonly tid: number;
   /** Address of slot 0. */
   readonly staging: number;
   readonly stagingBytes: number;
@@ -70,8 +74,6 @@ export interface FetchOrder extends OpenedSource {
   readonly fetchesMax: number;
   readonly deadlineMs: number;
   readonly expires: boolean;
-  /** The guest is killed when a fault of it has waited too long. */
-  readonly kills: boolean;
   readonly backgroundRate: number;
 }
 

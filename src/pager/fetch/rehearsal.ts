@@ -69,7 +69,8 @@ export function rehearseInstalling(): void {
     for (let piece = 0; piece < PIECES; piece++) {
       const runs: number[] = [];
       for (let page = 0; page < pages; page++) runs.push(((page * 7) % pages) * PAGE_SIZE, PAGE_SIZE, 0);
-      installer.take({ kind: "piece", slot: 0, runs }, [stage.loop]);
+      installer.take({ kind: "piece", slot: 0, runs }, [{ loop: stage.loop, bytesReplayed: 0 }]);
+      installer.install(REPLAY_BYTES);
       stage.reset();
     }
   } finally {

@@ -18,25 +18,38 @@ import {
 
 const DEADLINE_MS = 1000;
 const FETCHES_MAX = 16;
+/** No source has smaller units. */
+const UNIT_BYTES_MIN = 64 * 1024;
 /** How long the end of the thread is waited for before it is ended by force. */
 const STOP_MS = 500;
+
+export type FetchSettings = Pick<FetchOrder, "deadlineMs" | "fetchesMax" | "backgroundRate" | "expires"> & {
+  readonly kills: boolean;
+};
 
 /** The thread that fetches, with its source open. */
 export interface Remote {
   readonly order: FetchOrder;
   /** Names what has to be handed to the serving thread, not copied. */
   readonly transfer: readonly MessagePort[];
-  /** After the serving thread has ended. */
-  close(): Promise<void>;
+  /** When the serving thread has let go of it; `wasTaken`: it has had it. */
+  close(wasTaken: boolean): Promise<void>;
+}
+
+export interface RemoteOptions {
+  readonly unitBytesMin: number;
+  /** The working set to replay at once. */
+  readonly replay: boolean | string;
+  /** Bytes to keep of what was fetched, at least. */
+  readonly stagingBytes: number;
 }
 
 /** Opens the source in a thread of its own; rejects with what the source says. */
-export async function openRemote(
-  source: PagerSource,
-  unitBytesMin: number,
-  replay: boolean | string,
-): Promise<Remote> {
-  const settings = checkedSettings(source);
+export async function openRemote(source: PagerSource, options: RemoteOptions): Promise<Remote> {
+  const settings = checkFetchOptions(source);
+  const { unitBytesMin, replay, stagingBytes } = options;
+  const unitBytes = Math.max(UNIT_BYTES_MIN, unitBytesMin);
+  const slots = Math.max(2 * settings.fetchesMax + 2, Math.floor(stagingBytes / unitBytes));
   const { port1, port2 } = new MessageChannel();
   const [reader, writer] = pipe();
   const words = new Int32Array(new SharedArrayBuffer(WIRE_WORDS * 4));
@@ -44,7 +57,7 @@ export async function openRemote(
     source: { ...source },
     unitBytesMin,
     replay,
-    slots: settings.slots,
+    slots,
     words,
     port: port2,
     bellFd: writer,
@@ -71,9 +84,13 @@ export async function openRemote(
   // The serving thread decides whether the process goes on.
   worker.unref();
   return {
-    order: { ...opened, ...settings, source: order.source, port: port1, words, bellFd: reader },
+    order: { ...opened, ...settings, slots, source: order.source, port: port1, words, bellFd: reader },
     transfer: [port1],
-    async close() {
+    async close(wasTaken) {
+      if (!wasTaken) {
+        port1.close();
+        close(local, reader);
+      }
       Atomics.store(words, WIRE.STOP, 1);
       Atomics.add(words, WIRE.RUNG, 1);
       Atomics.notify(words, WIRE.RUNG);
@@ -86,7 +103,8 @@ export async function openRemote(
   };
 }
 
-function checkedSettings(source: FetchOptions) {
+/** What holds for a source; throws what is wrong with it. */
+export function checkFetchOptions(source: FetchOptions): FetchSettings {
   const { deadlineMs = DEADLINE_MS, fetchesMax = FETCHES_MAX, atDeadline = "poison" } = source;
   const { backgroundBytesPerSecond: backgroundRate = Number.POSITIVE_INFINITY } = source;
   const positive = { deadlineMs, fetchesMax, backgroundBytesPerSecond: backgroundRate };
@@ -112,7 +130,6 @@ function checkedSettings(source: FetchOptions) {
     backgroundRate,
     expires: atDeadline !== "report",
     kills: atDeadline === "kill",
-    slots: 2 * fetchesMax + 2,
   };
 }
 

@@ -1,15 +1,26 @@
-// Reads a working set in one go and hands it over in pieces, as many as there are slots; faults come first in between.
+// Reads a working set and hands it over frame by frame, each in a slot of its own; faults come first in between.
+//
+// It begins when the source has been opened, while the thread that serves is still getting ready: what has been
+// verified by then waits in its slots, and is installed in one go.
 
-import type { Image } from "../../image/index.ts";
+import { PAGE_SIZE } from "../../abi/memory.ts";
+import type { OpenedImage } from "../../image/index.ts";
+import type { PageRun } from "../../image/working-set.ts";
+import type { FrameReader } from "../../image/working-set-reader.ts";
 import { noteOf } from "../notes.ts";
-import { REPLAY_BYTES, REPLAY_SLOTS } from "./link.ts";
+import { REPLAY_BYTES } from "./link.ts";
 import type { WireNews } from "./order.ts";
 
+/** LIMIT: runs in one piece. */
+const RUNS_MAX = 4096;
+
 export interface ReplayerOptions {
-  readonly image: Image;
+  readonly image: OpenedImage;
   readonly workingSet: string;
   /** The memory of the replay's slots. */
   readonly staging: Uint8Array;
+  /** Slots that nothing lies in. */
+  readonly free: number[];
   readonly tell: (news: WireNews) => void;
   /** Serves what is asked for meanwhile; with `waits`, until a slot is free again or all is over (false). */
   readonly serve: (waits: boolean) => boolean;
@@ -17,23 +28,13 @@ export interface ReplayerOptions {
 
 export class Replayer {
   readonly #options: ReplayerOptions;
-  readonly #free = Array.from({ length: REPLAY_SLOTS }, (_, index) => index);
   readonly #abort = new AbortController();
-  #slot: number | undefined;
-  #used = 0;
-  #runs: number[] = [];
+  readonly #frames: FrameReader;
 
+  /** Sets the disk to work. */
   constructor(options: ReplayerOptions) {
     this.#options = options;
-  }
-
-  /** A piece has been installed. */
-  release(slot: number): void {
-    this.#free.push(slot);
-  }
-
-  get hasFree(): boolean {
-    return this.#free.length > 0;
+    this.#frames = options.image.framesOf(options.workingSet, this.#abort.signal);
   }
 
   stop(): void {
@@ -41,43 +42,64 @@ export class Replayer {
   }
 
   async run(): Promise<void> {
-    const { image, workingSet, tell, serve } = this.#options;
+    const { workingSet, tell } = this.#options;
     try {
-      for await (const { offset, bytes, isZero } of image.readWorkingSet(workingSet, this.#abort.signal)) {
-        serve(false);
-        if (this.#abort.signal.aborted || !this.#add(offset, bytes, isZero)) return;
+      const { runs, frames } = await this.#frames.open();
+      let frame = 0;
+      for (let at = 0; at < runs.length; ) {
+        const slot = this.#takeSlot();
+        if (slot === undefined) return;
+        const piece = pieceOf(runs, at, frames[frame]?.contentBytes ?? 0);
+        if (piece.hasBytes) {
+          const reading = this.#frames.next(this.#slot(slot));
+          if (reading !== undefined) await reading;
+          frame++;
+        }
+        if (this.#abort.signal.aborted) return;
+        tell({ kind: "piece", slot, runs: piece.runs });
+        at = piece.next;
       }
-      this.#send();
       tell({ kind: "replayed", workingSet });
     } catch (error) {
       if (!this.#abort.signal.aborted) tell({ kind: "replayed", workingSet, error: noteOf(error) });
     }
   }
 
-  #add(offset: number, bytes: Uint8Array, isZero: boolean): boolean {
-    const stored = isZero ? 0 : bytes.byteLength;
-    if (this.#used + stored > REPLAY_BYTES) this.#send();
-    while (this.#slot === undefined) {
-      this.#slot = this.#free.pop();
-      if (this.#slot === undefined && !this.#options.serve(true)) return false;
+  /** Undefined: all is over. */
+  #takeSlot(): number | undefined {
+    const { serve, free } = this.#options;
+    if (!serve(false)) return undefined;
+    for (;;) {
+      const slot = free.pop();
+      if (slot !== undefined || !serve(true)) return slot;
     }
-    const { staging } = this.#options;
-    if (!isZero) staging.set(bytes, this.#slot * REPLAY_BYTES + this.#used);
-    const last = this.#runs.length - 3;
-    // Frames end within runs: what goes on where the last one ended is the same run.
-    const goesOn = last >= 0 && this.#runs[last]! + this.#runs[last + 1]! === offset;
-    if (goesOn && this.#runs[last + 2] === (isZero ? 1 : 0)) this.#runs[last + 1]! += bytes.byteLength;
-    else this.#runs.push(offset, bytes.byteLength, isZero ? 1 : 0);
-    this.#used += stored;
-    return true;
   }
 
-  #send(): void {
-    const slot = this.#slot;
-    if (slot === undefined) return;
-    this.#options.tell({ kind: "piece", slot, runs: this.#runs });
-    this.#slot = undefined;
-    this.#used = 0;
-    this.#runs = [];
+  #slot(slot: number): Uint8Array {
+    return this.#options.staging.subarray(slot * REPLAY_BYTES, (slot + 1) * REPLAY_BYTES);
   }
+}
+
+interface Piece {
+  /** As in ReplayPiece. */
+  readonly runs: readonly number[];
+  /** Whether a frame belongs to it. */
+  readonly hasBytes: boolean;
+  /** The run where the next piece begins. */
+  readonly next: number;
+}
+
+/** The runs from `first` on that are in the next frame, with those of zeros before and among them. */
+function pieceOf(all: readonly PageRun[], first: number, frameBytes: number): Piece {
+  const runs: number[] = [];
+  let left = frameBytes;
+  let next = first;
+  for (; next < all.length && (left > 0 || all[next]!.isZero); next++) {
+    const { page, pages, isZero } = all[next]!;
+    // Nothing but zeros so far: they need not wait for the frame.
+    if (left === frameBytes && next - first >= RUNS_MAX) break;
+    runs.push(page * PAGE_SIZE, pages * PAGE_SIZE, isZero ? 1 : 0);
+    if (!isZero) left -= pages * PAGE_SIZE;
+  }
+  return { runs, hasBytes: left < frameBytes, next };
 }

@@ -1,0 +1,81 @@
+// One guest's account with the fetcher that serves many: which of its faults wait, how long they may, and who is told.
+
+import type { MinorfaultError } from "../../base/errors.ts";
+import type { FaultLoop } from "../fault-loop.ts";
+import type { Part, Region } from "../regions.ts";
+import type { Fault, Parked, Resolver } from "../resolver.ts";
+import type { ReplayEnd } from "./link.ts";
+import { Pattern } from "./pattern.ts";
+
+/** Units that are brought along with a run of faults, at most: 2 MiB in units of 64 KiB. */
+const WIDTH_MAX = 32;
+
+export interface ClientOptions {
+  /** Milliseconds that a fault may wait. */
+  readonly deadlineMs: number;
+  /** Whether a fault is let go of at its deadline. */
+  readonly expires: boolean;
+  /** Whether all of a unit is installed when it has come, not only what the plan says. */
+  readonly installsWhole: boolean;
+  readonly onError: (error: MinorfaultError) => void;
+  /** Called before a fault is given up whose deadline has passed. */
+  readonly onExpired?: (() => void) | undefined;
+  /** The replay of a working set has ended; so many bytes were installed. */
+  readonly onReplayed?: ((end: ReplayEnd, bytesInstalled: number) => void) | undefined;
+}
+
+/** What a client has done for it. */
+export interface Fetching {
+  park(client: FetchClient, fault: Fault, part: Part, page: number): Parked;
+  change(client: FetchClient, start: number, until: number): void;
+  fetchFrom(client: FetchClient, part: Part, page: number, until: number): number | undefined;
+}
+
+export class FetchClient {
+  readonly options: ClientOptions;
+  /** Faults that wait, by the number under which the machine knows them. */
+  readonly waiting = new Map<number, Fault>();
+  /** Installed by the present replay. */
+  bytesReplayed = 0;
+  readonly #fetching: Fetching;
+  readonly #patterns = new WeakMap<Region, Pattern>();
+  #loop: FaultLoop | undefined;
+
+  constructor(fetching: Fetching, options: ClientOptions) {
+    this.#fetching = fetching;
+    this.options = options;
+  }
+
+  /** The loop whose faults these are. */
+  get loop(): FaultLoop {
+    return this.#loop!;
+  }
+
+  set loop(loop: FaultLoop) {
+    this.#loop = loop;
+  }
+
+  /** Keeps a fault until the bytes of its page are there. */
+  readonly park = (_resolver: Resolver, fault: Fault, part: Part, page: number): Parked =>
+    this.#fetching.park(this, fault, part, page);
+
+  /** The guest's memory has changed there: who waits looks again. */
+  readonly change = (_resolver: Resolver, start: number, until: number): void =>
+    this.#fetching.change(this, start, until);
+
+  /**
+   * Fetches the bytes from a page on, for whoever installs everything. Answers the page where to go on, undefined while
+   * they are on their way: this page where the image turns out to have a hole, a later one behind what can't be brought.
+   */
+  readonly fetchFrom = (part: Part, page: number, until: number): number | undefined =>
+    this.#fetching.fetchFrom(this, part, page, until);
+
+  patternOf(region: Region): Pattern {
+    let pattern = this.#patterns.get(region);
+    if (pattern === undefined) {
+      pattern = new Pattern({ widthMax: WIDTH_MAX });
+      this.#patterns.set(region, pattern);
+    }
+    return pattern;
+  }
+}

@@ -1,0 +1,236 @@
+// Many guests in one serving thread, on the real kernel.
+
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, type TestContext, test } from "node:test";
+import { PAGE_SIZE, SIGNAL } from "../../src/abi/memory.ts";
+import type { MinorfaultError } from "../../src/base/errors.ts";
+import { addWorkingSet, buildImage } from "../../src/image/index.ts";
+import { close, local } from "../../src/linux/index.ts";
+import {
+  openPagerHost,
+  type Pager,
+  type PagerHost,
+  type PagerHostOptions,
+  type PagerOptions,
+} from "../../src/pager/index.ts";
+import { MemorySource, openStore } from "../../src/source/index.ts";
+import { skipUnlessUserfaultfd as skip } from "../linux/host.ts";
+import type { Behaviour } from "./fixtures/source.ts";
+import { Guest, type GuestOptions, imageByte } from "./guest.ts";
+
+const MODULE = new URL("./fixtures/source.js", import.meta.url).href;
+const UNIT_PAGES = 16;
+const DEADLINE_MS = 10_000;
+
+function guestFor(t: TestContext, options?: GuestOptions): Guest {
+  const guest = new Guest(options);
+  t.after(() => guest.close());
+  return guest;
+}
+
+async function hostFor(t: TestContext, options: PagerHostOptions = {}): Promise<PagerHost> {
+  const host = await openPagerHost({ placement: "block", ...options });
+  t.after(() => host.close());
+  return host;
+}
+
+/** A pager of the host for a guest. */
+async function seat(host: PagerHost, guest: Guest, options: Partial<PagerOptions> = {}): Promise<Pager> {
+  const descriptor = guest.process.descriptor(guest.uffd.fd);
+  try {
+    return await host.start({
+      descriptor,
+      regions: [{ start: guest.base, byteLength: guest.byteLength, imageOffset: 0 }],
+      ...(options.source === undefined && {
+        image: { descriptor: guest.imageFd, byteLength: guest.byteLength },
+      }),
+      guest: { pid: guest.process.pid, tid: guest.thread.tid },
+      onError: (error) => assert.fail(error),
+      ...options,
+    });
+  } finally {
+    close(local, descriptor);
+  }
+}
+
+function behaving(behaviour: Partial<Behaviour> & Pick<Behaviour, "byteLength">) {
+  return { module: MODULE, argument: behaviour };
+}
+
+/** For the fixture: reads begun, ended, under way, and the most at once. */
+function counters(): Int32Array {
+  return new Int32Array(new SharedArrayBuffer(16));
+}
+
+async function until(isSo: () => boolean): Promise<void> {
+  const end = performance.now() + DEADLINE_MS;
+  while (!isSo()) {
+    assert.ok(performance.now() < end, "it did not come to pass");
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+}
+
+describe("a host of pagers", { skip, timeout: 120_000 }, () => {
+  for (const placement of ["same-cpu", "spin", "block"] as const) {
+    test(`serves guests with memory of their own by one thread, placement ${placement}; they come and go`, async (t) => {
+      const host = await hostFor(t, { placement });
+      const guests = Array.from({ length: 6 }, () => guestFor(t));
+      const pagers = await Promise.all(guests.map((guest) => seat(host, guest)));
+      assert.equal(host.guests, 6);
+      assert.equal(new Set(pagers.map(({ threadId }) => threadId)).size, 1);
+      for (const page of [0, 40, 63]) {
+        for (const guest of guests) assert.equal(guest.load(page), imageByte(page));
+      }
+      const [first, second, ...others] = guests;
+      first!.process.kill();
+      assert.equal((await pagers[0]!.ended).reason, "guest-gone");
+      await pagers[1]!.close();
+      assert.equal((await pagers[1]!.ended).reason, "closed");
+      assert.equal(host.guests, 4);
+      const late = guestFor(t);
+      await seat(host, late);
+      for (const guest of [...others, late]) guest.checkAll();
+      // What its pager had brought is still there.
+      assert.equal(second!.load(40), imageByte(40));
+    });
+  }
+
+  test("each guest has its own counters, trace, errors, and work beside faults", async (t) => {
+    const host = await hostFor(t);
+    const [traced, filled, failing] = [guestFor(t), guestFor(t, { pages: 1024 }), guestFor(t)];
+    const errors: MinorfaultError[] = [];
+    const tracer = await seat(host, traced, { trace: true });
+    const filler = await seat(host, filled);
+    const image = { address: 4096, byteLength: failing.byteLength };
+    const loser = await seat(host, failing, { image, onError: (error) => errors.push(error) });
+    for (const page of [9, 3, 60]) traced.load(page);
+    await filler.installAll();
+    failing.thread.start({ kind: "load", address: failing.address(7), size: 1 });
+    assert.equal(failing.signalOf(), SIGNAL.SIGBUS);
+    assert.deepEqual(
+      tracer.trace().touches.map(({ offset }) => offset / PAGE_SIZE),
+      [9, 3, 60],
+    );
+    assert.equal(tracer.statistics().bytesInstalled, 3 * PAGE_SIZE);
+    assert.deepEqual(
+      [filler.statistics().faults, filler.statistics().bytesInstalled],
+      [0, filled.byteLength],
+    );
+    await until(() => loser.statistics().outcomes.poisoned === 1 && errors.length === 1);
+    assert.deepEqual(await loser.repair(), { repaired: 0, lost: 1 });
+    assert.equal(await tracer.replayed, undefined);
+  });
+
+  test("guests of one source share its reader: what one has fetched the other finds", async (t) => {
+    const host = await hostFor(t);
+    const [one, two] = [guestFor(t), guestFor(t)];
+    const reads = counters();
+    const source = behaving({ byteLength: one.byteLength, delayMs: 50, reads });
+    const [pager] = await Promise.all([seat(host, one, { source }), seat(host, two, { source })]);
+    for (const guest of [one, two]) {
+      guest.thread.start({ kind: "load", address: guest.address(3), size: 1 });
+    }
+    assert.deepEqual([one.finish(), two.finish()], [imageByte(3), imageByte(3)]);
+    assert.equal(reads[0], 1, "both waited for one read");
+    assert.equal(one.load(UNIT_PAGES), imageByte(UNIT_PAGES));
+    await until(() => reads[2] === 0);
+    const before = reads[0];
+    assert.equal(two.load(UNIT_PAGES), imageByte(UNIT_PAGES));
+    assert.equal(reads[0], before, "it was staged");
+    await pager.close();
+    two.checkAll();
+    const other = guestFor(t);
+    await seat(host, other, { source: { ...source, fetchesMax: 2 } });
+    other.checkAll();
+    assert.equal(reads[0], 2 * 4, "another limit, another reader");
+  });
+
+  test("each guest of an image gets its replay, when it comes", async (t) => {
+    const folder = await mkdtemp(join(tmpdir(), "minorfault-host-"));
+    t.after(() => rm(folder, { recursive: true }));
+    const store = await openStore(folder);
+    const bytes = new Uint8Array(1024 * PAGE_SIZE);
+    for (let page = 0; page < 1024; page++) {
+      bytes.fill(imageByte(page), page * PAGE_SIZE, (page + 1) * PAGE_SIZE);
+    }
+    await buildImage(store, "one", { regions: [{ name: "ram", source: new MemorySource(bytes) }] });
+    const pages = Array.from({ length: 300 }, (_, index) => (index * 7) % 1024);
+    await addWorkingSet(
+      store,
+      "one",
+      "boot",
+      pages.map((page) => page * PAGE_SIZE),
+    );
+    const host = await hostFor(t);
+    const source = { url: `${store.url}/one` };
+    const warm = await host.warm(source);
+    assert.deepEqual([warm.byteLength, warm.workingSets], [bytes.byteLength, ["boot"]]);
+    const guests = Array.from({ length: 5 }, () => guestFor(t, { pages: 1024 }));
+    const pagers = await Promise.all(guests.map((guest) => seat(host, guest, { source })));
+    for (const [index, pager] of pagers.entries()) {
+      const report = await pager.replayed;
+      assert.deepEqual([report?.workingSet, report?.error], ["boot", undefined]);
+      assert.equal(report?.bytesInstalled, 300 * PAGE_SIZE, `guest ${index}`);
+      for (const page of pages) assert.equal(guests[index]!.load(page), imageByte(page));
+      assert.equal(pager.statistics().faults, 0);
+    }
+    const plain = guestFor(t, { pages: 1024 });
+    const without = await seat(host, plain, { source: { ...source, replay: false } });
+    assert.equal(await without.replayed, undefined);
+    await assert.rejects(seat(host, guestFor(t, { pages: 1024 }), { source: { ...source, replay: "tea" } }), {
+      code: "ERR_SOURCE_MISSING",
+    });
+    plain.checkAll();
+    await warm.close();
+    await warm.close();
+    guests[0]!.checkAll();
+  });
+
+  test("deadlines are each guest's own, and one that is killed at its deadline takes nobody along", async (t) => {
+    const host = await hostFor(t);
+    const guests = Array.from({ length: 4 }, () => guestFor(t));
+    const source = behaving({ byteLength: guests[0]!.byteLength, hanging: [0] });
+    const errors: string[][] = [[], [], [], []];
+    const limits = [
+      { deadlineMs: 60 },
+      { deadlineMs: 100_000 },
+      { deadlineMs: 80, atDeadline: "kill" },
+      { deadlineMs: 40, atDeadline: "report" },
+    ] as const;
+    const pagers = await Promise.all(
+      guests.map((guest, index) => {
+        const onError = ({ code }: MinorfaultError): unknown => errors[index]!.push(code);
+        return seat(host, guest, { source: { ...source, ...limits[index] }, onError });
+      }),
+    );
+    for (const guest of guests) guest.thread.start({ kind: "load", address: guest.base, size: 1 });
+    assert.equal(guests[0]!.signalOf(), SIGNAL.SIGBUS);
+    assert.equal((await pagers[2]!.ended).reason, "guest-gone");
+    assert.deepEqual(guests[2]!.thread.ending, { kind: "gone" });
+    await until(() => errors[3]!.length === 1);
+    assert.deepEqual(errors[3], ["ERR_DEADLINE"]);
+    for (const index of [1, 3]) assert.equal(guests[index]!.thread.ending, undefined, `guest ${index}`);
+    assert.deepEqual(errors[1], []);
+    const other = guests[1]!.process.spawnThread();
+    assert.equal(guests[1]!.load(40, other), imageByte(40));
+  });
+
+  test("what can't be is refused, and nobody else notices", async (t) => {
+    const host = await hostFor(t, { guestsMax: 2 });
+    const guest = guestFor(t);
+    await seat(host, guest);
+    const bad = { source: behaving({ byteLength: guest.byteLength, refuses: true }) };
+    await assert.rejects(seat(host, guestFor(t), bad), { code: "ERR_SOURCE_DENIED" });
+    const image = { descriptor: 9999, byteLength: guest.byteLength };
+    await assert.rejects(seat(host, guestFor(t), { image }), { code: "ERR_SYSCALL" });
+    await seat(host, guestFor(t));
+    await assert.rejects(seat(host, guestFor(t)), { code: "ERR_LIMIT" });
+    guest.checkAll();
+    await host.close();
+    await assert.rejects(seat(host, guestFor(t)), { code: "ERR_CLOSED" });
+    await assert.rejects(openPagerHost({ guestsMax: 0 }), { code: "ERR_OUT_OF_RANGE" });
+  });
+});

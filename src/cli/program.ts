@@ -11,6 +11,7 @@ import { registerDemo } from "./demo.ts";
 import { registerDoctor } from "./doctor.ts";
 import { registerImage } from "./image.ts";
 import { registerMap } from "./map.ts";
+import { registerQemu } from "./qemu.ts";
 import { paint } from "./terminal.ts";
 
 const USAGE = 2;
@@ -27,6 +28,7 @@ export function createProgram(): Command {
   registerDoctor(program as unknown as Command);
   registerImage(program as unknown as Command);
   registerMap(program as unknown as Command);
+  registerQemu(program as unknown as Command);
   registerCompletion(program as unknown as Command);
   return program as unknown as Command;
 }

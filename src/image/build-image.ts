@@ -4,7 +4,7 @@
 
 import { MinorfaultError } from "../base/errors.ts";
 import type { ObjectStore } from "../source/object-store.ts";
-import type { BuildOptions, BuildRegion, BuildReport } from "./build-options.ts";
+import type { Attachment, BuildEnding, BuildOptions, BuildRegion, BuildReport } from "./build-options.ts";
 import { Builder } from "./builder.ts";
 import { checkPacks, RECHECK_MS } from "./check-packs.ts";
 import { type ChunkRun, planChunks } from "./chunk-plan.ts";
@@ -110,8 +110,10 @@ class Build {
       const content = await this.#knownContent();
       const chunks = this.#layout.byteLength / chunkBytes;
       const builder = new Builder(this.#store, content, chunks, this.#parent?.index, this.#writing);
+      if (this.#options.ending !== undefined) builder.index.holdPages();
       await this.#addChunks(builder, runs, cruncher);
-      const attachments = await this.#addAttachments(builder.writer);
+      const ending = await this.#end(builder, cruncher);
+      const attachments = await this.#addAttachments(builder.writer, ending.attachments);
       await builder.index.finish();
       await builder.writer.finish();
       const packs = builder.packNames();
@@ -119,7 +121,7 @@ class Build {
       const took = performance.now() - this.#began;
       const { signal } = this.#options;
       if (builder.usesOldPacks && took > RECHECK_MS) await checkPacks(this.#store, packs, signal);
-      const { manifest, dropped } = await this.#inherit(this.#manifest(root, attachments));
+      const { manifest, dropped } = await this.#inherit(this.#manifest(root, attachments, ending.notes));
       const digest = await this.#publish(encodeManifest(manifest));
       return {
         manifest,
@@ -159,6 +161,21 @@ class Build {
     } finally {
       await child.close();
     }
+  }
+
+  /** Asks for what came while the image was being built, and reads once more what has changed since. */
+  async #end(builder: Builder, cruncher: Cruncher): Promise<Required<Omit<BuildEnding, "revised">>> {
+    const { notes = {}, attachments = [], regions, ending } = this.#options;
+    const late = (await ending?.()) ?? {};
+    const all = {
+      notes: { ...notes, ...late.notes },
+      attachments: [...attachments, ...(late.attachments ?? [])],
+    };
+    checkExtras(all);
+    const revised = regions.map((region) => ({ ...region, extents: late.revised?.get(region.name) ?? [] }));
+    const runs = planChunks(revised, this.#layout.regions, this.#chunkBytes, false);
+    if (runs.length > 0) await this.#addChunks(builder, runs, cruncher);
+    return all;
   }
 
   /** Puts the manifest into the store; answers its SHA-256. */
@@ -207,9 +224,12 @@ class Build {
   }
 
   /** Adds attachments to the packs; their places are known when the packs have their names. */
-  async #addAttachments(writer: PackWriter): Promise<() => ManifestAttachment[]> {
+  async #addAttachments(
+    writer: PackWriter,
+    attachments: readonly Attachment[],
+  ): Promise<() => ManifestAttachment[]> {
     const places: (Omit<ManifestAttachment, "pack"> & { readonly number: number })[] = [];
-    for (const { name, bytes } of this.#options.attachments ?? []) {
+    for (const { name, bytes } of attachments) {
       const hash = sha256(bytes);
       const stored = smallerOf(bytes, this.#level);
       const encoding = stored === bytes ? "raw" : "zstd";
@@ -234,8 +254,12 @@ class Build {
     return { pack: name, packBytes: byteLength, sha256: toHex(hash) };
   }
 
-  #manifest(root: Manifest["root"], attachments: () => ManifestAttachment[]): Manifest {
-    const { created = new Date(), notes = {} } = this.#options;
+  #manifest(
+    root: Manifest["root"],
+    attachments: () => ManifestAttachment[],
+    notes: Readonly<Record<string, string>>,
+  ): Manifest {
+    const { created = new Date() } = this.#options;
     const parent = this.#parent?.manifest;
     return {
       format: FORMAT_NAME,
@@ -280,7 +304,7 @@ function levelOf({ codec, level }: BuildOptions, parent: OpenedImage | undefined
   return level ?? parent?.manifest.level ?? LEVEL_DEFAULT;
 }
 
-function checkExtras({ notes = {}, attachments = [] }: BuildOptions): void {
+function checkExtras({ notes = {}, attachments = [] }: BuildEnding): void {
   for (const [name, text] of Object.entries(notes)) {
     checkName("a note", name);
     if (text.length <= NOTE_CHARACTERS_MAX) continue;
@@ -321,7 +345,8 @@ function checkParent(parent: OpenedImage, regions: readonly ManifestRegion[], ch
   );
 }
 
-async function checkAbsent(store: ObjectStore, name: string, signal?: AbortSignal): Promise<void> {
+/** Throws ERR_STORE_EXISTS where a name is taken. */
+export async function checkAbsent(store: ObjectStore, name: string, signal?: AbortSignal): Promise<void> {
   for await (const { key } of store.list(manifestKey(name), signal)) {
     if (key !== manifestKey(name)) continue;
     throw new MinorfaultError("ERR_STORE_EXISTS", `${store.url} has an image ${name} already`, {

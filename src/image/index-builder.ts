@@ -1,10 +1,11 @@
 // Makes an index while chunks are told in order: a page is written when the next one begins. Pages of a parent that
-// nothing was told about stay as they are, by reference.
+// nothing was told about stay as they are, by reference. Where chunks may be told a second time, pages are held in
+// memory and written at the end.
 
 import { sha256 } from "./hash.ts";
-import { encodeNode, type IndexRecord } from "./index-node.ts";
+import { bitmapBytes, encodeNode, IndexNode, type IndexRecord } from "./index-node.ts";
 import type { IndexReader } from "./index-reader.ts";
-import { PAGE_CHUNKS } from "./limits.ts";
+import { PACK_BYTES_MAX, PACKS_MAX, PAGE_CHUNKS } from "./limits.ts";
 import { pageCapacity } from "./root.ts";
 
 /** Stores an index page and says where it is. */
@@ -19,6 +20,8 @@ export class IndexBuilder {
   readonly #old = new Set<number>();
   /** By index page. */
   readonly pages: (IndexRecord | undefined)[];
+  /** With `holdPages`: pages that have been told of and are not stored. */
+  #held: Map<number, Uint8Array> | undefined;
   #page = -1;
   #records: (IndexRecord | undefined)[] = [];
 
@@ -38,6 +41,11 @@ export class IndexBuilder {
     for (const [page, record] of this.pages.entries()) if (record !== undefined) this.#old.add(page);
   }
 
+  /** Lets chunks be told in any order, and again. */
+  holdPages(): void {
+    this.#held ??= new Map();
+  }
+
   /** Says what a chunk is; chunks come in ascending order. */
   async set(chunk: number, record: IndexRecord | undefined): Promise<void> {
     await this.#turnTo(Math.floor(chunk / PAGE_CHUNKS));
@@ -50,7 +58,7 @@ export class IndexBuilder {
       const page = Math.floor(chunk / PAGE_CHUNKS);
       const end = Math.min(until, (page + 1) * PAGE_CHUNKS);
       // A page that is zeros already needs no turning to.
-      if (page === this.#page || this.pages[page] !== undefined) {
+      if (page === this.#page || this.pages[page] !== undefined || this.#held?.has(page)) {
         await this.#turnTo(page);
         this.#records.fill(undefined, chunk % PAGE_CHUNKS, end - page * PAGE_CHUNKS);
       }
@@ -62,6 +70,7 @@ export class IndexBuilder {
   async finish(): Promise<void> {
     for (const page of this.#old) await this.#turnTo(page);
     await this.#turnTo(-1);
+    for (const [page, bytes] of this.#held ?? []) await this.#put(page, bytes);
   }
 
   /** The record of a chunk in the parent. */
@@ -76,23 +85,34 @@ export class IndexBuilder {
     this.#page = page;
     if (page === -1) return;
     this.#old.delete(page);
+    const capacity = pageCapacity(page, this.#chunks);
+    const held = this.#held?.get(page);
+    if (held !== undefined) {
+      this.#records = new IndexNode(held, capacity, PACKS_MAX, PACK_BYTES_MAX, "An index page").toRecords();
+      return;
+    }
     const node = await this.#parent?.page(page);
-    const records = node?.toRecords() ?? Array(pageCapacity(page, this.#chunks)).fill(undefined);
+    const records = node?.toRecords() ?? Array(capacity).fill(undefined);
     const translate = this.#translate;
     this.#records = translate === undefined ? records : records.map((record) => record && translate(record));
   }
 
   async #write(): Promise<void> {
-    const page = this.#page;
-    if (this.#records.every((record) => record === undefined)) {
+    const bytes = encodeNode(this.#records);
+    if (this.#held === undefined) await this.#put(this.#page, bytes);
+    else this.#held.set(this.#page, bytes);
+  }
+
+  async #put(page: number, bytes: Uint8Array): Promise<void> {
+    // No record, only the bitmap: zeros.
+    if (bytes.byteLength === bitmapBytes(pageCapacity(page, this.#chunks))) {
       this.pages[page] = undefined;
       return;
     }
-    const bytes = encodeNode(this.#records);
     const hash = sha256(bytes);
     const before = this.pages[page];
-    if (this.#translate === undefined && before !== undefined && Buffer.compare(before.hash, hash) === 0)
-      return;
+    const isSame = before !== undefined && Buffer.compare(before.hash, hash) === 0;
+    if (this.#translate === undefined && isSame) return;
     this.pages[page] = await this.#store(hash, bytes);
   }
 }

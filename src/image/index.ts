@@ -1,5 +1,5 @@
 export * from "./add-working-set.ts";
-export { buildImage } from "./build-image.ts";
+export { buildImage, checkAbsent } from "./build-image.ts";
 export type * from "./build-options.ts";
 export * from "./copy-image.ts";
 export * from "./diff-images.ts";

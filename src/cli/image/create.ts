@@ -150,7 +150,7 @@ function parsePage(text: string): 4096 | 2097152 {
   throw new InvalidArgumentError("A page has 4KiB or 2MiB.");
 }
 
-function pair(option: string, text: string): [string, string] {
+export function pair(option: string, text: string): [string, string] {
   const at = text.indexOf("=");
   if (at > 0) return [text.slice(0, at), text.slice(at + 1)];
   throw new MinorfaultError("ERR_BAD_ARGUMENT", `${option} ${text} is not name=value`);

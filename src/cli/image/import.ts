@@ -1,14 +1,23 @@
-// `minorfault image import`: an image from a file of another format. Raw memory is the first.
+// `minorfault image import`: an image from a file of another format: raw memory, or a machine that QEMU saved.
 
 import { type Command, Option } from "@commander-js/extra-typings";
-import { buildImage, openRawFile } from "../../image/index.ts";
+import { importStream } from "../../guest/qemu/index.ts";
+import {
+  type BuildOptions,
+  type BuildProgress,
+  type BuildReport,
+  buildImage,
+  openRawFile,
+} from "../../image/index.ts";
+import type { ObjectStore } from "../../source/index.ts";
 import { chunkOption, jsonOf, levelOption, parseAddress, textOf } from "./create.ts";
 import { runVerb, UNTOUCHED } from "./verb.ts";
 
 const EXAMPLES = `
 Examples:
   $ minorfault image import images/vm memory.raw
-  $ minorfault image import images/vm memory.raw --from raw --address 0x100000000`;
+  $ minorfault image import images/vm memory.raw --from raw --address 0x100000000
+  $ minorfault image import images/vm saved.qemu --from qemu-stream     (of migrate, file:, mapped-ram or virsh save)`;
 
 export function registerImport(image: Command): void {
   image
@@ -17,7 +26,9 @@ export function registerImport(image: Command): void {
     .argument("<image>", "where to build it")
     .argument("<file>", "the file; holes in it are not read")
     .addOption(
-      new Option("--from <format>", "what the file is").choices(["raw"] as const).default("raw" as const),
+      new Option("--from <format>", "what the file is")
+        .choices(["raw", "qemu-stream"] as const)
+        .default("raw" as const),
     )
     .option("--address <address>", "where the guest has it", parseAddress, 0)
     .addOption(levelOption())
@@ -28,28 +39,38 @@ export function registerImport(image: Command): void {
     .addHelpText("after", EXAMPLES)
     .action((url, file, options) =>
       runVerb("import", options, UNTOUCHED, async ({ signal, progress, image: find }) => {
-        const { source, extents } = openRawFile(file);
-        try {
-          const { store, name } = await find(url);
-          const bar = progress("importing");
-          const region = {
-            name: "memory",
-            guestAddress: options.address,
-            source,
-            ...(extents && { extents }),
-          };
-          const report = await buildImage(store, name, {
-            regions: [region],
-            ...(options.level === "none" ? { codec: "none" as const } : { level: options.level }),
-            ...(options.chunk !== undefined && { chunkBytes: options.chunk }),
-            ifAbsent: !options.replace,
-            signal,
-            onProgress: (now) => bar.update(now),
-          });
-          return { json: jsonOf(report), text: textOf(url, report) };
-        } finally {
-          await source.close();
-        }
+        const { store, name } = await find(url);
+        const bar = progress("importing");
+        const building = {
+          ...(options.level === "none" ? { codec: "none" as const } : { level: options.level }),
+          ...(options.chunk !== undefined && { chunkBytes: options.chunk }),
+          ifAbsent: !options.replace,
+          signal,
+          onProgress: (now: BuildProgress) => bar.update(now),
+        };
+        const report =
+          options.from === "qemu-stream"
+            ? await importStream(store, name, file, building)
+            : await importRaw(store, name, file, options.address, building);
+        return { json: jsonOf(report), text: textOf(url, report) };
       }),
     );
+}
+
+type Building = Omit<BuildOptions, "regions">;
+
+async function importRaw(
+  store: ObjectStore,
+  name: string,
+  file: string,
+  guestAddress: number,
+  building: Building,
+): Promise<BuildReport> {
+  const { source, extents } = openRawFile(file);
+  try {
+    const region = { name: "memory", guestAddress, source, ...(extents && { extents }) };
+    return await buildImage(store, name, { ...building, regions: [region] });
+  } finally {
+    await source.close();
+  }
 }

@@ -28,9 +28,19 @@ export interface Outcome {
   readonly exitCode?: number;
 }
 
-/** Runs a verb. `left` says what an interruption leaves behind. */
-export async function runVerb(
+/** Runs a verb of `minorfault image`. */
+export function runVerb(
   verb: string,
+  manner: Manner,
+  left: string,
+  work: (tools: Work) => Promise<Outcome>,
+): Promise<void> {
+  return runCommand(`image ${verb}`, manner, left, work);
+}
+
+/** Runs a command. `left` says what an interruption leaves behind. */
+export async function runCommand(
+  command: string,
   manner: Manner,
   left: string,
   work: (tools: Work) => Promise<Outcome>,
@@ -65,7 +75,7 @@ export async function runVerb(
   } catch (error) {
     for (const bar of bars) bar.close();
     if (ending.by === undefined) throw error;
-    process.stderr.write(`minorfault image ${verb}: ended by ${ending.by}, ${left}\n`);
+    process.stderr.write(`minorfault ${command}: ended by ${ending.by}, ${left}\n`);
     process.exitCode = 128 + constants.signals[ending.by];
   } finally {
     ending.close();

@@ -1,6 +1,9 @@
 export * from "./block-names.ts";
+export * from "./capture-machine.ts";
+export * from "./capture-stream.ts";
 export * from "./import-stream.ts";
 export * from "./page-ledger.ts";
+export * from "./qmp.ts";
 export * from "./return-path.ts";
 export * from "./saved-machine.ts";
 export type * from "./source-contract.ts";

@@ -1,0 +1,172 @@
+// An image from a stream that a machine is sending right now. Chunks are hashed, compressed and stored while it comes;
+// what the guest changes meanwhile is read once more at its end; the manifest is written last, when whoever watches
+// the machine has said that all went well. Until then nothing of it is in the store that anybody could see.
+
+import { type BuildOptions, type BuildReport, buildImage } from "../../image/index.ts";
+import type { ObjectStore } from "../../source/object-store.ts";
+import { regionNameOf } from "./block-names.ts";
+import { RamSpool } from "./ram-spool.ts";
+import { HUGE_PAGE_BYTES, PAGE_BYTES } from "./stream-format.ts";
+import { type MachineFacts, StreamParts } from "./stream-parts.ts";
+import { StreamReader } from "./stream-reader.ts";
+
+export interface CaptureStreamOptions
+  extends Pick<BuildOptions, "codec" | "level" | "chunkBytes" | "ifAbsent" | "signal"> {
+  readonly facts: MachineFacts;
+  readonly notes?: Readonly<Record<string, string>>;
+  /** Where the temporary file lies that RAM goes through; it may grow as large as RAM. */
+  readonly temporaryFolder?: string | undefined;
+  /** Waits until the machine says that it has sent everything; rejects if it has not. */
+  readonly confirmed?: () => Promise<void>;
+  /** Bytes of the stream that have come. */
+  readonly onBytes?: (byteLength: number) => void;
+}
+
+export interface CaptureReport extends BuildReport {
+  readonly streamBytes: number;
+  /** Pages that came again, and with them chunks that were read twice. */
+  readonly pagesSent: number;
+  readonly revisedBytes: number;
+}
+
+/** Builds an image from the pieces of a stream, which must not change afterwards. */
+export async function captureStream(
+  store: ObjectStore,
+  name: string,
+  pieces: AsyncIterable<Uint8Array>,
+  options: CaptureStreamOptions,
+): Promise<CaptureReport> {
+  const capture = new Capture(store, name, options);
+  try {
+    return await capture.run(pieces);
+  } finally {
+    capture.close();
+  }
+}
+
+class Capture {
+  readonly #store: ObjectStore;
+  readonly #name: string;
+  readonly #options: CaptureStreamOptions;
+  readonly #parts: StreamParts;
+  readonly #reader: StreamReader;
+  #spool: RamSpool | undefined;
+  #building: Promise<BuildReport> | undefined;
+  #buildFailure: { readonly error: unknown } | undefined;
+  #end: { readonly resolve: () => void; readonly reject: (error: unknown) => void } | undefined;
+  #streamBytes = 0;
+  #pagesSent = 0;
+  #revisedBytes = 0;
+
+  constructor(store: ObjectStore, name: string, options: CaptureStreamOptions) {
+    this.#store = store;
+    this.#name = name;
+    this.#options = options;
+    this.#parts = new StreamParts(options.facts);
+    // With somebody to confirm the end, a stream need not show by itself that it is whole.
+    this.#reader = new StreamReader({ isWhole: options.confirmed !== undefined });
+  }
+
+  async run(pieces: AsyncIterable<Uint8Array>): Promise<CaptureReport> {
+    const { signal } = this.#options;
+    const abort = () => this.#spool?.fail(signal?.reason);
+    signal?.addEventListener("abort", abort, { once: true });
+    try {
+      await this.#receive(pieces);
+    } catch (error) {
+      this.#spool?.fail(error);
+      this.#end?.reject(error);
+      await this.#building?.catch(() => {});
+      throw this.#buildFailure?.error ?? error;
+    } finally {
+      signal?.removeEventListener("abort", abort);
+    }
+    const report = await this.#building!;
+    return {
+      ...report,
+      streamBytes: this.#streamBytes,
+      pagesSent: this.#pagesSent,
+      revisedBytes: this.#revisedBytes,
+    };
+  }
+
+  close(): void {
+    this.#spool?.close();
+  }
+
+  async #receive(pieces: AsyncIterable<Uint8Array>): Promise<void> {
+    const { onBytes, signal, confirmed } = this.#options;
+    for await (const piece of pieces) {
+      signal?.throwIfAborted();
+      if (this.#buildFailure !== undefined) throw this.#buildFailure.error;
+      this.#streamBytes += piece.byteLength;
+      this.#reader.push(piece);
+      this.#read();
+      onBytes?.(this.#streamBytes);
+    }
+    this.#reader.end();
+    this.#read();
+    // Before anything is believed of a stream that has ended: its sender may have given up.
+    await confirmed?.();
+    this.#parts.extras();
+    this.#spool?.finish();
+    this.#end?.resolve();
+  }
+
+  #read(): void {
+    const reader = this.#reader;
+    for (let event = reader.read(); event !== undefined; event = reader.read()) {
+      if (event.kind === "page") {
+        this.#pagesSent++;
+        this.#spool!.page(event.block, event.page, event.bytes!);
+      } else if (event.kind === "zero") {
+        this.#pagesSent++;
+        this.#spool!.zero(event.block, event.page);
+      } else {
+        this.#parts.add(event);
+        if (event.kind === "blocks") this.#build();
+      }
+    }
+  }
+
+  /** The blocks are known: begins to build, from a spool that is empty yet. */
+  #build(): void {
+    const {
+      confirmed: _,
+      facts: _facts,
+      notes = {},
+      temporaryFolder,
+      onBytes: _on,
+      ...options
+    } = this.#options;
+    const blocks = this.#parts.blocks!;
+    const spool = new RamSpool(blocks, { folder: temporaryFolder });
+    this.#spool = spool;
+    const ended = new Promise<void>((resolve, reject) => {
+      this.#end = { resolve, reject };
+    });
+    ended.catch(() => {});
+    this.#building = buildImage(this.#store, this.#name, {
+      ...options,
+      notes,
+      regions: blocks.map((block, index) => ({
+        name: regionNameOf(block.name),
+        pageSize: this.#parts.pageSizeOf(block) === PAGE_BYTES ? PAGE_BYTES : HUGE_PAGE_BYTES,
+        source: spool.sources[index]!,
+      })),
+      ending: async () => {
+        await ended;
+        const revised = new Map(
+          blocks.map((block, index) => [regionNameOf(block.name), spool.revised(index)] as const),
+        );
+        for (const ranges of revised.values()) {
+          this.#revisedBytes += ranges.reduce((sum, { start, until }) => sum + until - start, 0);
+        }
+        return { ...this.#parts.extras(), revised };
+      },
+    });
+    this.#building.catch((error: unknown) => {
+      this.#buildFailure = { error };
+    });
+  }
+}

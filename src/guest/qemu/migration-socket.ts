@@ -1,0 +1,66 @@
+// The socket that a machine sends its migration stream to: ours, in a folder that only this user can enter, and gone
+// as soon as the machine has connected.
+
+import { chmodSync, mkdtempSync, rmSync } from "node:fs";
+import { createServer, type Server, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { MinorfaultError } from "../../base/errors.ts";
+
+/** struct sockaddr_un has room for so many bytes. */
+const PATH_BYTES_MAX = 107;
+
+export class MigrationSocket {
+  readonly path: string;
+  readonly #folder: string;
+  readonly #server: Server;
+  readonly #connected: Promise<Socket>;
+  #socket: Socket | undefined;
+
+  private constructor(folder: string, server: Server) {
+    this.#folder = folder;
+    this.path = join(folder, "stream");
+    this.#server = server;
+    this.#connected = new Promise((resolve) => {
+      server.once("connection", (socket) => {
+        this.#socket = socket;
+        // Its errors are told to whoever reads from it; before that nobody listens.
+        socket.on("error", () => {});
+        resolve(socket);
+        server.close();
+      });
+    });
+  }
+
+  /** Listens in a new folder within `parent`, which QEMU must be able to reach. */
+  static async listen(parent: string = tmpdir()): Promise<MigrationSocket> {
+    const folder = mkdtempSync(join(parent, "minorfault-"));
+    const server = createServer();
+    const socket = new MigrationSocket(folder, server);
+    try {
+      if (Buffer.byteLength(socket.path) > PATH_BYTES_MAX) {
+        throw new MinorfaultError("ERR_BAD_ARGUMENT", `${socket.path} is too long for the path of a socket`);
+      }
+      await new Promise<void>((resolve, reject) => {
+        server.once("error", reject);
+        server.listen(socket.path, resolve);
+      });
+      chmodSync(socket.path, 0o600);
+      return socket;
+    } catch (error) {
+      socket.close();
+      throw error;
+    }
+  }
+
+  /** The connection of the machine. */
+  connected(): Promise<Socket> {
+    return this.#connected;
+  }
+
+  close(): void {
+    this.#socket?.destroy();
+    this.#server.close();
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,258 @@
+// RAM on its way from a running machine into an image: pages come in whatever order and again, chunks are asked for in
+// the order of memory. A chunk is given as soon as all its pages have come once; what comes for it later is noted, so
+// that it is read once more at the end.
+//
+//   stream ──▶ unit of 1 MiB, in memory ──▶ temporary file, unlinked, as large as RAM and as sparse
+//                        │                          │
+//                        └──────▶ chunks that are asked for
+//
+// bits a page:   seen: has come at least once    filled: the file has content for it (else zeros)
+//                taken: has been given           revised: has come after that
+
+import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { clearBits, hasBit, nextClear, nextSet, setBits, wordsFor } from "../../base/bitmap.ts";
+import { MinorfaultError } from "../../base/errors.ts";
+import { type Range, roundUp } from "../../base/range.ts";
+import { checkRead, type PageSource } from "../../source/page-source.ts";
+import { HUGE_PAGE_BYTES, PAGE_BYTES, type RamBlock } from "./stream-format.ts";
+
+const UNIT_PAGES = 256;
+const UNIT_BYTES = UNIT_PAGES * PAGE_BYTES;
+
+/** A chunk, or several, that somebody waits for. */
+interface Wanted {
+  readonly first: number;
+  readonly until: number;
+  readonly target: Uint8Array;
+  /** Pages that have not come yet. */
+  missing: number;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
+export interface SpoolOptions {
+  /** Where the temporary file lies; default the system's folder for such. It may grow as large as RAM. */
+  readonly folder?: string | undefined;
+}
+
+export class RamSpool {
+  /** One for each block. */
+  readonly sources: readonly PageSource[];
+  readonly #bases: readonly number[];
+  readonly #pages: number;
+  readonly #fd: number;
+  readonly #seen: Uint32Array;
+  readonly #filled: Uint32Array;
+  readonly #taken: Uint32Array;
+  readonly #revised: Uint32Array;
+  readonly #unit = new Uint8Array(UNIT_BYTES);
+  /** Pages of the unit that are not in the file yet. */
+  readonly #unitFresh = new Uint32Array(wordsFor(UNIT_PAGES));
+  #unitFirst = 0;
+  readonly #wanted = new Set<Wanted>();
+  #isWhole = false;
+  #failure: { readonly error: unknown } | undefined;
+  #isClosed = false;
+
+  constructor(blocks: readonly RamBlock[], { folder = tmpdir() }: SpoolOptions = {}) {
+    const bases: number[] = [];
+    let end = 0;
+    for (const { byteLength } of blocks) {
+      bases.push(end / PAGE_BYTES);
+      end = roundUp(end + byteLength, HUGE_PAGE_BYTES);
+    }
+    this.#bases = bases;
+    this.#pages = end / PAGE_BYTES;
+    const words = wordsFor(this.#pages);
+    this.#seen = new Uint32Array(words);
+    this.#filled = new Uint32Array(words);
+    this.#taken = new Uint32Array(words);
+    this.#revised = new Uint32Array(words);
+    this.#fd = openTemporary(folder);
+    this.sources = blocks.map((block, index) => this.#source(block, index));
+  }
+
+  /** Content of a page, which is copied. */
+  page(block: number, page: number, bytes: Uint8Array): void {
+    const index = this.#bases[block]! + page;
+    const place = this.#turnTo(index);
+    this.#unit.set(bytes, place * PAGE_BYTES);
+    setBits(this.#unitFresh, place, place + 1);
+    setBits(this.#filled, index, index + 1);
+    this.#came(index);
+  }
+
+  zero(block: number, page: number): void {
+    const index = this.#bases[block]! + page;
+    // A page that had content is written over; its bit would not reach a reader that has been given it.
+    if (hasBit(this.#filled, index)) {
+      const place = this.#turnTo(index);
+      clearBits(this.#unitFresh, place, place + 1);
+      clearBits(this.#filled, index, index + 1);
+    }
+    this.#came(index);
+  }
+
+  /** All RAM has come: pages that have not are zeros. */
+  finish(): void {
+    this.#isWhole = true;
+    for (const wanted of [...this.#wanted]) this.#give(wanted);
+  }
+
+  /** Nothing more will come. */
+  fail(error: unknown): void {
+    this.#failure ??= { error };
+    for (const wanted of this.#wanted) wanted.reject(error);
+    this.#wanted.clear();
+  }
+
+  /** Ranges of a block that came again after they had been given. */
+  revised(block: number): Range[] {
+    const base = this.#bases[block]!;
+    const until = base + this.sources[block]!.byteLength / PAGE_BYTES;
+    const ranges: Range[] = [];
+    for (let page = nextSet(this.#revised, base, until); page < until; ) {
+      const end = nextClear(this.#revised, page, until);
+      ranges.push({ start: (page - base) * PAGE_BYTES, until: (end - base) * PAGE_BYTES });
+      page = nextSet(this.#revised, end, until);
+    }
+    return ranges;
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.fail(new MinorfaultError("ERR_CLOSED", "The spool of RAM has been closed"));
+    closeSync(this.#fd);
+  }
+
+  #source({ name, byteLength }: RamBlock, block: number): PageSource {
+    const source: PageSource = {
+      name: `block ${name}`,
+      byteLength,
+      // Whoever aborts says so with `fail`: one signal for all that is waited for.
+      read: async (offset, target, signal) => {
+        checkRead(source, offset, target.byteLength);
+        signal?.throwIfAborted();
+        await this.#read(this.#bases[block]! + offset / PAGE_BYTES, target);
+      },
+      close: async () => {},
+    };
+    return source;
+  }
+
+  #read(first: number, target: Uint8Array): Promise<void> {
+    return new Promise<void>((resolve, reject) => {
+      if (this.#failure !== undefined) throw this.#failure.error;
+      const until = first + target.byteLength / PAGE_BYTES;
+      const missing = this.#countUnseen(first, until);
+      const wanted: Wanted = { first, until, target, missing, resolve, reject };
+      if (this.#isWhole || missing === 0) this.#give(wanted);
+      else this.#wanted.add(wanted);
+    });
+  }
+
+  #countUnseen(first: number, until: number): number {
+    let count = 0;
+    for (
+      let page = nextClear(this.#seen, first, until);
+      page < until;
+      page = nextClear(this.#seen, page, until)
+    ) {
+      const end = nextSet(this.#seen, page, until);
+      count += end - page;
+      page = end;
+    }
+    return count;
+  }
+
+  /** Books that a page has come, and gives those their chunks who waited for nothing else. */
+  #came(page: number): void {
+    if (hasBit(this.#seen, page)) {
+      if (hasBit(this.#taken, page)) setBits(this.#revised, page, page + 1);
+      return;
+    }
+    setBits(this.#seen, page, page + 1);
+    for (const wanted of this.#wanted) {
+      if (page < wanted.first || page >= wanted.until || --wanted.missing > 0) continue;
+      this.#give(wanted);
+    }
+  }
+
+  #give(wanted: Wanted): void {
+    this.#wanted.delete(wanted);
+    try {
+      this.#copy(wanted.first, wanted.until, wanted.target);
+      setBits(this.#taken, wanted.first, wanted.until);
+      wanted.resolve();
+    } catch (error) {
+      wanted.reject(error);
+    }
+  }
+
+  #copy(first: number, until: number, target: Uint8Array): void {
+    this.#flush();
+    for (let page = first; page < until; ) {
+      const end = hasBit(this.#filled, page)
+        ? nextClear(this.#filled, page, until)
+        : nextSet(this.#filled, page, until);
+      const part = target.subarray((page - first) * PAGE_BYTES, (end - first) * PAGE_BYTES);
+      if (hasBit(this.#filled, page)) this.#readFile(page, part);
+      else part.fill(0);
+      page = end;
+    }
+  }
+
+  #readFile(first: number, target: Uint8Array): void {
+    for (let filled = 0; filled < target.byteLength; ) {
+      const count = readSync(
+        this.#fd,
+        target,
+        filled,
+        target.byteLength - filled,
+        first * PAGE_BYTES + filled,
+      );
+      if (count === 0)
+        throw new MinorfaultError("ERR_BUG", "The spool of RAM ends before a page that was written");
+      filled += count;
+    }
+  }
+
+  /** Makes the unit that holds a page the one in memory; answers the page's place in it. */
+  #turnTo(page: number): number {
+    const first = page - (page % UNIT_PAGES);
+    if (first !== this.#unitFirst) {
+      this.#flush();
+      this.#unitFirst = first;
+    }
+    return page - first;
+  }
+
+  #flush(): void {
+    for (let page = nextSet(this.#unitFresh, 0, UNIT_PAGES); page < UNIT_PAGES; ) {
+      const end = nextClear(this.#unitFresh, page, UNIT_PAGES);
+      const bytes = this.#unit.subarray(page * PAGE_BYTES, end * PAGE_BYTES);
+      writeFully(this.#fd, bytes, (this.#unitFirst + page) * PAGE_BYTES);
+      page = nextSet(this.#unitFresh, end, UNIT_PAGES);
+    }
+    this.#unitFresh.fill(0);
+  }
+}
+
+function writeFully(fd: number, bytes: Uint8Array, offset: number): void {
+  for (let written = 0; written < bytes.byteLength; ) {
+    written += writeSync(fd, bytes, written, bytes.byteLength - written, offset + written);
+  }
+}
+
+/** A file that only this descriptor reaches: a guest's memory is nobody else's business. */
+function openTemporary(folder: string): number {
+  const own = mkdtempSync(join(folder, "minorfault-capture-"));
+  try {
+    return openSync(join(own, "ram"), "wx+", 0o600);
+  } finally {
+    rmSync(own, { recursive: true });
+  }
+}

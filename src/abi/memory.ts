@@ -53,6 +53,8 @@ export const MFD = { CLOEXEC: 1, ALLOW_SEALING: 2, HUGETLB: 4 } as const;
 export const O = { RDONLY: 0, WRONLY: 1, RDWR: 2, NONBLOCK: 0x800, APPEND: 0x400, CLOEXEC: 0x80000 } as const;
 
 export const POLL = { IN: 1, PRI: 2, OUT: 4, ERR: 8, HUP: 16, NVAL: 32 } as const;
+/** Of epoll: tells of news only, not of what is still there. */
+export const EPOLL_EDGE: number = 2 ** 31;
 
 export const SIGNAL = { SIGBUS: 7, SIGKILL: 9, SIGUSR1: 10, SIGSEGV: 11, SIGTERM: 15, SIGCHLD: 17 } as const;
 

@@ -67,8 +67,11 @@ export interface Ticket {
   readonly name?: string;
   /** Only this process may use it. */
   readonly pid?: number;
-  /** Only this user may use it: uid. */
+  /** Only this user may use it: its uid. The socket is given to it. */
   readonly uid?: number;
+  readonly gid?: number;
+  /** Where its socket is to be, such as in the guest's jail. Default: in the server's folder. */
+  readonly path?: string;
   /** The working set that is replayed: its name, false for none. Default: as the image is configured. */
   readonly replay?: boolean | string;
   /** Until when it has to have come, default 60 s from now. */

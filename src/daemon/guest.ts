@@ -1,0 +1,96 @@
+// One guest that is served: its entry in the ledger, and the pager that has it now.
+
+import type { MinorfaultError } from "../base/errors.ts";
+import { check, local, putBytes } from "../linux/index.ts";
+import { type Pager, type PagerHost, type PagerOptions, pagerStateBytes } from "../pager/index.ts";
+import { Ioctls } from "../uffd/index.ts";
+import type { ImageConfig } from "./config.ts";
+import type { GuestRegion, GuestState, GuestStatus } from "./guests.ts";
+import type { Entry } from "./link.ts";
+import { GUEST_FD, type GuestNote } from "./texts.ts";
+
+/** Behind the pager's state in its file: how many pagers the guest has had. */
+const PAGERS_BYTES = 8;
+
+/** Bytes of the file that outlives a guest's pagers. */
+export function stateBytes(regions: readonly GuestRegion[]): number {
+  return pagerStateBytes(regions) + PAGERS_BYTES;
+}
+
+export class Guest {
+  readonly entry: Entry;
+  readonly note: GuestNote;
+  readonly pager: Pager;
+  readonly #pagers: number;
+  state: GuestState = "serving";
+  /** Why it is being let go, when it was us who decided that. */
+  leaving: "installed" | "dropped" | undefined;
+
+  private constructor(entry: Entry, note: GuestNote, pager: Pager) {
+    this.entry = entry;
+    this.note = note;
+    this.pager = pager;
+    this.#pagers = countPager(entry.descriptors[GUEST_FD.STATE]!, pagerStateBytes(note.regions));
+  }
+
+  /** Serves it. `adopt`: another pager did before. */
+  static async start(
+    host: PagerHost,
+    entry: Entry,
+    image: ImageConfig,
+    adopt: boolean,
+    onError: (error: MinorfaultError) => void,
+  ): Promise<Guest> {
+    const note = JSON.parse(entry.text) as GuestNote;
+    const { replay } = note.ticket ?? {};
+    const options: PagerOptions = {
+      descriptor: entry.descriptors[GUEST_FD.UFFD]!,
+      stateDescriptor: entry.descriptors[GUEST_FD.STATE]!,
+      regions: note.regions,
+      source: replay === undefined ? image.source : { ...image.source, replay },
+      guest: { pid: note.pid },
+      onError,
+      ...(image.plan === undefined ? {} : { plan: image.plan }),
+      ...(adopt ? { adopt } : {}),
+    };
+    return new Guest(entry, note, await host.start(options));
+  }
+
+  get status(): GuestStatus {
+    const { note, pager, state, entry } = this;
+    const { name, image, pid, uid, gid, regions, since, handOverMs } = note;
+    return {
+      id: entry.id,
+      ...(name === undefined ? {} : { name }),
+      image,
+      state,
+      pid,
+      uid,
+      gid,
+      regions,
+      byteLength: regions.reduce((sum, { byteLength }) => sum + byteLength, 0),
+      since,
+      handOverMs,
+      pagers: this.#pagers,
+      statistics: pager.statistics(),
+      residency: () => pager.residency(),
+    };
+  }
+
+  /** Its memory is not paged any more: what is missing, it has given away, and finds zeros there. */
+  release(): void {
+    const ioctls = new Ioctls(local, this.entry.descriptors[GUEST_FD.UFFD]!);
+    for (const { start, byteLength } of this.note.regions) ioctls.unregister(start, byteLength);
+  }
+}
+
+/** One more; answers how many it has had. */
+function countPager(state: number, at: number): number {
+  const { address, view } = local.scratch;
+  check(local.call("pread64", state, address, PAGERS_BYTES, at), "pread64");
+  const count = view.getUint32(0, true) + 1;
+  const bytes = new Uint8Array(PAGERS_BYTES);
+  new DataView(bytes.buffer).setUint32(0, count, true);
+  check(local.call("pwrite64", state, putBytes(local, 0, bytes), PAGERS_BYTES, at), "pwrite64");
+  return count;
+}

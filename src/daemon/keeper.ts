@@ -1,0 +1,216 @@
+// The keeper: accepts connections, holds every descriptor of the server, and has a process that serves and one that would.
+// It reads nothing of what peers send and understands nothing of what it keeps; so there is little that could kill it.
+//
+//   listeners ──accept──▶ ┌────────┐ ── every connection, by all links ──▶ pager (serves)
+//                         │ ledger │ ◀── what the pager books ────────────   │ lifeline
+//                         └────────┘ ── all of it, at its birth ──────────▶ spare (warm)
+//
+// When the pager dies, the spare takes over by itself (baton.ts), and gets what it may have missed; a new spare is born.
+// When the keeper dies, whoever serves starts another one and puts its own ledger into it. If nobody can be made to serve,
+// the guests are ended: closing the last descriptor would let them read zeros where their memory should be.
+
+import { ERRNO } from "../abi/errno.ts";
+import { MinorfaultError } from "../base/errors.ts";
+import { accept, local, peer, peerPidfd, poll, reap } from "../linux/index.ts";
+import { spawnProcess } from "./birth.ts";
+import { endGuest } from "./endings.ts";
+import { report } from "./front-pipe.ts";
+import { closeAll, Ledger } from "./ledger.ts";
+import { type Arrived, type Entry, hear, linkPair, tell, tellEntry } from "./link.ts";
+import { step } from "./step.ts";
+
+/** LIMIT: connections of one listener that nobody has understood yet; more wait in the kernel's backlog. */
+const PENDING_MAX = 64;
+/** LIMIT: processes in a row that died before one of them served. */
+const FAILURES_MAX = 10;
+/** From the second failure on, how long to wait before the next birth. */
+const FAILURE_MS = 200;
+
+/** A process that serves or could. */
+interface Follower {
+  readonly link: number;
+  isServing: boolean;
+}
+
+/** What a keeper writes beside a connection. */
+export interface ConnectionNote {
+  readonly listener: string;
+  readonly pid: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** Milliseconds since the epoch. */
+  readonly at: number;
+}
+
+export class Keeper {
+  readonly #folder: string;
+  readonly #ledger = new Ledger();
+  readonly #followers: Follower[] = [];
+  readonly #children = new Set<number>();
+  /** Who founds this keeper: the command line, or whoever serves. */
+  #founder: number;
+  #isSynced = false;
+  #accepts = false;
+  #nextId = 1;
+  #failures = 0;
+  #notBefore = 0;
+
+  /** `spare`: the link to a process that would serve, where there is one already. */
+  constructor(folder: string, founder: number, spare: number | undefined) {
+    this.#folder = folder;
+    this.#founder = founder;
+    this.#followers.push({ link: founder, isServing: false });
+    if (spare !== undefined) this.#followers.push({ link: spare, isServing: false });
+  }
+
+  /** Until it is told to end, or has to give up; answers the exit code. */
+  run(): number {
+    for (;;) {
+      if (this.#failures > FAILURES_MAX) return this.#giveUp();
+      this.#heal();
+      const listeners = this.#openListeners();
+      const links = this.#followers.map(({ link }) => link);
+      const watched = [...links, ...listeners.map(({ descriptors }) => descriptors[0]!)];
+      const ready = poll(
+        local,
+        watched.map((fd) => ({ fd })),
+        this.#waitMs(),
+      );
+      for (const [index, bits] of ready.entries()) {
+        if (bits === 0) continue;
+        if (index >= links.length) this.#accept(listeners[index - links.length]!);
+        else if (!this.#listen(links[index]!)) return 0;
+      }
+      this.#bury();
+    }
+  }
+
+  #waitMs(): number {
+    if (this.#notBefore === 0) return -1;
+    return Math.max(1, this.#notBefore - performance.now());
+  }
+
+  /** One that serves and one that would. The second one is born when the first one serves: it would only be in its way. */
+  #heal(): void {
+    const { length } = this.#followers;
+    if (!this.#isSynced || length > 1 || (length === 1 && !this.#followers[0]!.isServing)) return;
+    if (performance.now() < this.#notBefore) return;
+    this.#notBefore = 0;
+    const [ours, theirs] = linkPair();
+    this.#children.add(spawnProcess("pager", this.#folder, theirs));
+    step("spare-born");
+    closeAll([theirs]);
+    this.#ledger.sync(ours);
+    step("synced");
+    this.#followers.push({ link: ours, isServing: false });
+    this.#introduce();
+  }
+
+  /** Gives the two a line to each other. */
+  #introduce(): void {
+    const [one, other] = this.#followers;
+    if (one === undefined || other === undefined) return;
+    const ends = linkPair();
+    const { marks } = this.#ledger;
+    tell(one.link, { kind: "peer", marks }, [ends[0]]);
+    tell(other.link, { kind: "peer", marks }, [ends[1]]);
+    closeAll(ends);
+  }
+
+  /** What a link has to say; false when it says that this is the end. */
+  #listen(link: number): boolean {
+    for (;;) {
+      const arrived = hear(link);
+      if (arrived === "nothing") return true;
+      if (arrived === "end") {
+        this.#lose(link);
+        return true;
+      }
+      if (arrived.message.kind === "retire") return false;
+      this.#obey(link, arrived);
+    }
+  }
+
+  #obey(link: number, arrived: Arrived): void {
+    const { message } = arrived;
+    if (this.#ledger.apply(arrived)) return;
+    if (message.kind === "synced") {
+      this.#isSynced = true;
+    } else if (message.kind === "accept") {
+      this.#accepts = message.on;
+      this.#nextId = Math.max(this.#nextId, message.next);
+    } else if (message.kind === "serving") {
+      for (const follower of this.#followers) follower.isServing = follower.link === link;
+      this.#failures = 0;
+      // Its predecessor may have died between telling us and telling it.
+      this.#ledger.sync(link, message.marks);
+    }
+  }
+
+  #lose(link: number): void {
+    const at = this.#followers.findIndex((follower) => follower.link === link);
+    const [lost] = this.#followers.splice(at, 1);
+    closeAll([link]);
+    if (link === this.#founder) {
+      // The number will be another one's.
+      this.#founder = -1;
+      if (!lost!.isServing) return;
+    }
+    if (this.#followers.some(({ isServing }) => isServing)) return;
+    this.#failures++;
+    if (this.#failures > 1) this.#notBefore = performance.now() + FAILURE_MS;
+  }
+
+  #openListeners(): readonly Entry[] {
+    if (!this.#accepts) return [];
+    const pending = new Map<string, number>();
+    for (const { text } of this.#ledger.of("connection")) {
+      const { listener } = JSON.parse(text) as ConnectionNote;
+      pending.set(listener, (pending.get(listener) ?? 0) + 1);
+    }
+    return this.#ledger.of("listener").filter(({ id }) => (pending.get(id) ?? 0) < PENDING_MAX);
+  }
+
+  #accept({ id: listener, descriptors }: Entry): void {
+    // Whoever had come may have gone again, and the listener may have been dropped since the poll.
+    const socket = tryAccept(descriptors[0]!);
+    if (socket === undefined) return;
+    step("accepted");
+    const { pid, uid, gid } = peer(local, socket);
+    const pidfd = peerPidfd(local, socket);
+    if (pidfd === undefined) {
+      closeAll([socket]);
+      return;
+    }
+    const note: ConnectionNote = { listener, pid, uid, gid, at: Date.now() };
+    const id = String(this.#nextId++);
+    const entry: Entry = { id, type: "connection", text: JSON.stringify(note), descriptors: [socket, pidfd] };
+    this.#ledger.put(entry);
+    for (const { link } of this.#followers) {
+      tellEntry(link, entry);
+      step("told");
+    }
+  }
+
+  /** Children that have ended: Node's own loop never runs here, so it is us who wait for them. */
+  #bury(): void {
+    for (const pid of this.#children) if (reap(pid) !== undefined) this.#children.delete(pid);
+  }
+
+  #giveUp(): number {
+    const reason = `${this.#failures} pagers in a row died before they served`;
+    for (const entry of this.#ledger.of("guest")) endGuest(this.#folder, entry, reason);
+    report({ event: "stopped", code: 1, why: reason });
+    return 1;
+  }
+}
+
+function tryAccept(listener: number): number | undefined {
+  try {
+    return accept(local, listener);
+  } catch (error) {
+    // Out of descriptors or memory, or reset while it waited: the others go on.
+    if (error instanceof MinorfaultError && error.errno !== ERRNO.EBADF) return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,105 @@
+// The process that serves, or would: it is born knowing everything, gets warm, and waits for its turn.
+//
+//   main thread      links, hand-overs, the table of guests, the control API
+//   one thread       serves the faults of all guests (src/pager/host.ts)
+//   one an image     fetches
+//   one thread       waits for descriptors to be readable
+
+import { openPagerHost } from "../pager/index.ts";
+import { startControl } from "./control/index.ts";
+import { Crew } from "./crew.ts";
+import { report } from "./front-pipe.ts";
+import { Readiness } from "./readiness.ts";
+import { Guests } from "./table.ts";
+import { Tally } from "./tally.ts";
+import { BATON_ID, CONFIG_ID, CONTROL_ID, COUNTERS_ID, configOf } from "./texts.ts";
+
+const [folder = "."] = process.argv.slice(2);
+/** Long enough for a keeper that lives to say what else it knows. */
+const SYNC_MS = 1000;
+
+// From a terminal, by accident: the one who started the server says what is meant.
+for (const signal of ["SIGINT", "SIGHUP"] as const) process.on(signal, () => undefined);
+
+const readiness = new Readiness();
+let table: Guests | undefined;
+let isPrepared = false;
+let adoption: Promise<void> | undefined;
+/** Resolves when everybody has said what was said to those who are gone. */
+let complete: (() => void) | undefined;
+
+const crew = new Crew(folder, readiness, {
+  onSynced() {
+    complete?.();
+    if (isPrepared) return;
+    isPrepared = true;
+    prepare().catch(fail);
+  },
+  onServe(why) {
+    adoption = serve(why);
+    adoption.catch(fail);
+  },
+  onEntry(entry) {
+    // In their order: what comes late is about guests that are being adopted.
+    adoption = adoption?.then(() => table!.take(entry));
+    adoption?.catch(fail);
+  },
+  onKeeper(pid, why) {
+    tally().count("keepers");
+    report({ event: "keeper", pid, why });
+    table?.emit("keeper", { pid, why });
+  },
+  onSpare(pid) {
+    report({ event: "spare", pid });
+    table?.emit("spare", { pid });
+  },
+});
+
+process.on("SIGTERM", () => {
+  if (crew.isServing) table?.shutdown().catch(fail);
+});
+
+let counters: Tally | undefined;
+function tally(): Tally {
+  counters ??= new Tally(crew.ledger.get(COUNTERS_ID)!.descriptors[0]!);
+  return counters;
+}
+
+async function prepare(): Promise<void> {
+  const config = configOf(crew.ledger.get(CONFIG_ID)!);
+  if (crew.ledger.get(BATON_ID) === undefined) throw new Error("The ledger has no baton");
+  const placement = config.placement === undefined ? {} : { placement: config.placement };
+  const host = await openPagerHost(placement);
+  table = new Guests(crew, host, readiness, tally(), config);
+  const warm = table.prepare();
+  // Whoever has guests that wait does not wait for images that nobody needs yet; a spare gets them ready first.
+  if (crew.ledger.of("guest").length > 0) await warm;
+  crew.standBy();
+  await warm;
+}
+
+async function serve(why: string): Promise<void> {
+  const began = performance.now();
+  const synced = new Promise<void>((resolve) => {
+    complete = resolve;
+    setTimeout(resolve, SYNC_MS).unref();
+  });
+  const guests = await table!.adopt();
+  const ms = performance.now() - began;
+  if (why !== "the server has started") tally().count("takeovers");
+  report({ event: "serving", pid: process.pid, guests, ms, why });
+  table!.emit("takeover", { guests, ms, why });
+  crew.accepts = true;
+  const control = crew.ledger.get(CONTROL_ID)?.descriptors[0];
+  if (control !== undefined) startControl(table!, control, configOf(crew.ledger.get(CONFIG_ID)!)).catch(fail);
+  // A hand-over that our predecessor has booked must not be looked at again.
+  await synced;
+  table!.open();
+}
+
+/** Somebody else has all that we had. */
+function fail(error: unknown): void {
+  const message = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  report({ event: "error", code: "ERR_BUG", message: `process ${process.pid}: ${message}` });
+  process.exit(70);
+}

@@ -1,0 +1,478 @@
+// The table of guests of the process that serves: hand-overs become guests here, and guests end here.
+//
+// The order in which a guest comes to be: its hand-over is checked, it is booked with the keeper and with the spare, it is
+// served, its message is taken out of the socket, and its peer is answered. Whoever dies in between, the next one finds
+// either the message or the entry.
+
+import { EventEmitter } from "node:events";
+import { MinorfaultError } from "../base/errors.ts";
+import { local, memfd, poll } from "../linux/index.ts";
+import type { PagerEnd, PagerHost, WarmSource } from "../pager/index.ts";
+import { DEFAULT_LIMITS, type ImageConfig, type ServerConfig, type ServerLimits } from "./config.ts";
+import type { Crew } from "./crew.ts";
+import { Door, type HandedOver } from "./door.ts";
+import { endGuest } from "./endings.ts";
+import { report } from "./front-pipe.ts";
+import { Guest, stateBytes } from "./guest.ts";
+import type {
+  EndReason,
+  ExpectedGuest,
+  GuestEventName,
+  GuestEvents,
+  GuestListener,
+  GuestStatus,
+  GuestTable,
+  ImageStatus,
+  ServerCounters,
+  ServerHealth,
+  Ticket,
+} from "./guests.ts";
+import { parseHandOver } from "./hand-over.ts";
+import { Images } from "./images.ts";
+import type { ConnectionNote } from "./keeper.ts";
+import { closeAll } from "./ledger.ts";
+import type { Entry } from "./link.ts";
+import { canonicalImage, ownPolicy, type Policy, type PolicyFile, policyOf } from "./policy.ts";
+import type { Readiness } from "./readiness.ts";
+import { checkName, closeListener, imageListener, takeOpenDoors, ticketListener } from "./sockets.ts";
+import { step } from "./step.ts";
+import type { Tally } from "./tally.ts";
+import { configEntry, type Door as DoorNote, GUEST_FD, type GuestNote } from "./texts.ts";
+
+/** LIMIT: guests that are announced and have not come. */
+const EXPECTED_MAX = 1024;
+const EXPECTED_MS = 60_000;
+/** LIMIT: names of guests, in characters. */
+const NAME_MAX = 128;
+const SHUTDOWN_MS = 30_000;
+
+export class Guests implements GuestTable {
+  readonly #crew: Crew;
+  readonly #host: PagerHost;
+  readonly #tally: Tally;
+  readonly #readiness: Readiness;
+  readonly #door: Door;
+  readonly #images: Images;
+  readonly #guests = new Map<string, Guest>();
+  readonly #events = new EventEmitter();
+  readonly #doors = new Map<string, DoorNote>();
+  readonly #timers = new Map<string, NodeJS.Timeout>();
+  readonly #since = Date.now();
+  #config: ServerConfig;
+  #policy: Policy;
+  #isEnding = false;
+  /** Connections are looked at: nobody else can have booked one of them any more. */
+  #isOpen = false;
+  /** Being adopted or admitted. */
+  #starting = 0;
+
+  constructor(crew: Crew, host: PagerHost, readiness: Readiness, tally: Tally, config: ServerConfig) {
+    this.#crew = crew;
+    this.#host = host;
+    this.#readiness = readiness;
+    this.#tally = tally;
+    this.#config = config;
+    this.#policy = config.policy === undefined ? ownPolicy() : policyOf(config.policy);
+    this.#images = new Images(host);
+    this.#door = new Door(readiness, {
+      // The limits of now.
+      get limits() {
+        return limits();
+      },
+      door: (listener) => this.#doors.get(listener),
+      admit: (handedOver) => this.#admit(handedOver),
+      succeed: (link) => void this.#crew.handOn(link).catch((error: Error) => this.#complain(error)),
+      onRefused: (entry, note, error) => this.#onRefused(entry, note, error),
+    });
+    const limits = (): ServerLimits => this.limits;
+  }
+
+  /** Opens the images that are to be warm; failures are in their status. */
+  async prepare(): Promise<void> {
+    for (const image of this.#config.images) this.#images.add(image);
+    const warm = this.#config.images.filter((image) => image.warm !== false);
+    await Promise.all(
+      warm.map(({ name }) => this.#images.open(name).catch((error) => this.#complain(error))),
+    );
+  }
+
+  /** It is our turn: takes over every guest that there is. Answers how many. */
+  async adopt(): Promise<number> {
+    for (const { id, door } of takeOpenDoors(this.#crew.ledger)) this.#open(id, door);
+    const entries = this.#crew.ledger.of("guest");
+    await Promise.all(entries.map((entry) => this.#adoptOne(entry)));
+    return entries.length;
+  }
+
+  /** What came to be known after we began to serve. */
+  async take(entry: Entry): Promise<void> {
+    if (entry.type === "guest") await this.#adoptOne(entry);
+    else if (entry.type === "connection" && this.#isOpen) this.#enter(entry);
+  }
+
+  /** Begins with the connections that nobody has understood yet. */
+  open(): void {
+    this.#isOpen = true;
+    for (const entry of this.#crew.ledger.of("connection")) this.#enter(entry);
+  }
+
+  // ── what operators see ──
+
+  list(): readonly GuestStatus[] {
+    return [...this.#guests.values()].map(({ status }) => status);
+  }
+
+  get(id: string): GuestStatus | undefined {
+    return this.#guests.get(id)?.status;
+  }
+
+  images(): readonly ImageStatus[] {
+    return this.#images.names.map((name) => this.#imageStatus(name));
+  }
+
+  expected(): readonly ExpectedGuest[] {
+    return [...this.#doors.values()].flatMap((door) => (door.door === "ticket" ? [door.ticket] : []));
+  }
+
+  get counters(): ServerCounters {
+    return this.#tally.read();
+  }
+
+  get health(): ServerHealth {
+    const { sparePid, keeperPid, isServing } = this.#crew;
+    const why = this.#isEnding ? "The server is ending" : isServing ? undefined : "It stands by";
+    return {
+      ready: why === undefined,
+      ...(why === undefined ? {} : { why }),
+      pid: process.pid,
+      keeperPid,
+      ...(sparePid === 0 ? {} : { sparePid }),
+      since: this.#since,
+      serverSince: this.#tally.since,
+    };
+  }
+
+  get limits(): ServerLimits {
+    return { ...DEFAULT_LIMITS, ...this.#config.limits };
+  }
+
+  setLimits(limits: Partial<ServerLimits>): ServerLimits {
+    for (const [name, value] of Object.entries(limits)) {
+      if (!(name in DEFAULT_LIMITS))
+        throw new MinorfaultError("ERR_BAD_ARGUMENT", `There is no limit ${name}`);
+      if (Number.isSafeInteger(value) && value >= 0) continue;
+      throw new MinorfaultError("ERR_BAD_ARGUMENT", `${name} is a positive integer, not ${value}`);
+    }
+    this.#configure({ ...this.#config, limits: { ...this.#config.limits, ...limits } });
+    return this.limits;
+  }
+
+  setPolicy(policy: PolicyFile): void {
+    this.#policy = policyOf(policy);
+    this.#configure({ ...this.#config, policy });
+  }
+
+  async expect(ticket: Ticket): Promise<ExpectedGuest> {
+    if (this.#isEnding) throw new MinorfaultError("ERR_CLOSED", "The server is ending");
+    if (this.expected().length >= EXPECTED_MAX) {
+      throw new MinorfaultError(
+        "ERR_LIMIT",
+        `${EXPECTED_MAX} guests are announced already and have not come`,
+      );
+    }
+    if (ticket.name !== undefined && ticket.name.length > NAME_MAX) {
+      throw new MinorfaultError("ERR_BAD_ARGUMENT", `A guest's name has at most ${NAME_MAX} characters`);
+    }
+    // Known to be there before anybody relies on it.
+    await this.#images.open(ticket.image);
+    const { withinMs = EXPECTED_MS } = ticket;
+    const { entry, door } = ticketListener(this.#config.folder, ticket, Date.now() + withinMs);
+    this.#crew.book(entry);
+    this.#open(entry.id, door);
+    return door.ticket;
+  }
+
+  async forget(id: string): Promise<void> {
+    const door = this.#doors.get(id);
+    if (door?.door !== "ticket") throw new MinorfaultError("ERR_NO_SUCH", `No guest ${id} is expected`);
+    this.#shut(id);
+  }
+
+  async addImage(config: ImageConfig): Promise<ImageStatus> {
+    checkName(config.name);
+    if (this.#images.isNamed(config.name)) {
+      throw new MinorfaultError("ERR_BUSY", `An image is called ${config.name} already`);
+    }
+    const { entry, door } = imageListener(this.#config.folder, config.name);
+    this.#images.add(config);
+    this.#configure({ ...this.#config, images: [...this.#config.images, config] });
+    this.#crew.book(entry);
+    this.#open(entry.id, door);
+    if (config.warm !== false) await this.#images.open(config.name);
+    return this.#imageStatus(config.name);
+  }
+
+  async removeImage(name: string): Promise<void> {
+    if (!this.#images.isNamed(name)) throw new MinorfaultError("ERR_NO_SUCH", `No image is called ${name}`);
+    for (const [id, door] of this.#doors) if (door.door === "image" && door.image === name) this.#shut(id);
+    this.#images.remove(name);
+    this.#configure({ ...this.#config, images: this.#config.images.filter((image) => image.name !== name) });
+  }
+
+  async warm(image: string): Promise<ImageStatus> {
+    await this.#images.open(image);
+    return this.#imageStatus(image);
+  }
+
+  async drain(id: string, { signal }: { readonly signal?: AbortSignal } = {}): Promise<void> {
+    const guest = this.#find(id);
+    guest.state = "draining";
+    try {
+      await guest.pager.installAll(signal === undefined ? {} : { signal });
+    } catch (error) {
+      guest.state = "serving";
+      throw error;
+    }
+    guest.leaving = "installed";
+    guest.release();
+    await guest.pager.close();
+  }
+
+  async drop(id: string, reason: string): Promise<void> {
+    const guest = this.#find(id);
+    guest.leaving = "dropped";
+    endGuest(this.#config.folder, guest.entry, reason);
+    await guest.pager.close();
+  }
+
+  async shutdown({ withinMs = SHUTDOWN_MS }: { readonly withinMs?: number } = {}): Promise<void> {
+    if (this.#isEnding) return;
+    this.#isEnding = true;
+    this.#crew.accepts = false;
+    this.#door.close("The server is ending");
+    const signal = AbortSignal.timeout(withinMs);
+    const guests = [...this.#guests.keys()];
+    const drained = await Promise.allSettled(guests.map((id) => this.drain(id, { signal })));
+    let ended = 0;
+    for (const [index, id] of guests.entries()) {
+      if (drained[index]!.status === "fulfilled" || !this.#guests.has(id)) continue;
+      ended++;
+      await this.drop(id, `The server ended, and the guest could not be drained within ${withinMs} ms`);
+    }
+    for (const id of [...this.#doors.keys()]) this.#shut(id);
+    this.#crew.end();
+    const why =
+      ended === 0 ? "every guest has all it needs" : `${ended} guests could not be drained, and were ended`;
+    report({ event: "stopped", code: ended === 0 ? 0 : 1, why });
+    process.exit(0);
+  }
+
+  on<Name extends GuestEventName>(name: Name, listener: GuestListener<Name>): void {
+    this.#events.on(name, listener);
+  }
+
+  off<Name extends GuestEventName>(name: Name, listener: GuestListener<Name>): void {
+    this.#events.off(name, listener);
+  }
+
+  emit<Name extends GuestEventName>(name: Name, event: GuestEvents[Name]): void {
+    // "error" is nothing special here: an emitter would throw it where nobody listens.
+    if (this.#events.listenerCount(name) > 0) this.#events.emit(name, event);
+  }
+
+  // ── hand-overs ──
+
+  #enter(entry: Entry): void {
+    const { pid, uid, listener } = JSON.parse(entry.text) as ConnectionNote;
+    this.#tally.count("connections");
+    this.emit("connected", { image: imageOf(this.#doors.get(listener)), pid, uid });
+    this.#door.enter(entry);
+  }
+
+  async #admit(handedOver: HandedOver): Promise<object> {
+    const { entry, note, door, since } = handedOver;
+    let image: ImageConfig;
+    let warm: WarmSource;
+    let booked: Entry;
+    try {
+      image = this.#images.find(imageOf(door));
+      warm = await this.#images.open(image.name);
+      booked = this.#prepare(handedOver, image, warm.byteLength);
+    } catch (error) {
+      closeAll([handedOver.uffd]);
+      throw error;
+    }
+    const { byteLength, workingSets } = warm;
+    if (door.door === "ticket") this.#shut(note.listener);
+    this.#starting++;
+    try {
+      // From here on the ledger has the descriptors.
+      this.#crew.book(booked);
+      const guest = await this.#start(booked, false);
+      step("started");
+      this.#tally.count("handOvers");
+      const { id } = entry;
+      report({ event: "guest", id, image: image.name, pid: note.pid, ms: performance.now() - since });
+      this.emit("serving", { guest: guest.status });
+      return { guest: id, image: image.name, byteLength, workingSets };
+    } finally {
+      this.#starting--;
+    }
+  }
+
+  /** Checks everything, and makes the entry of it. */
+  #prepare(
+    { entry, note, door, text, uffd, since }: HandedOver,
+    image: ImageConfig,
+    imageBytes: number,
+  ): Entry {
+    const regions = parseHandOver(text, imageBytes, this.limits);
+    this.#checkPeer(note, door, image);
+    const [socket, pidfd] = entry.descriptors;
+    const ticket = door.door === "ticket" ? door.ticket : undefined;
+    const guestNote: GuestNote = {
+      ...(ticket?.name === undefined ? {} : { name: ticket.name }),
+      image: image.name,
+      ...(ticket === undefined ? {} : { ticket }),
+      pid: note.pid,
+      uid: note.uid,
+      gid: note.gid,
+      regions,
+      since: Date.now(),
+      handOverMs: performance.now() - since,
+    };
+    const state = memfd(local, "minorfault-state", stateBytes(regions));
+    const descriptors = [uffd, state, socket!, pidfd!];
+    return { id: entry.id, type: "guest", text: JSON.stringify(guestNote), descriptors };
+  }
+
+  /** @throws ERR_NOT_ALLOWED, ERR_LIMIT */
+  #checkPeer({ pid, uid, gid }: ConnectionNote, door: DoorNote, image: ImageConfig): void {
+    if (this.#isEnding) throw new MinorfaultError("ERR_CLOSED", "The server is ending");
+    const count = this.#guests.size + this.#starting;
+    if (count >= this.limits.guestsMax) {
+      throw new MinorfaultError("ERR_LIMIT", `The server has ${count} guests already`);
+    }
+    if (door.door === "ticket") {
+      const { ticket } = door;
+      const isOther = (wanted: number | undefined, is: number) => wanted !== undefined && wanted !== is;
+      if (isOther(ticket.pid, pid) || isOther(ticket.uid, uid)) {
+        throw new MinorfaultError(
+          "ERR_NOT_ALLOWED",
+          `Another guest is expected here than process ${pid} of ${uid}`,
+        );
+      }
+    }
+    const { source } = image;
+    if (!("url" in source)) return;
+    const guestsOfPeer = [...this.#guests.values()].filter(({ note }) => note.uid === uid).length;
+    const verdict = this.#policy.check({ uid, gid }, canonicalImage(source.url), guestsOfPeer);
+    if (!verdict.allowed) throw new MinorfaultError("ERR_NOT_ALLOWED", verdict.reason);
+  }
+
+  #onRefused(entry: Entry, { pid, uid, listener }: ConnectionNote, error: MinorfaultError): void {
+    this.#crew.drop(entry.id);
+    this.#tally.refuse(error.code);
+    const image = imageOf(this.#doors.get(listener));
+    report({ event: "refused", image, pid, code: error.code, message: error.message });
+    this.emit("refused", { image, pid, uid, error });
+  }
+
+  // ── guests ──
+
+  async #adoptOne(entry: Entry): Promise<void> {
+    this.#starting++;
+    try {
+      await this.#start(entry, true);
+      step("adopted");
+    } catch (error) {
+      // Nobody else could serve it either.
+      const why = `It could not be taken over: ${error instanceof Error ? error.message : error}`;
+      this.#onEnded(entry, undefined, "failed", why);
+    } finally {
+      this.#starting--;
+    }
+  }
+
+  async #start(entry: Entry, adopt: boolean): Promise<Guest> {
+    const { image } = JSON.parse(entry.text) as GuestNote;
+    const onError = (error: MinorfaultError): void => {
+      report({ event: "error", code: error.code, message: `guest ${entry.id}: ${error.message}` });
+      this.emit("error", { guest: entry.id, error });
+    };
+    const guest = await Guest.start(this.#host, entry, this.#images.find(image), adopt, onError);
+    this.#guests.set(entry.id, guest);
+    guest.pager.ended.then((end) => this.#onPagerEnded(guest, end));
+    const pidfd = entry.descriptors[GUEST_FD.PIDFD]!;
+    this.#readiness.watch(pidfd, () => {
+      if (poll(local, [{ fd: pidfd }], 0)[0] !== 0) void guest.pager.close();
+    });
+    return guest;
+  }
+
+  #onPagerEnded(guest: Guest, end: PagerEnd): void {
+    if (this.#guests.get(guest.entry.id) !== guest) return;
+    if (guest.leaving !== undefined) this.#onEnded(guest.entry, guest, guest.leaving);
+    else if (end.reason === "failed") this.#onEnded(guest.entry, guest, "failed", end.error.message);
+    else this.#onEnded(guest.entry, guest, "exited");
+  }
+
+  #onEnded(entry: Entry, guest: Guest | undefined, reason: EndReason, detail?: string): void {
+    this.#guests.delete(entry.id);
+    if (reason === "failed") endGuest(this.#config.folder, entry, detail ?? reason);
+    this.#tally.end(reason);
+    const { image } = JSON.parse(entry.text) as GuestNote;
+    report({ event: "ended", id: entry.id, image, reason, ...(detail === undefined ? {} : { detail }) });
+    if (guest !== undefined) {
+      this.emit("ended", { guest: guest.status, reason, ...(detail === undefined ? {} : { detail }) });
+    }
+    this.#crew.drop(entry.id);
+  }
+
+  #find(id: string): Guest {
+    const guest = this.#guests.get(id);
+    if (guest === undefined) throw new MinorfaultError("ERR_NO_SUCH", `There is no guest ${id}`);
+    return guest;
+  }
+
+  // ── doors, images, configuration ──
+
+  #open(id: string, door: DoorNote): void {
+    this.#doors.set(id, door);
+    if (door.door !== "ticket") return;
+    const left = Math.max(0, door.ticket.until - Date.now());
+    this.#timers.set(id, setTimeout(() => this.#shut(id), left).unref());
+  }
+
+  #shut(id: string): void {
+    const door = this.#doors.get(id);
+    this.#doors.delete(id);
+    clearTimeout(this.#timers.get(id));
+    this.#timers.delete(id);
+    if (door !== undefined) closeListener(door);
+    this.#crew.drop(id);
+  }
+
+  #imageStatus(name: string): ImageStatus {
+    const { source } = this.#images.find(name);
+    const door = [...this.#doors.values()].find((each) => each.door === "image" && each.image === name);
+    const guests = [...this.#guests.values()].filter(({ note }) => note.image === name).length;
+    const socket = door?.door === "image" ? door.path : "";
+    return { name, source, socket, guests, ...this.#images.status(name) };
+  }
+
+  #configure(config: ServerConfig): void {
+    this.#config = config;
+    this.#crew.book(configEntry(config));
+  }
+
+  #complain(error: unknown): void {
+    const known = error instanceof MinorfaultError ? error : undefined;
+    report({ event: "error", code: known?.code ?? "ERR_BUG", message: String(known?.message ?? error) });
+  }
+}
+
+function imageOf(door: DoorNote | undefined): string {
+  if (door?.door === "image") return door.image;
+  return door?.door === "ticket" ? door.ticket.image : "";
+}

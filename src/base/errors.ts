@@ -120,6 +120,11 @@ export const ERRORS = {
     meaning: "A migration stream of QEMU uses something that is not known or not supported here",
     hint: "Save the machine again without the capability that the message names; nothing of the stream was used",
   },
+  ERR_MACHINE_DIFFERS: {
+    kind: "usage",
+    meaning: "A QEMU is another machine than the one that was saved: its type, its version, its memory or its devices",
+    hint: "Start QEMU with the command line of the machine that was saved; nothing was sent to this one",
+  },
   ERR_QEMU: {
     kind: "protocol",
     meaning: "QEMU refused a command or failed at it; its own words are in the message",

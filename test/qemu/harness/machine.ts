@@ -80,14 +80,14 @@ export class QemuMachine {
     const errors: string[] = [];
     child.stderr?.setEncoding("utf8").on("data", (text: string) => errors.push(text));
     const ended = once(child, "exit").finally(() => running.delete(child));
-    const sockets = await Promise.race([
-      Promise.all([monitor.socket, serial.socket]),
-      ended.then(() => {
-        for (const listener of [monitor, serial]) listener.close();
-        throw new Error(`QEMU did not start: ${errors.join("")}`);
-      }),
-    ]);
-    const opened = await Monitor.open(sockets[0]);
+    const died = ended.then(() => {
+      for (const listener of [monitor, serial]) listener.close();
+      throw new Error(`QEMU did not start: ${errors.join("")}`);
+    });
+    const called = Promise.all([monitor.socket.then((socket) => Monitor.open(socket)), serial.socket]);
+    called.catch(() => {});
+    const [opened, serialSocket] = await Promise.race([called, died]);
+    died.catch(() => {});
     const capabilities = incoming === "post-copy" ? ["events", "postcopy-ram"] : ["events"];
     await opened.command("migrate-set-capabilities", {
       capabilities: capabilities.map((capability) => ({ capability, state: true })),
@@ -95,7 +95,7 @@ export class QemuMachine {
     const machine = new QemuMachine(
       child,
       opened,
-      new GuestConsole(sockets[1]),
+      new GuestConsole(serialSocket),
       { qmp: path("qmp"), incoming: path("incoming") },
       errors,
       ended,

@@ -1,0 +1,134 @@
+// Starts a machine from its image inside a QEMU that waits for one (`-incoming`), before its memory has come.
+//
+//   0 ── connect ── device state ── RUN ── working set ───────── the rest ───────── QEMU stands on its own
+//                                    │  requests first, at any time
+//                                    └ the guest runs from here on
+//
+// First run: every page that the guest asks for is noted, and nothing else is sent until the guest rests, which gives the
+// working set. From the second run on that goes ahead of the requests.
+//
+// A connection that breaks while the machine runs costs nothing: QEMU waits (postcopy-paused), and whoever comes next,
+// this process or another one (resume.ts), is told by QEMU which pages it has.
+
+import type { Image } from "../../image/index.ts";
+import { pause, Recording } from "./recording.ts";
+import { type RestorableMachine, readMachine } from "./saved-machine.ts";
+import type { SourceSession } from "./source-session.ts";
+import { PAGE_BYTES } from "./stream-format.ts";
+import {
+  type Connect,
+  openSession,
+  type TransferOptions,
+  type TransferReport,
+  transfer,
+} from "./transfer.ts";
+
+/** What a recorded working set is called in its image. */
+export const WORKING_SET = "start";
+
+/** A guest that has just asked for a page is left alone with the rest for so long, */
+const QUIET_MS = 20;
+/** but not for longer than this. */
+const QUIET_MS_MAX = 500;
+
+export interface RestoreOptions extends TransferOptions {
+  readonly connect: Connect;
+  /** As `readMachine` gives it; default: it is read. */
+  readonly machine?: RestorableMachine;
+  /** The working set that goes ahead; default "start" if the image has it. False: none. */
+  readonly replay?: string | false;
+  /** Whether the pages that are asked for first are recorded; default: when none is replayed. */
+  readonly record?: boolean;
+  /** How long; default until the guest rests. */
+  readonly recordMs?: number;
+  /** Whether a requested page brings the others of its chunk along; default true, except while recording. */
+  readonly neighbours?: boolean;
+  /** Whether the rest follows by itself; default true. Without it the machine depends on this process for good. */
+  readonly push?: boolean;
+}
+
+export interface RestoreReport extends TransferReport {
+  /** Milliseconds until the guest ran. */
+  readonly runningMs: number;
+  /** The working set that went ahead, and how many milliseconds it took until it had been sent. */
+  readonly replayed?: { readonly name: string; readonly ms: number };
+  /** Offsets of the pages that the guest asked for first, in the image's flat space, if they were recorded. */
+  readonly touched?: readonly number[];
+}
+
+export async function restoreMachine(options: RestoreOptions): Promise<RestoreReport> {
+  const startedAt = performance.now();
+  const { image, neighbours } = options;
+  const replay = workingSetOf(image, options.replay);
+  const recording = (options.record ?? replay === undefined) ? new Recording() : undefined;
+  const [machine, socket] = await Promise.all([
+    options.machine ?? readMachine(image, options.signal),
+    options.connect(options.signal ?? new AbortController().signal),
+  ]);
+  let runningMs = Number.NaN;
+  let replayedMs = Number.NaN;
+  let runs = (): void => {};
+  const running = new Promise<void>((resolve) => {
+    runs = resolve;
+  });
+  const session = openSession(options, machine, {
+    onTouched: (range) => recording?.add(range),
+    onState: (state) => {
+      if (state !== "running") return;
+      if (Number.isNaN(runningMs)) runningMs = performance.now() - startedAt;
+      runs();
+    },
+  });
+  const report = await transfer(options, session, socket, async (over) => {
+    over.addEventListener("abort", runs);
+    session.sendsNeighbours = neighbours ?? recording === undefined;
+    session.start();
+    if (replay !== undefined) {
+      await replayInto(session, image, replay, over);
+      replayedMs = performance.now() - startedAt;
+    }
+    await running;
+    const touchedAt = (): number => session.touchedAt;
+    if (recording === undefined) await quiet(touchedAt, over);
+    else await recording.end(touchedAt, options.recordMs, over);
+    session.sendsNeighbours = neighbours ?? true;
+    session.pushes = options.push ?? true;
+  });
+  return {
+    ...report,
+    runningMs,
+    ...(replay !== undefined && { replayed: { name: replay, ms: replayedMs } }),
+    ...(recording !== undefined && { touched: recording.offsets() }),
+  };
+}
+
+/** Gives the working set in the order in which it was touched, without getting far ahead of the socket. */
+async function replayInto(
+  session: SourceSession,
+  image: Image,
+  name: string,
+  over: AbortSignal,
+): Promise<void> {
+  for await (const { offset, bytes, isZero } of image.readWorkingSet(name, over)) {
+    if (over.aborted) return;
+    session.send(offset / PAGE_BYTES, bytes.byteLength / PAGE_BYTES, isZero ? undefined : bytes);
+    await session.drained();
+  }
+}
+
+/** Waits until the guest has what it needs for the moment: what follows takes processor time from it. */
+async function quiet(touchedAt: () => number, over: AbortSignal): Promise<void> {
+  const until = performance.now() + QUIET_MS_MAX;
+  while (!over.aborted) {
+    const now = performance.now();
+    const rest = Math.min(until, touchedAt() + QUIET_MS) - now;
+    if (rest <= 0) return;
+    await pause(rest, over);
+  }
+}
+
+function workingSetOf(image: Image, wanted: string | false | undefined): string | undefined {
+  if (wanted === false) return undefined;
+  if (wanted !== undefined) return wanted;
+  return image.workingSets().includes(WORKING_SET) ? WORKING_SET : undefined;
+}

@@ -1,0 +1,323 @@
+// Gives the source of a post-copy migration its socket, its image and its time: whatever the pure machine
+// (source-machine.ts) says is to be done is done here.
+//
+//            requests, PONGs                     want                    chunks
+//   QEMU ──────────────────────▶ SourceMachine ────────▶ SourceSession ─────────▶ image
+//        ◀────────────────────── send           ◀──────── pages, zeros ◀─────────
+//
+// A page that a guest waits for is read in this thread at once where the image is local, and its neighbours of the same
+// chunk go with it; what is pushed behind the guest's back is read by a pool of threads.
+
+import type { Socket } from "node:net";
+import { roundDown, roundUp } from "../../base/range.ts";
+import type { Image } from "../../image/index.ts";
+import { type PageContent, type PageRange, runsOf } from "./page-content.ts";
+import { InlineReader, type PageReader } from "./page-reader.ts";
+import { type ReturnMessage, ReturnPathReader } from "./return-path.ts";
+import { SlabPool } from "./slab-pool.ts";
+import type { SourceAction, SourceMachineOptions, SourceState } from "./source-contract.ts";
+import { SourceMachine } from "./source-machine.ts";
+import { PAGE_BYTES } from "./stream-format.ts";
+
+/** LIMIT: bytes that lie in our queue while pages are pushed, and while a guest waits: what stands before a request. */
+const UNSENT_BYTES = 256 * 2 ** 10;
+const UNSENT_BYTES_WAITING = 32 * 2 ** 10;
+/** Pages that are pushed as one piece, 256 KiB, and pieces that are on their way from the image. */
+export const PUSH_PAGES = 64;
+const PUSH_AHEAD = 4;
+/** A guest that asked for something so many milliseconds ago will soon ask for more. */
+const RECENT_MS = 20;
+
+export interface SessionOptions
+  extends Omit<
+    SourceMachineOptions,
+    "push" | "now" | "allocate" | "unsentBytesMax" | "pushUnit" | "pushPagesMax"
+  > {
+  readonly image: Image;
+  /** Who reads what is pushed; asked for when it is first needed. Default: this thread. */
+  readonly openPool?: () => PageReader;
+  readonly onState?: (state: SourceState) => void;
+  /** The guest has asked for a page. */
+  readonly onTouched?: (range: PageRange) => void;
+}
+
+/** How a connection has ended. */
+export interface Ending {
+  readonly state: SourceState;
+  /** What was wrong, if it was not simply cut. */
+  readonly error?: unknown;
+}
+
+export class SourceSession {
+  readonly machine: SourceMachine;
+  readonly #options: SessionOptions;
+  readonly #inline: InlineReader;
+  readonly #reading = new Map<number, Promise<PageContent>>();
+  readonly #slabs = new SlabPool();
+  readonly #abort = new AbortController();
+  #pool: PageReader | undefined;
+  #socket: Socket | undefined;
+  #settle: ((ending: Ending) => void) | undefined;
+  #error: unknown;
+  #timer: NodeJS.Timeout | undefined;
+  #unsentBytes = 0;
+  #onDrained: (() => void) | undefined;
+  #touchedAt = Number.NEGATIVE_INFINITY;
+  #pushes = false;
+  #sendsNeighbours = false;
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+    this.#inline = new InlineReader(options.image);
+    const session = this;
+    this.machine = new SourceMachine({
+      ...options,
+      pushUnit: Math.max(PUSH_PAGES, options.image.chunkBytes / PAGE_BYTES),
+      pushPagesMax: PUSH_AHEAD * PUSH_PAGES,
+      allocate: (byteLength) => this.#slabs.take(byteLength),
+      get push() {
+        return session.#pushes;
+      },
+      get unsentBytesMax() {
+        return session.#isBusy ? UNSENT_BYTES_WAITING : UNSENT_BYTES;
+      },
+    });
+  }
+
+  get state(): SourceState {
+    return this.machine.state;
+  }
+
+  /** When the guest last asked for a page, as performance.now has it. */
+  get touchedAt(): number {
+    return this.#touchedAt;
+  }
+
+  /** Whether pages go out that nobody asked for: the rest of the machine, and those beside a requested one. */
+  set pushes(value: boolean) {
+    this.#pushes = value;
+    if (value) this.#perform(this.machine.tick());
+  }
+
+  set sendsNeighbours(value: boolean) {
+    this.#sendsNeighbours = value;
+  }
+
+  /** Serves a connection until its end. */
+  async serve(socket: Socket): Promise<Ending> {
+    const reader = new ReturnPathReader();
+    this.#socket = socket;
+    this.#unsentBytes = 0;
+    this.#error = undefined;
+    socket.setNoDelay(true);
+    const ended = new Promise<Ending>((resolve) => {
+      this.#settle = resolve;
+    });
+    socket.on("data", (bytes) => this.#received(reader, bytes));
+    socket.on("error", (error) => {
+      this.#error ??= error;
+    });
+    socket.on("close", () => this.#lost());
+    this.#perform(this.machine.connected());
+    return ended;
+  }
+
+  /** Lets the machine run: everything it is known to need before that has been given. */
+  start(): void {
+    this.#perform(this.machine.start());
+  }
+
+  /** Sends pages that nobody asked for, those that are there already left out. */
+  send(first: number, count: number, bytes: Uint8Array | undefined): void {
+    for (let page = first; page < first + count; ) {
+      const block = this.machine.ledger.blockOf(page);
+      if (block === undefined) return;
+      const until = Math.min(first + count, block.firstPage + block.byteLength / PAGE_BYTES);
+      const part = bytes?.subarray((page - first) * PAGE_BYTES, (until - first) * PAGE_BYTES);
+      this.#give({ first: page, count: until - page, bytes: part });
+      page = until;
+    }
+  }
+
+  /** Resolves when little is left that has not gone to the socket, or the connection has ended. */
+  async drained(): Promise<void> {
+    if (this.#unsentBytes <= UNSENT_BYTES_WAITING || this.#socket === undefined) return;
+    await new Promise<void>((resolve) => {
+      this.#onDrained = resolve;
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#abort.abort();
+    clearTimeout(this.#timer);
+    this.#socket?.destroy();
+    await this.#pool?.close();
+  }
+
+  /** Ends the connection: QEMU waits, if its machine runs, until it is resumed. */
+  disconnect(reason: unknown): void {
+    this.#error ??= reason;
+    this.#socket?.destroy();
+  }
+
+  get #isBusy(): boolean {
+    return this.machine.ledger.waitedCount > 0 || performance.now() - this.#touchedAt < RECENT_MS;
+  }
+
+  #received(reader: ReturnPathReader, bytes: Uint8Array): void {
+    try {
+      reader.push(bytes);
+      for (let message = reader.read(); message !== undefined; message = reader.read()) {
+        this.#message(message);
+      }
+    } catch (error) {
+      this.disconnect(error);
+    }
+  }
+
+  #message(message: ReturnMessage): void {
+    if (message.kind === "request") this.#touchedAt = performance.now();
+    this.#perform(this.machine.message(message));
+  }
+
+  #lost(): void {
+    this.#socket = undefined;
+    clearTimeout(this.#timer);
+    this.#perform(this.machine.lost());
+    this.#onDrained?.();
+    this.#settle?.({
+      state: this.machine.state,
+      ...(this.#error === undefined ? {} : { error: this.#error }),
+    });
+    this.#settle = undefined;
+  }
+
+  #perform(actions: readonly SourceAction[]): void {
+    const socket = this.#socket;
+    // Many small pieces leave in one system call.
+    socket?.cork();
+    for (const action of actions) this.#do(action);
+    socket?.uncork();
+    this.#keepTime();
+  }
+
+  #do(action: SourceAction): void {
+    switch (action.kind) {
+      case "send":
+        this.#write(action.bytes);
+        return;
+      case "want":
+        if (action.urgency === "request") this.#bringRequested(action);
+        else void this.#bringPushed(action);
+        return;
+      case "touched":
+        this.#options.onTouched?.(action);
+        return;
+      case "state":
+        this.#options.onState?.(action.state);
+        if (action.state === "completed") this.#socket?.end();
+        return;
+      case "close":
+        this.disconnect(action.error);
+        return;
+    }
+  }
+
+  #write(bytes: Uint8Array): void {
+    const socket = this.#socket;
+    if (socket === undefined || socket.destroyed) return;
+    this.#unsentBytes += bytes.byteLength;
+    socket.write(bytes, () => {
+      this.#slabs.give(bytes);
+      if (socket !== this.#socket) return;
+      this.#unsentBytes -= bytes.byteLength;
+      if (this.#unsentBytes <= UNSENT_BYTES_WAITING) {
+        this.#onDrained?.();
+        this.#onDrained = undefined;
+      }
+      this.#perform(this.machine.written(bytes.byteLength));
+    });
+  }
+
+  /** What the guest waits for. The page itself goes first, then the others of its chunk. */
+  #bringRequested({ first, count }: PageRange): void {
+    const unit = this.#unitOf({ first, count });
+    try {
+      const content = this.#inline.readSync(unit);
+      if (content !== undefined) this.#giveRequested(content, { first, count });
+      else void this.#bringLater(unit, { first, count });
+    } catch (error) {
+      this.#unavailable(error);
+    }
+  }
+
+  async #bringLater(unit: PageRange, wanted: PageRange): Promise<void> {
+    const { signal } = this.#abort;
+    let reading = this.#reading.get(unit.first);
+    if (reading === undefined) {
+      reading = this.#inline.read(unit, signal).finally(() => this.#reading.delete(unit.first));
+      this.#reading.set(unit.first, reading);
+    }
+    try {
+      this.#giveRequested(await reading, wanted);
+    } catch (error) {
+      this.#unavailable(error);
+    }
+  }
+
+  async #bringPushed(range: PageRange): Promise<void> {
+    try {
+      this.#pool ??= this.#options.openPool?.() ?? this.#inline;
+      const content = await this.#pool.read(range, this.#abort.signal);
+      for (const run of runsOf(content)) this.#give(run);
+      content.release();
+    } catch (error) {
+      this.#unavailable(error);
+    }
+  }
+
+  #giveRequested(content: PageContent, { first, count }: PageRange): void {
+    const wanted = partOf(content, first, count);
+    for (const run of runsOf(wanted)) this.#give(run);
+    if (!this.#sendsNeighbours || wanted.count === content.count) return;
+    for (const run of runsOf(content)) this.#give(run);
+  }
+
+  #give({ first, count, bytes }: PageRange & { readonly bytes: Uint8Array | undefined }): void {
+    this.#perform(bytes === undefined ? this.machine.zeros(first, count) : this.machine.pages(first, bytes));
+  }
+
+  #unavailable(error: unknown): void {
+    if (this.#abort.signal.aborted) return;
+    this.disconnect(error);
+  }
+
+  /** The chunks around pages, as far as they are their block's. */
+  #unitOf({ first, count }: PageRange): PageRange {
+    const block = this.machine.ledger.blockOf(first)!;
+    const unitPages = this.#options.image.chunkBytes / PAGE_BYTES;
+    const start = Math.max(block.firstPage, roundDown(first, unitPages));
+    const end = block.firstPage + block.byteLength / PAGE_BYTES;
+    const until = Math.min(end, roundUp(first + count, unitPages));
+    return { first: start, count: until - start };
+  }
+
+  #keepTime(): void {
+    clearTimeout(this.#timer);
+    const { wakeAt } = this.machine;
+    if (wakeAt === Number.POSITIVE_INFINITY || this.#socket === undefined) return;
+    const wait = Math.max(0, wakeAt - performance.now());
+    this.#timer = setTimeout(() => this.#perform(this.machine.tick()), wait);
+  }
+}
+
+function partOf(content: PageContent, first: number, count: number): PageContent {
+  const from = first - content.first;
+  return {
+    first,
+    count,
+    bytes: content.bytes.subarray(from * PAGE_BYTES, (from + count) * PAGE_BYTES),
+    zeros: content.zeros.subarray(from, from + count),
+    release: () => {},
+  };
+}

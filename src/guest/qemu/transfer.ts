@@ -1,0 +1,132 @@
+// What every move of a machine into QEMU has in common: a session, its connections one after the other, how far it is.
+
+import type { Socket } from "node:net";
+import { MinorfaultError } from "../../base/errors.ts";
+import type { Image } from "../../image/index.ts";
+import type { PageRange } from "./page-content.ts";
+import { PagePool } from "./page-pool.ts";
+import { type RestorableMachine, sourceBlocks } from "./saved-machine.ts";
+import type { SourceCounters, SourceState } from "./source-contract.ts";
+import { PUSH_PAGES, SourceSession } from "./source-session.ts";
+import { PAGE_BYTES } from "./stream-format.ts";
+
+/** LIMIT: connections in a row that bring the machine no page further. */
+const RECOVERIES_MAX = 5;
+const PROGRESS_MS = 100;
+
+export type Connect = (signal: AbortSignal) => Promise<Socket>;
+
+export interface TransferOptions {
+  readonly image: Image;
+  /** Where threads open the image for themselves; left out, this thread reads everything. */
+  readonly url?: string;
+  /** Page sizes of the destination, by block, where they differ from those of the image. */
+  readonly pageSizes?: ReadonlyMap<string, number>;
+  /** A new connection to a QEMU that has lost one; left out, the first loss is the end. */
+  readonly reconnect?: Connect;
+  /** LIMIT: bytes a second of what nobody asked for; default none. */
+  readonly pushBytesPerSecond?: number;
+  readonly signal?: AbortSignal;
+  readonly onState?: (state: SourceState) => void;
+  readonly onProgress?: (progress: SourceCounters) => void;
+}
+
+export interface TransferReport {
+  readonly counters: SourceCounters;
+  /** Milliseconds until everything had been sent and QEMU stood on its own. */
+  readonly completedMs: number;
+}
+
+export interface SessionEvents {
+  readonly onTouched?: (range: PageRange) => void;
+  readonly onState?: (state: SourceState) => void;
+  readonly isResumed?: boolean;
+}
+
+export function openSession(
+  options: TransferOptions,
+  { machine, configuration, devices }: RestorableMachine,
+  { onTouched, onState, isResumed }: SessionEvents,
+): SourceSession {
+  const { image, url, pushBytesPerSecond } = options;
+  const blocks = sourceBlocks(image, machine, options.pageSizes);
+  const pagesMax = Math.max(PUSH_PAGES, ...blocks.map(({ pageSize }) => pageSize / PAGE_BYTES));
+  return new SourceSession({
+    image,
+    blocks,
+    devices,
+    sectionId: machine.sectionId,
+    ...(configuration !== undefined && { configuration }),
+    ...(isResumed && { isResumed }),
+    ...(pushBytesPerSecond !== undefined && { pushBytesPerSecond }),
+    ...(url !== undefined && { openPool: () => new PagePool({ url, digest: image.digest }, pagesMax) }),
+    ...(onTouched !== undefined && { onTouched }),
+    onState: (state) => {
+      onState?.(state);
+      options.onState?.(state);
+    },
+  });
+}
+
+/**
+ * Serves QEMU over one connection after the other until it has everything. `lead` runs meanwhile: its signal comes
+ * when the transfer is over, one way or the other.
+ */
+export async function transfer(
+  options: TransferOptions,
+  session: SourceSession,
+  first: Socket,
+  lead: (over: AbortSignal) => Promise<void>,
+): Promise<TransferReport> {
+  const startedAt = performance.now();
+  const over = new AbortController();
+  const abort = (): void => session.disconnect(options.signal?.reason);
+  options.signal?.addEventListener("abort", abort);
+  const progress = setInterval(() => options.onProgress?.(session.machine.counters), PROGRESS_MS);
+  let leading: Promise<void> | undefined;
+  try {
+    const serving = serveAll(options, session, first);
+    leading = lead(over.signal);
+    // What goes wrong in there ends the connection; the ending is what counts.
+    leading.catch((error: unknown) => session.disconnect(error));
+    await serving;
+    over.abort();
+    await leading;
+    options.onProgress?.(session.machine.counters);
+    return { counters: session.machine.counters, completedMs: performance.now() - startedAt };
+  } finally {
+    over.abort();
+    clearInterval(progress);
+    options.signal?.removeEventListener("abort", abort);
+    await session.close();
+    await leading?.catch(() => {});
+  }
+}
+
+async function serveAll(options: TransferOptions, session: SourceSession, first: Socket): Promise<void> {
+  let socket = first;
+  let fruitless = 0;
+  for (;;) {
+    const before = session.machine.counters;
+    const { state, error } = await session.serve(socket);
+    if (state === "completed") return;
+    options.signal?.throwIfAborted();
+    if (state !== "paused") throw error ?? lost(state);
+    const { pagesSent, zerosSent } = session.machine.counters;
+    fruitless = pagesSent + zerosSent > before.pagesSent + before.zerosSent ? 0 : fruitless + 1;
+    if (options.reconnect === undefined || fruitless > RECOVERIES_MAX) throw paused(error);
+    socket = await options.reconnect(options.signal ?? new AbortController().signal);
+  }
+}
+
+function paused(cause: unknown): unknown {
+  const reason = cause instanceof Error ? cause.message : "the connection was cut";
+  return new MinorfaultError("ERR_QEMU", `The machine waits for the rest of its memory: ${reason}`, {
+    cause,
+    hint: "Nothing is lost: `minorfault qemu resume IMAGE --qmp SOCKET` goes on where this ended",
+  });
+}
+
+function lost(state: SourceState): MinorfaultError {
+  return new MinorfaultError("ERR_QEMU", `QEMU closed the connection while the machine was ${state}`);
+}

@@ -97,11 +97,13 @@ export class Server {
   addCompanion(companion: Companion): void {
     this.#bells.set(companion.fd, companion);
     this.#epoll.add(companion.fd);
+    this.#options.follower.addHelper(companion.tid);
   }
 
   removeCompanion(companion: Companion): void {
     this.#bells.delete(companion.fd);
     this.#epoll.remove(companion.fd);
+    this.#options.follower.removeHelper(companion.tid);
     companion.close();
   }
 

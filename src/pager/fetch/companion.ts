@@ -23,11 +23,14 @@ export class Companion {
   readonly fetcher: Fetcher;
   /** Readable when something has come while we slept. */
   readonly fd: number;
+  /** Of the thread that fetches. */
+  readonly tid: number;
   readonly #words: Int32Array;
   readonly #link: PortLink;
 
   constructor({ order, now, direct }: CompanionOptions) {
     this.fd = order.bellFd;
+    this.tid = order.tid;
     this.#words = order.words;
     this.#link = new PortLink(order);
     this.fetcher = new Fetcher({ ...order, link: this.#link, now, direct });

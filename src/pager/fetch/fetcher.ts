@@ -120,7 +120,6 @@ export class Fetcher implements AddressableSource, Fetching {
       if (wanting.delete(client) && wanting.size === 0) this.#wanting.delete(unit);
     }
     this.#todo = this.#todo.filter((piece) => piece.client !== client);
-    this.#installer.forget(loop);
     for (const replay of this.#replays) replay.clients.delete(client);
   }
 

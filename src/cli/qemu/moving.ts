@@ -1,0 +1,65 @@
+// What the verbs have in common that bring a machine into a QEMU: options, progress, what they say at the end.
+
+import { Option } from "@commander-js/extra-typings";
+import {
+  checkDestination,
+  lookAtDestination,
+  PAGE_BYTES,
+  QmpClient,
+  type SavedMachine,
+  type SourceCounters,
+  type TransferReport,
+} from "../../guest/qemu/index.ts";
+import { type Image, openImage } from "../../image/index.ts";
+import type { ByteProgress } from "../byte-progress.ts";
+import { bytesText, msText, parseBytes } from "../bytes.ts";
+
+export function rateOption() {
+  return new Option("--rate <size>", "bytes a second of memory that nobody asked for").argParser(parseBytes);
+}
+
+/** The image for as long as `use` takes. */
+export async function withImage<T>(url: string, use: (image: Image) => Promise<T>): Promise<T> {
+  const image = await openImage(url);
+  try {
+    return await use(image);
+  } finally {
+    await image.close();
+  }
+}
+
+/** The control socket for as long as `use` takes, if there is one. */
+export async function withQmp<T>(
+  path: string | undefined,
+  signal: AbortSignal,
+  use: (qmp: QmpClient | undefined) => Promise<T>,
+): Promise<T> {
+  if (path === undefined) return use(undefined);
+  const qmp = await QmpClient.connect(path, { signal });
+  try {
+    return await use(qmp);
+  } finally {
+    qmp.close();
+  }
+}
+
+/** Compares a QEMU with the saved machine before anything is sent; its page sizes. */
+export async function pageSizesOf(qmp: QmpClient, saved: SavedMachine): Promise<ReadonlyMap<string, number>> {
+  return checkDestination(saved, await lookAtDestination(qmp));
+}
+
+/** Shows pages that have been sent on a bar. */
+export function showing(bar: ByteProgress): (counters: SourceCounters) => void {
+  return ({ pagesSent, zerosSent, pagesTotal }) =>
+    bar.update({ doneBytes: (pagesSent + zerosSent) * PAGE_BYTES, totalBytes: pagesTotal * PAGE_BYTES });
+}
+
+/** Lines about what was moved. */
+export function movedText({ counters, completedMs }: TransferReport): string[] {
+  const { requests, pagesSent, zerosSent, recoveries } = counters;
+  return [
+    `  moved    ${bytesText(pagesSent * PAGE_BYTES)} and ${bytesText(zerosSent * PAGE_BYTES)} of zeros in ${msText(completedMs)}`,
+    `  asked    ${requests} pages by the guest itself`,
+    ...(recoveries > 0 ? [`  resumed  ${recoveries} times`] : []),
+  ];
+}

@@ -1,0 +1,214 @@
+// `minorfault qemu restore`: starts a captured machine in a QEMU, before its memory has come.
+
+import type { Command } from "@commander-js/extra-typings";
+import { MinorfaultError } from "../../base/errors.ts";
+import {
+  connectTo,
+  type QmpClient,
+  type RestorableMachine,
+  type RestoreOptions,
+  type RestoreReport,
+  readMachine,
+  reconnect,
+  restoreMachine,
+  type StartedQemu,
+  startQemu,
+  WORKING_SET,
+} from "../../guest/qemu/index.ts";
+import { addWorkingSet, type Image } from "../../image/index.ts";
+import { type ObjectStore, splitImageUrl } from "../../source/index.ts";
+import { msText, parseMs } from "../bytes.ts";
+import { runCommand, type Work } from "../image/verb.ts";
+import { movedText, pageSizesOf, rateOption, showing, withImage, withQmp } from "./moving.ts";
+
+const EXAMPLES = `
+The guest runs after milliseconds; pages that it asks for come first, all others follow. The first run records which
+pages those are (working set "${WORKING_SET}"), every later one sends them ahead.
+
+QEMU has the command line of the machine that was captured, and either waits (-incoming defer, capability postcopy-ram,
+migrate-incoming), or is started: what is missing from its command line is added, and said.
+
+Examples:
+  $ minorfault qemu restore images/vm -- qemu-system-x86_64 -m 1G -nographic
+  $ minorfault qemu restore images/vm --incoming unix:vm.incoming --qmp vm.qmp
+  $ minorfault qemu restore https://host/images/vm --incoming tcp:127.0.0.1:4444 --rate 200MiB`;
+
+const LEFT = "a machine that runs already waits for its memory: `minorfault qemu resume` goes on";
+
+interface Options {
+  readonly incoming?: string | undefined;
+  readonly qmp?: string | undefined;
+  readonly workingSet?: string | false | undefined;
+  readonly record?: boolean | undefined;
+  readonly recordFor?: number | undefined;
+  readonly neighbours?: boolean | undefined;
+  readonly rate?: number | undefined;
+  readonly detach?: true | undefined;
+  readonly json?: true | undefined;
+  readonly quiet?: true | undefined;
+}
+
+/** Where a machine goes. */
+interface Target {
+  readonly uri: string;
+  /** Its control socket, without which nothing is checked beforehand and no lost connection is made again. */
+  readonly qmp: QmpClient | undefined;
+  readonly started: StartedQemu | undefined;
+}
+
+export function registerRestore(qemu: Command): void {
+  qemu
+    .command("restore")
+    .description("starts a captured machine in a QEMU, before its memory has come")
+    .argument("<image>", "folder/name, https://…/name or s3://bucket/prefix/name")
+    .argument("[qemu...]", "behind --: the QEMU to start")
+    .option("--incoming <address>", "of a QEMU that waits: unix:PATH or tcp:HOST:PORT")
+    .option(
+      "--qmp <socket>",
+      "its QMP socket: to compare it with the image first, and to recover a lost connection",
+    )
+    .option("--working-set <name>", `what is sent ahead (default: "${WORKING_SET}" if the image has it)`)
+    .option("--no-working-set", "send nothing ahead")
+    .option("--record", "record the pages that are asked for first, even if a working set is sent ahead")
+    .option("--no-record", "do not record them")
+    .option("--record-for <time>", "how long; default until the guest rests", parseMs)
+    .option("--no-neighbours", "a page that is asked for comes alone, not with its chunk")
+    .addOption(rateOption())
+    .option("--detach", "QEMU runs on its own, without a terminal; end when it has everything")
+    .option("--json", "print the report as JSON, and no progress")
+    .option("--quiet", "print nothing but errors")
+    .addHelpText("after", EXAMPLES)
+    .action((url, line, options: Options) =>
+      runCommand("qemu restore", options, LEFT, (tools) => restore(url, line, options, tools)),
+    );
+}
+
+async function restore(
+  url: string,
+  line: readonly string[],
+  options: Options,
+  tools: Work,
+): Promise<{ json: unknown; text: string; exitCode?: number }> {
+  if ((options.incoming === undefined) === (line.length === 0)) {
+    throw new MinorfaultError(
+      "ERR_BAD_ARGUMENT",
+      "Either --incoming names a QEMU that waits, or -- starts one",
+    );
+  }
+  return withImage(url, async (image) => {
+    const machine = await readMachine(image, tools.signal);
+    const report = (target: Target): Promise<RestoreReport> =>
+      restoreInto(url, image, machine, target, options, tools);
+    if (options.incoming !== undefined) {
+      const uri = options.incoming;
+      return withQmp(options.qmp, tools.signal, async (qmp) => {
+        const done = await report({ uri, qmp, started: undefined });
+        return { json: jsonOf(url, done), text: textOf(url, done) };
+      });
+    }
+    const isDetached = options.detach ?? false;
+    const started = await startQemu(line, machine.machine, { isDetached, signal: tools.signal });
+    if (!options.quiet && !options.json) {
+      for (const added of started.added) process.stderr.write(`added to QEMU: ${added}\n`);
+    }
+    const done = await report({ uri: started.incoming, qmp: started.qmp, started });
+    started.qmp.close();
+    const outcome = { json: jsonOf(url, done, started), text: textOf(url, done) };
+    if (isDetached) {
+      letGo(started);
+      return outcome;
+    }
+    if (!options.json && !options.quiet) process.stderr.write(`${outcome.text}\n`);
+    return { json: outcome.json, text: "", exitCode: await started.exited };
+  });
+}
+
+async function restoreInto(
+  url: string,
+  image: Image,
+  machine: RestorableMachine,
+  { uri, qmp, started }: Target,
+  options: Options,
+  tools: Work,
+): Promise<RestoreReport> {
+  let hasRun = false;
+  try {
+    const pageSizes = qmp === undefined ? undefined : await pageSizesOf(qmp, machine.machine);
+    const report = await restoreMachine({
+      image,
+      url,
+      machine,
+      ...restoreOptions(options),
+      ...(pageSizes !== undefined && { pageSizes }),
+      ...(qmp !== undefined && { reconnect: (signal) => reconnect(qmp, signal) }),
+      connect: (signal) => connectTo(uri, signal),
+      signal: tools.signal,
+      onProgress: showing(tools.progress("moving")),
+      onState: (state) => {
+        hasRun ||= state === "running";
+      },
+    });
+    if (report.touched !== undefined) await keepWorkingSet(url, report.touched, tools);
+    return report;
+  } catch (error) {
+    if (started === undefined) throw error;
+    // One that has run waits for its memory, and can be resumed.
+    const explained = hasRun ? error : await started.explain(error);
+    if (!hasRun) started.kill();
+    throw explained;
+  }
+}
+
+export function restoreOptions(options: Options): Partial<RestoreOptions> {
+  const { workingSet, record, recordFor, neighbours, rate } = options;
+  return {
+    ...(workingSet !== undefined && { replay: workingSet }),
+    ...(record !== undefined && { record }),
+    ...(recordFor !== undefined && { recordMs: recordFor }),
+    ...(neighbours === false && { neighbours }),
+    ...(rate !== undefined && { pushBytesPerSecond: rate }),
+  };
+}
+
+/** Stores what was recorded with the image. A store that can only be read is no failure of the restore. */
+async function keepWorkingSet(
+  url: string,
+  touched: readonly number[],
+  { store, signal }: Work,
+): Promise<void> {
+  if (touched.length === 0) return;
+  const { store: storeUrl, name } = splitImageUrl(url);
+  try {
+    const target: ObjectStore = await store(storeUrl);
+    await addWorkingSet(target, name, WORKING_SET, touched, { replace: true, signal });
+  } catch (error) {
+    if (!(error instanceof MinorfaultError)) throw error;
+    process.stderr.write(`The working set was not stored: ${error.message}\n`);
+  }
+}
+
+function letGo({ child }: StartedQemu): void {
+  child.stderr?.destroy();
+  child.unref();
+}
+
+function jsonOf(url: string, { touched, ...report }: RestoreReport, started?: StartedQemu): unknown {
+  return {
+    image: url,
+    ...report,
+    ...(touched !== undefined && { recordedPages: touched.length }),
+    ...(started !== undefined && { pid: started.child.pid, qmp: started.qmpPath, added: started.added }),
+  };
+}
+
+function textOf(url: string, report: RestoreReport): string {
+  const { runningMs, replayed, touched } = report;
+  return [
+    `${url}: the guest ran after ${msText(runningMs)}`,
+    ...(replayed === undefined
+      ? []
+      : [`  ahead    working set ${replayed.name}, sent after ${msText(replayed.ms)}`]),
+    ...movedText(report),
+    ...(touched === undefined ? [] : [`  recorded ${touched.length} pages as working set ${WORKING_SET}`]),
+  ].join("\n");
+}

@@ -105,7 +105,11 @@ export class QmpClient {
     return this.#run(this.#hasOutOfBand ? "exec-oob" : "execute", command, args);
   }
 
-  #run(how: "execute" | "exec-oob", command: string, args?: Readonly<Record<string, unknown>>): Promise<unknown> {
+  #run(
+    how: "execute" | "exec-oob",
+    command: string,
+    args?: Readonly<Record<string, unknown>>,
+  ): Promise<unknown> {
     return new Promise((resolve, reject) => {
       if (this.#failure !== undefined) throw this.#failure;
       const id = this.#nextId++;

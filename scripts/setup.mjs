@@ -33,4 +33,7 @@ if (!existsSync(installed) || statSync(installed).mtimeMs < statSync(lock).mtime
   if (!quiet) console.error("setup: installing dependencies (npm ci)");
   run("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]);
 }
-run(process.execPath, [join(root, "node_modules", "typescript", "bin", "tsc"), "-p", root]);
+// What runs in a browser is a program of its own: it knows a document, and nothing of Node.
+for (const project of [".", "src/daemon/page/browser"]) {
+  run(process.execPath, [join(root, "node_modules", "typescript", "bin", "tsc"), "-p", join(root, project)]);
+}

@@ -12,6 +12,7 @@ import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { MinorfaultError } from "../base/errors.ts";
+import { IMAGE_URL_MAX } from "./limits.ts";
 
 /** LIMIT: bytes of a policy file. */
 const POLICY_BYTES_MAX = 2 ** 20;
@@ -19,8 +20,6 @@ const POLICY_BYTES_MAX = 2 ** 20;
 const RULES_MAX = 1000;
 const PATTERNS_MAX = 100;
 const STARS_MAX = 6;
-/** LIMIT: characters of an image's URL or path. */
-export const IMAGE_URL_MAX = 2048;
 
 const ID_MAX = 2 ** 32 - 2;
 const ANYBODY = "*";

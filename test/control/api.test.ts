@@ -139,7 +139,7 @@ test("the OpenAPI document is valid, and has every operation with its schemas", 
     paths: Record<string, Record<string, { operationId: string; requestBody?: object }>>;
     components: { schemas: Record<string, object> };
   };
-  const { valid, errors } = await new Validator().validate(text);
+  const { valid, errors } = await new Validator().validate(JSON.parse(text) as Record<string, unknown>);
   assert.ok(valid, JSON.stringify(errors, null, 1));
   for (const [name, { path, method, body }] of Object.entries<Route>(ROUTES)) {
     const operation = document.paths[path]?.[method.toLowerCase()];

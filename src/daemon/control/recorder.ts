@@ -12,8 +12,9 @@ const PACES = [
   { untilMs: 30_000, everyMs: 100 },
   { untilMs: Number.POSITIVE_INFINITY, everyMs: 500 },
 ] as const;
-/** LIMIT: what looking may cost: one fiftieth of a CPU. */
-const REST_PER_WORK = 49;
+/** LIMIT: what looking may cost: a twenty-fifth of a CPU, unless that would be less than a look in half a second. */
+const REST_PER_WORK = 24;
+const REST_MS_MAX = 500;
 
 export interface RecorderOptions {
   /** Milliseconds since the epoch. */
@@ -121,7 +122,7 @@ export class Recorder {
     if (this.#isClosed) return;
     const began = performance.now();
     const nextMs = this.look();
-    const rest = (performance.now() - began) * REST_PER_WORK;
+    const rest = Math.min(REST_MS_MAX, (performance.now() - began) * REST_PER_WORK);
     this.#timer = setTimeout(() => this.#wake(), Math.max(nextMs, rest));
     this.#timer.unref();
   }

@@ -5,7 +5,7 @@
 
 import { z } from "zod";
 import { ERRORS, type ErrorCode } from "../../base/errors.ts";
-import { IMAGE_URL_MAX } from "../policy.ts";
+import { IMAGE_URL_MAX } from "../limits.ts";
 
 const count = z.int().min(0);
 const time = z.iso.datetime().describe("ISO 8601, UTC");

@@ -21,7 +21,7 @@ const HEADERS = {
   "referrer-policy": "no-referrer",
 } as const;
 
-const TYPES = { html: "text/html", css: "text/css", js: "text/javascript" } as const;
+const TYPES = { html: "text/html", css: "text/css", js: "text/javascript", svg: "image/svg+xml" } as const;
 
 export function pageFiles(): Extra[] {
   const compiled = (path: string) => fileURLToPath(new URL(`../${path}`, import.meta.url));
@@ -32,13 +32,14 @@ export function pageFiles(): Extra[] {
   return [
     file("/", written("page.html"), "html"),
     file("/page/page.css", written("page.css"), "css"),
+    file("/page/icon.svg", written("icon.svg"), "svg"),
     ...programs.map((name) => file(`/page/browser/${name}`, compiled(`page/browser/${name}`), "js")),
     ...SHARED.map((path) => file(`/${path}`, compiled(path), "js")),
   ];
 }
 
 /** Modules that the page's program imports from beside it. */
-const SHARED = ["control/frame.js", "page/draw.js", "page/words.js"] as const;
+const SHARED = ["control/frame.js", "page/draw.js", "page/figures.js", "page/words.js"] as const;
 
 function file(path: string, from: string, kind: keyof typeof TYPES): Extra {
   let text: string | undefined;

@@ -219,11 +219,7 @@ export class StreamReader {
     const id = feed.u32();
     const begun = this.#sections.get(id);
     if (begun === undefined || this.#isRamWhole) {
-      throw scanner.refusal(
-        "ERR_BAD_MESSAGE",
-        `a part belongs to section ${id}, which has not begun`,
-        offset,
-      );
+      throw scanner.refusal("ERR_BAD_MESSAGE", `a part belongs to section ${id}, which is not open`, offset);
     }
     return { head: { ...begun, form }, offset };
   }

@@ -1,7 +1,7 @@
 // A memory that was loaded whole: what there is where nothing can stop JavaScript at a missing page.
 
 import { MinorfaultError } from "../../base/errors.ts";
-import type { Trace } from "../../pager/index.ts";
+import type { RepairReport, Trace } from "../../pager/index.ts";
 import type { Content } from "./content.ts";
 import type {
   FlushReport,
@@ -95,6 +95,13 @@ class EagerMemory implements LazyMemory {
     this.#checkOpen();
     checkWithin(offset, byteLength, this.byteLength);
     return this.#bytes.slice(offset, offset + byteLength);
+  }
+
+  /** No page of it can be poisoned. */
+  async repair(offset = 0, byteLength: number = this.byteLength - offset): Promise<RepairReport> {
+    this.#checkOpen();
+    checkWithin(offset, byteLength, this.byteLength);
+    return { repaired: 0, lost: 0 };
   }
 
   async flush(): Promise<FlushReport> {

@@ -4,7 +4,7 @@ import { PAGE_SIZE, PROT } from "../../abi/memory.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { roundUp } from "../../base/range.ts";
 import { AddressRange } from "../../linux/index.ts";
-import type { ReplayReport, Trace } from "../../pager/index.ts";
+import type { RepairReport, ReplayReport, Trace } from "../../pager/index.ts";
 import { Buffers } from "./buffers.ts";
 import type { Content } from "./content.ts";
 import { type DirtyPages, ScannedPages, TrackedPages } from "./dirty-pages.ts";
@@ -163,6 +163,12 @@ class KernelMemory implements LazyMemory {
     this.#checkOpen();
     // What has been evicted meanwhile is brought again: JavaScript itself may always touch it.
     return new Uint8Array(this.#buffers.window(offset, byteLength)).slice();
+  }
+
+  async repair(offset = 0, byteLength: number = this.byteLength - offset): Promise<RepairReport> {
+    this.#checkOpen();
+    checkWithin(offset, byteLength, this.byteLength);
+    return await this.#paged.repair(offset, byteLength);
   }
 
   async flush(): Promise<FlushReport> {

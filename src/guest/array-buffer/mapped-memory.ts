@@ -4,7 +4,7 @@ import { MAP, PAGE_SIZE, PROT } from "../../abi/memory.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { roundUp } from "../../base/range.ts";
 import { AddressRange, check, close, local, madvise, mmap, open } from "../../linux/index.ts";
-import type { Trace } from "../../pager/index.ts";
+import type { RepairReport, Trace } from "../../pager/index.ts";
 import { Buffers } from "./buffers.ts";
 import type { Content } from "./content.ts";
 import type {
@@ -106,6 +106,13 @@ class MappedMemory implements LazyMemory {
   ): Promise<Uint8Array> {
     await this.prefetch(offset, byteLength, options);
     return new Uint8Array(this.#buffers.window(offset, byteLength)).slice();
+  }
+
+  /** No page of it can be poisoned. */
+  async repair(offset = 0, byteLength: number = this.byteLength - offset): Promise<RepairReport> {
+    this.#checkOpen();
+    checkWithin(offset, byteLength, this.byteLength);
+    return { repaired: 0, lost: 0 };
   }
 
   async flush(): Promise<FlushReport> {

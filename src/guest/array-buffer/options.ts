@@ -2,7 +2,14 @@
 
 import type { MinorfaultError } from "../../base/errors.ts";
 import type { AddressRangeHandle } from "../../linux/index.ts";
-import type { FetchOptions, PlacementChoice, PlanOptions, ReplayReport, Trace } from "../../pager/index.ts";
+import type {
+  FetchOptions,
+  PlacementChoice,
+  PlanOptions,
+  RepairReport,
+  ReplayReport,
+  Trace,
+} from "../../pager/index.ts";
 
 /**
  * `read`: a write ends the process with SIGSEGV, as in any read-only mapping. `private`: writes stay in this memory and
@@ -25,7 +32,7 @@ export interface OpenMemoryOptions {
   readonly budget?: number | string;
   /**
    * Where the pager runs: in a `thread` of this process (default), or in a `process` of its own, which may crash without
-   * harm: another one takes over. That has no budget and no trace.
+   * harm: another one takes over. That has no budget.
    */
   readonly pager?: "thread" | "process";
   /** Where the pager's thread waits. Default "auto". */
@@ -111,6 +118,11 @@ export interface LazyMemory extends AttachedMemory {
   prefetch(offset?: number, byteLength?: number, options?: { readonly signal?: AbortSignal }): Promise<void>;
   /** A copy of a range on the JavaScript heap: good for everything, whatever the kernel may do with this memory. */
   read(offset: number, byteLength: number, options?: { readonly signal?: AbortSignal }): Promise<Uint8Array>;
+  /**
+   * Asks once more for pages that could not be brought and were poisoned, when their source is well again. Whoever
+   * touches one before it is brought still gets SIGBUS.
+   */
+  repair(offset?: number, byteLength?: number): Promise<RepairReport>;
   /** `write-back`: what was written before is durable when this resolves; after a crash all of it is, or nothing. */
   flush(): Promise<FlushReport>;
   statistics(): MemoryStatistics;

@@ -9,7 +9,13 @@ import type { FeatureName } from "../../abi/userfaultfd.ts";
 import { countBits, nextClear } from "../../base/bitmap.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { local, madvise } from "../../linux/index.ts";
-import { type PagerOptions, type ReplayReport, startPager, type WriteMode } from "../../pager/index.ts";
+import {
+  type PagerOptions,
+  type RepairReport,
+  type ReplayReport,
+  startPager,
+  type WriteMode,
+} from "../../pager/index.ts";
 import { openUserfaultfd } from "../../uffd/index.ts";
 import { type RegionPager, startChildPager } from "./child/child-pager.ts";
 import type { MemoryStatistics, ResidentPages } from "./options.ts";
@@ -164,6 +170,19 @@ export class PagedRegion {
     );
   }
 
+  /** Asks once more for pages of [offset, offset + byteLength) that could not be brought. */
+  async repair(offset: number, byteLength: number): Promise<RepairReport> {
+    const start = this.address + offset;
+    const before = this.#work;
+    const repair = async (): Promise<RepairReport> => {
+      await before;
+      return await this.pager.repair({ start, until: start + byteLength });
+    };
+    const work = repair();
+    this.#work = work.catch(() => undefined);
+    return await work;
+  }
+
   /** How the replay ends. Who asks keeps the process from ending before. */
   async replayed(): Promise<ReplayReport | undefined> {
     this.pager.keepAlive(true);
@@ -238,17 +257,24 @@ async function startThread(
   });
 }
 
-/** Evicting is done within the guest's process, and so is keeping bits of writes. */
+/** Evicting is done within the guest's process: no other one may drop its pages. */
 async function startChild(
   options: PagedRegionOptions,
   uffd: Uffd,
   onError: (error: MinorfaultError) => void,
 ): Promise<RegionPager> {
   const { address, byteLength, writes, budgetBytes, plan, placement, trace } = options;
-  if (budgetBytes > 0 || trace || writes === "track") {
+  if (budgetBytes > 0) {
     throw new MinorfaultError(
       "ERR_BAD_ARGUMENT",
-      "A pager in a process of its own has no budget, records no touches and tracks no writes",
+      "A pager in a process of its own has no budget: the kernel lets no process drop the pages of another one",
+      { hint: 'Leave pager: "process" out, or limit the memory by a cgroup with swap' },
+    );
+  }
+  if (writes === "track") {
+    throw new MinorfaultError(
+      "ERR_FEATURE_MISSING",
+      "A pager in a process of its own needs WP_ASYNC to find written pages (Linux 6.7)",
       { hint: 'Leave pager: "process" out' },
     );
   }
@@ -259,6 +285,7 @@ async function startChild(
     uffd: uffd.fd,
     onError,
     writes: WRITE_MODE[writes],
+    ...(trace ? { trace } : {}),
     ...(plan === undefined ? {} : { plan }),
     ...(placement === undefined ? {} : { placement }),
   });

@@ -1,10 +1,11 @@
 // A pager in a process of its own, as its owner sees it: what a lazy memory needs of `Pager`, over a keeper's thread.
 
 import { fstatSync } from "node:fs";
-import { Worker } from "node:worker_threads";
+import { MessageChannel, receiveMessageOnPort, Worker } from "node:worker_threads";
 import { PAGE_SIZE } from "../../../abi/memory.ts";
 import { setBits, wordsFor } from "../../../base/bitmap.ts";
 import { MinorfaultError } from "../../../base/errors.ts";
+import type { Range } from "../../../base/range.ts";
 import { close, local, open } from "../../../linux/index.ts";
 import type {
   InstallOptions,
@@ -12,11 +13,14 @@ import type {
   PagerEnd,
   PagerOptions,
   PagerStatistics,
+  RepairReport,
+  ReplayReport,
   Residency,
+  Trace,
 } from "../../../pager/index.ts";
 import { presentPages } from "../present-pages.ts";
-import { errorOf, plainError } from "./plain-error.ts";
-import type { KeeperNote, KeeperOrder, KeeperStart, PagerStart } from "./protocol.ts";
+import { errorOf, plainError, replayOf } from "./plain-error.ts";
+import type { KeeperNote, KeeperOrder, KeeperStart, PagerStart, TraceRequest } from "./protocol.ts";
 
 /** What a paged region uses of a pager; both kinds have it. */
 export type RegionPager = Pick<
@@ -26,6 +30,7 @@ export type RegionPager = Pick<
   | "flush"
   | "installAll"
   | "keepAlive"
+  | "repair"
   | "replayed"
   | "residency"
   | "statistics"
@@ -48,6 +53,9 @@ const NO_STATISTICS: PagerStatistics = {
   latencyCounts: new Float64Array(0),
   latencySumUs: 0,
 };
+
+/** LIMIT: how long an owner waits for its trace: a process that has died is followed by another one within it. */
+const TRACE_MS = 5000;
 
 /** What the process is to serve, and from what. */
 export interface ChildPagerOptions extends Omit<PagerStart, "fileBytes" | "pid" | "source"> {
@@ -79,12 +87,14 @@ export async function startChildPager(options: ChildPagerOptions): Promise<Regio
 class ChildPager implements RegionPager {
   readonly ready: Promise<void>;
   readonly ended: Promise<PagerEnd>;
-  readonly replayed: Promise<undefined> = Promise.resolve(undefined);
+  readonly replayed: Promise<ReplayReport | undefined>;
   readonly #worker: Worker;
   readonly #start: PagerStart;
-  readonly #installs = new Map<number, (error?: MinorfaultError) => void>();
+  /** Orders that have not been carried out. */
+  readonly #orders = new Map<number, (error?: MinorfaultError) => void>();
   #statistics = NO_STATISTICS;
-  #installId = 0;
+  #repaired: RepairReport = { repaired: 0, lost: 0 };
+  #orderId = 0;
   #keepsAlive = true;
   #isEnded = false;
 
@@ -97,11 +107,19 @@ class ChildPager implements RegionPager {
       serve = resolve;
     });
     let end: PagerEnd = { reason: "closed" };
+    let replay: (report: ReplayReport | undefined) => void;
+    this.replayed = new Promise((resolve) => {
+      replay = resolve;
+    });
     this.#worker.on("message", (note: KeeperNote) => {
       if (note.kind === "ready") serve();
       else if (note.kind === "error") onError(errorOf(note.error));
       else if (note.kind === "statistics") this.#statistics = note.statistics;
       else if (note.kind === "installed") this.#settle(note.id, note.error && errorOf(note.error));
+      else if (note.kind === "repaired") {
+        this.#repaired = note.report ?? this.#repaired;
+        this.#settle(note.id, note.error && errorOf(note.error));
+      } else if (note.kind === "replayed") replay(note.report && replayOf(note.report));
       else if (note.kind === "restarted") onError(diedError(note.signal, note.code));
       else if (note.error !== undefined) end = { reason: "failed", error: errorOf(note.error) };
     });
@@ -112,7 +130,8 @@ class ChildPager implements RegionPager {
       this.#worker.on("exit", () => {
         this.#isEnded = true;
         const error = new MinorfaultError("ERR_CLOSED", "The pager ended before all was installed");
-        for (const id of this.#installs.keys()) this.#settle(id, error);
+        for (const id of this.#orders.keys()) this.#settle(id, error);
+        replay(undefined);
         resolve(end);
       });
     });
@@ -126,27 +145,39 @@ class ChildPager implements RegionPager {
 
   keepAlive(on: boolean): void {
     this.#keepsAlive = on;
-    if (on || this.#installs.size > 0) this.#worker.ref();
+    if (on || this.#orders.size > 0) this.#worker.ref();
     else this.#worker.unref();
   }
 
   async installAll({ range, signal }: InstallOptions = {}): Promise<void> {
     signal?.throwIfAborted();
     if (this.#isEnded) throw new MinorfaultError("ERR_CLOSED", "This pager has ended");
-    const { address, byteLength } = this.#start;
-    const { start = address, until = address + byteLength } = range ?? {};
-    const id = ++this.#installId;
-    await new Promise<void>((resolve, reject) => {
-      this.#installs.set(id, (error) => (error === undefined ? resolve() : reject(error)));
-      this.#worker.ref();
-      this.#tell({ kind: "install", id, start, until });
-    });
+    await this.#order("install", range);
     signal?.throwIfAborted();
   }
 
+  async repair(range?: Range): Promise<RepairReport> {
+    if (this.#isEnded) throw new MinorfaultError("ERR_CLOSED", "This pager has ended");
+    this.#repaired = { repaired: 0, lost: 0 };
+    await this.#order("repair", range);
+    return this.#repaired;
+  }
+
+  /** Resolves when it has been carried out, by whichever process. */
+  async #order(kind: "install" | "repair", range: Partial<Range> = {}): Promise<void> {
+    const { address, byteLength } = this.#start;
+    const { start = address, until = address + byteLength } = range;
+    const id = ++this.#orderId;
+    await new Promise<void>((resolve, reject) => {
+      this.#orders.set(id, (error) => (error === undefined ? resolve() : reject(error)));
+      this.#worker.ref();
+      this.#tell({ kind, id, start, until });
+    });
+  }
+
   #settle(id: number, error: MinorfaultError | undefined): void {
-    const settle = this.#installs.get(id);
-    this.#installs.delete(id);
+    const settle = this.#orders.get(id);
+    this.#orders.delete(id);
     this.keepAlive(this.#keepsAlive);
     settle?.(error);
   }
@@ -165,8 +196,24 @@ class ChildPager implements RegionPager {
     return [{ start: address, pageSize: PAGE_SIZE, pageCount, resident }];
   }
 
-  trace(): never {
-    throw new MinorfaultError("ERR_BAD_ARGUMENT", "A pager in a process of its own does not record touches");
+  /** Everything that has been touched before the call: the keeper answers while this thread stands still. */
+  trace(): Trace {
+    if (this.#isEnded) throw new MinorfaultError("ERR_CLOSED", "This pager has ended");
+    const { port1, port2 } = new MessageChannel();
+    const isThere = new Int32Array(new SharedArrayBuffer(4));
+    const request: TraceRequest = { kind: "await-trace", port: port2, isThere };
+    try {
+      this.#worker.postMessage(request, [port2]);
+      Atomics.wait(isThere, 0, 0, TRACE_MS);
+      const answer = receiveMessageOnPort(port1) as { message: Trace } | undefined;
+      if (answer !== undefined) return answer.message;
+      throw new MinorfaultError(
+        "ERR_DEADLINE",
+        `The pager's process did not tell its trace within ${TRACE_MS} ms`,
+      );
+    } finally {
+      port1.close();
+    }
   }
 
   writes(): readonly [] {

@@ -10,9 +10,10 @@ import { parentPort, workerData } from "node:worker_threads";
 import { PAGE_SIZE } from "../../../abi/memory.ts";
 import { MinorfaultError } from "../../../base/errors.ts";
 import { local } from "../../../linux/index.ts";
+import type { Touch, Trace } from "../../../pager/index.ts";
 import { Ioctls } from "../../../uffd/index.ts";
 import { plainError } from "./plain-error.ts";
-import type { KeeperNote, KeeperOrder, KeeperStart, PagerNote } from "./protocol.ts";
+import type { KeeperNote, KeeperOrder, KeeperStart, PagerNote, TraceRequest } from "./protocol.ts";
 
 /** LIMIT: deaths within a minute before it is given up. */
 const DEATHS_MAX = 5;
@@ -23,6 +24,16 @@ const ioctls = new Ioctls(local, uffd);
 const deaths: number[] = [];
 /** Orders without an answer: the next process has to carry them out. */
 const pending = new Map<number, KeeperOrder>();
+/** What all processes have recorded, each after the one before. */
+const touches: Touch[] = [];
+/** Touches that found no room: of the processes that have ended, and of the present one. */
+let droppedBefore = 0;
+let dropped = 0;
+const bornMs = performance.now();
+let launchedMs = bornMs;
+const traceRequests = new Map<number, TraceRequest>();
+/** Numbers of our own: below 0, those of the opener are above. */
+let lastId = 0;
 let isClosing = false;
 /** Some process has served. */
 let isReady = false;
@@ -33,13 +44,43 @@ let child = launch();
 
 const tell = (note: KeeperNote): void => parentPort?.postMessage(note);
 
-parentPort?.on("message", (order: KeeperOrder) => {
+parentPort?.on("message", (said: KeeperOrder | TraceRequest) => {
+  const order = said.kind === "await-trace" ? traceOrder(said) : said;
   if (order.kind === "close") isClosing = true;
   else pending.set(order.id, order);
   if (isServing || order.kind === "close") child.send(order);
 });
 
+function traceOrder(request: TraceRequest): KeeperOrder {
+  const id = --lastId;
+  traceRequests.set(id, request);
+  return { kind: "trace", id };
+}
+
+/** Keeps what was touched; answers whoever waits for it. */
+function noteTouches({ id, trace }: Extract<PagerNote, { kind: "touches" }>): void {
+  const later = launchedMs - bornMs;
+  for (const touch of trace.touches) touches.push({ ...touch, ms: touch.ms + later });
+  dropped = trace.dropped;
+  if (id === undefined) return;
+  pending.delete(id);
+  answerTrace(id);
+}
+
+function answerTrace(id: number): void {
+  const request = traceRequests.get(id);
+  traceRequests.delete(id);
+  const trace: Trace = { touches, dropped: droppedBefore + dropped };
+  request?.port.postMessage(trace);
+  if (request === undefined) return;
+  Atomics.store(request.isThere, 0, 1);
+  Atomics.notify(request.isThere, 0);
+}
+
 function launch(): ChildProcess {
+  launchedMs = performance.now();
+  droppedBefore += dropped;
+  dropped = 0;
   const program = new URL("./pager-process.js", import.meta.url);
   const born = fork(program, {
     execArgv: [],
@@ -55,7 +96,11 @@ function launch(): ChildProcess {
       if (isReady) return;
       isReady = true;
     }
-    if (note.kind === "installed") pending.delete(note.id);
+    if (note.kind === "installed" || note.kind === "repaired") pending.delete(note.id);
+    if (note.kind === "touches") {
+      noteTouches(note);
+      return;
+    }
     if (note.kind === "error") lastError = note;
     tell(note);
   });
@@ -81,6 +126,7 @@ function buried(code: number | null, signal: NodeJS.Signals | null): void {
     return;
   }
   poisonAll();
+  for (const id of traceRequests.keys()) answerTrace(id);
   const how = signal === null ? `with exit code ${code}` : `by ${signal}`;
   const cause = lastError?.kind === "error" ? lastError.error : undefined;
   const message = `The pager's process has ended ${how}${isReady ? "" : " before it served"}`;

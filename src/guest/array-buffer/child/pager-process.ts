@@ -4,7 +4,7 @@
 // ends when its parent does.
 
 import { type Pager, startPager } from "../../../pager/index.ts";
-import { plainError } from "./plain-error.ts";
+import { plainError, plainReplay } from "./plain-error.ts";
 import {
   FILE_IN_CHILD,
   type PagerNote,
@@ -17,6 +17,7 @@ import {
 const STATISTICS_MS = 20;
 
 let pager: Pager | undefined;
+let toldTouches = 0;
 const tell = (note: PagerNote): void => {
   // A parent that has just ended is noticed by "disconnect", not by a message that can't be delivered.
   if (process.connected) process.send?.(note, undefined, undefined, () => undefined);
@@ -35,11 +36,13 @@ process.on("SIGINT", () => undefined);
 async function take(order: PagerOrder): Promise<void> {
   if (order.kind === "start") await start(order.start);
   else if (order.kind === "install") await install(order.id, order.start, order.until);
+  else if (order.kind === "repair") await repair(order.id, order.start, order.until);
+  else if (order.kind === "trace") tellTouches(order.id);
   else await end();
 }
 
 async function start({ address, byteLength, pid, ...options }: PagerStart): Promise<void> {
-  const { fileBytes, source, writes, plan, placement } = options;
+  const { fileBytes, source, writes, plan, placement, trace } = options;
   pager = await startPager({
     descriptor: UFFD_IN_CHILD,
     regions: [{ start: address, byteLength, imageOffset: 0 }],
@@ -50,6 +53,10 @@ async function start({ address, byteLength, pid, ...options }: PagerStart): Prom
     ...(source === undefined ? {} : { source }),
     ...(plan === undefined ? {} : { plan }),
     ...(placement === undefined ? {} : { placement }),
+    ...(trace === undefined ? {} : { trace }),
+  });
+  pager.replayed.then((report) => {
+    tell({ kind: "replayed", ...(report !== undefined && { report: plainReplay(report) }) });
   });
   pager.ended.then((ended) => {
     if (ended.reason === "failed") tell({ kind: "error", error: plainError(ended.error) });
@@ -57,6 +64,7 @@ async function start({ address, byteLength, pid, ...options }: PagerStart): Prom
   });
   let last = "";
   setInterval(() => {
+    if (trace) tellTouches();
     const statistics = pager?.statistics();
     const text = JSON.stringify(statistics);
     if (statistics === undefined || text === last) return;
@@ -73,6 +81,24 @@ async function install(id: number, from: number, until: number): Promise<void> {
   } catch (error) {
     tell({ kind: "installed", id, error: plainError(error) });
   }
+}
+
+async function repair(id: number, from: number, until: number): Promise<void> {
+  try {
+    const report = await pager?.repair({ start: from, until });
+    tell({ kind: "repaired", id, ...(report !== undefined && { report }) });
+  } catch (error) {
+    tell({ kind: "repaired", id, error: plainError(error) });
+  }
+}
+
+/** Touches that the parent has not heard of: they must outlive this process. */
+function tellTouches(id?: number): void {
+  const { touches = [], dropped = 0 } = pager?.trace() ?? {};
+  const fresh = touches.slice(toldTouches);
+  if (id === undefined && fresh.length === 0) return;
+  toldTouches = touches.length;
+  tell({ kind: "touches", ...(id !== undefined && { id }), trace: { touches: fresh, dropped } });
 }
 
 async function end(): Promise<void> {

@@ -1,7 +1,8 @@
-// Errors as plain data and back.
+// Errors, and reports that have one, as plain data and back.
 
 import { MinorfaultError } from "../../../base/errors.ts";
-import type { PlainError } from "./protocol.ts";
+import type { ReplayReport } from "../../../pager/index.ts";
+import type { PlainError, ReplayNote } from "./protocol.ts";
 
 export function plainError(error: unknown): PlainError {
   if (error instanceof MinorfaultError) {
@@ -18,4 +19,12 @@ export function errorOf(plain: PlainError): MinorfaultError {
     hint,
     ...(cause === undefined ? {} : { cause: errorOf(cause) }),
   });
+}
+
+export function plainReplay({ error, ...report }: ReplayReport): ReplayNote {
+  return { ...report, ...(error !== undefined && { error: plainError(error) }) };
+}
+
+export function replayOf({ error, ...report }: ReplayNote): ReplayReport {
+  return { ...report, ...(error !== undefined && { error: errorOf(error) }) };
 }

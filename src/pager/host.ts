@@ -180,12 +180,16 @@ class ThreadHost implements PagerHost {
       onKeepAlive: () => this.#keep(handle, handle.wantsAlive),
       release: async () => {
         stopWatch?.();
-        this.#handles.delete(guest);
+        const key = {};
+        // It wants nothing any more, but whoever waits for its end is to see it.
+        this.#keep(key, true);
         if (this.#isSole) {
           this.#link.stop();
           await this.#link.ended;
         }
         await image.release();
+        this.#keep(key, false);
+        this.#handles.delete(guest);
       },
     });
     // A thread of many hears of a process's end itself, and this process's own memory is there as long as this process.

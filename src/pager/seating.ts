@@ -2,7 +2,7 @@
 
 import { HUGE_PAGE_SIZE, MAP, PAGE_SIZE, PROT, SIGNAL } from "../abi/memory.ts";
 import { MinorfaultError } from "../base/errors.ts";
-import { close, local, mapMemory, mmap, munmap, pidfdOpen } from "../linux/index.ts";
+import { close, local, mapMemory, mmap, munmap, pidfdOpen, signalByPidfd } from "../linux/index.ts";
 import { Ioctls } from "../uffd/ioctls.ts";
 import { openPort } from "./chain-port.ts";
 import type { GuestMessage, GuestOrder, ImageOrder, SourceOrder } from "./control.ts";
@@ -62,7 +62,8 @@ export class Seating {
       const parts = state !== undefined && order.adopts ? state.parts(regions) : wholeParts(order, regions);
       const map = new RegionMap(parts);
       if (order.adopts) state?.settle(map, regions, ({ start, until }) => wake(order.fd, start, until));
-      if (!this.#options.isSole) seat.pidfd = pidfdOf(order.guestPid);
+      const isKilled = "source" in image && image.kills;
+      if (!this.#options.isSole || isKilled) seat.pidfd = pidfdOf(order.guestPid);
       const loop = this.#addLoop({ seat, source, state, regions }, order.fd, map);
       server.add(seat);
       if (order.adopts) loop.wakeAll();
@@ -114,14 +115,14 @@ export class Seating {
     const { order, companion } = seat;
     const { image } = order;
     if (source !== undefined || companion === undefined || !("source" in image)) return undefined;
-    // Before its page is poisoned, so that no thread of it sees the SIGBUS.
-    const kill = (): void => void local.call("kill", order.guestPid, SIGNAL.SIGKILL);
     return companion.fetcher.client({
+      counters: order.counters,
       deadlineMs: image.deadlineMs,
       expires: image.expires,
       installsWhole: order.windowPages > 1,
       onError: (error) => seat.tell({ kind: "error", error: noteOf(error) }),
-      onExpired: image.kills ? kill : undefined,
+      // Before its page is poisoned, so that no thread of it sees the SIGBUS.
+      onExpired: image.kills ? () => kill(seat) : undefined,
       onReplayed: (end, bytes) => this.#tellReplayed(seat, end, bytes),
     });
   }
@@ -226,6 +227,12 @@ function pidfdOf(pid: number): number {
     // Not to be seen from here (another namespace), or ended already: it is asked in the other way.
     return -1;
   }
+}
+
+function kill({ pidfd, order }: Seat): void {
+  // By its descriptor where there is one: a number may be another process's by now.
+  if (pidfd >= 0) signalByPidfd(pidfd, SIGNAL.SIGKILL);
+  else local.call("kill", order.guestPid, SIGNAL.SIGKILL);
 }
 
 function wake(fd: number, start: number, until: number): void {

@@ -412,6 +412,7 @@ export class World {
     // A child's userfaultfd is the pager's, whose process is the first one.
     const pager = this.guests[0]?.process ?? process;
     const client = this.#fetcher.client({
+      counters: this.#counters,
       deadlineMs: DEADLINE_MS,
       expires: true,
       installsWhole: this.#random.below(2) === 0,

@@ -1,6 +1,7 @@
 // One guest's account with the fetcher that serves many: which of its faults wait, how long they may, and who is told.
 
 import type { MinorfaultError } from "../../base/errors.ts";
+import { COUNTER, type Counters } from "../counters.ts";
 import type { FaultLoop } from "../fault-loop.ts";
 import type { Part, Region } from "../regions.ts";
 import type { Fault, Parked, Resolver } from "../resolver.ts";
@@ -11,6 +12,7 @@ import { Pattern } from "./pattern.ts";
 const WIDTH_MAX = 32;
 
 export interface ClientOptions {
+  readonly counters: Counters;
   /** Milliseconds that a fault may wait. */
   readonly deadlineMs: number;
   /** Whether a fault is let go of at its deadline. */
@@ -33,8 +35,7 @@ export interface Fetching {
 
 export class FetchClient {
   readonly options: ClientOptions;
-  /** Faults that wait, by the number under which the machine knows them. */
-  readonly waiting = new Map<number, Fault>();
+  readonly #waiting = new Map<number, Fault>();
   /** Installed by the present replay. */
   bytesReplayed = 0;
   readonly #fetching: Fetching;
@@ -53,6 +54,21 @@ export class FetchClient {
 
   set loop(loop: FaultLoop) {
     this.#loop = loop;
+  }
+
+  /** Faults that wait, by the number under which the machine knows them. */
+  get waiting(): ReadonlyMap<number, Fault> {
+    return this.#waiting;
+  }
+
+  wait(waiter: number, fault: Fault): void {
+    this.#waiting.set(waiter, fault);
+    this.options.counters[COUNTER.WAITING]! += 1;
+  }
+
+  /** A fault waits no longer. */
+  leave(waiter: number): void {
+    if (this.#waiting.delete(waiter)) this.options.counters[COUNTER.WAITING]! -= 1;
   }
 
   /** Keeps a fault until the bytes of its page are there. */

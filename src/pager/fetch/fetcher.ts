@@ -165,7 +165,7 @@ export class Fetcher implements AddressableSource, Fetching {
       return "again";
     }
     const waiter = ++this.#lastWaiter;
-    client.waiting.set(waiter, fault);
+    client.wait(waiter, fault);
     this.#waiting.set(waiter, client);
     this.machine.need(waiter, unit, fault.startedMs, this.#options.now(), client.options);
     this.#perform();
@@ -409,7 +409,7 @@ export class Fetcher implements AddressableSource, Fetching {
       const client = this.#waiting.get(waiter);
       const fault = client?.waiting.get(waiter);
       this.#waiting.delete(waiter);
-      client?.waiting.delete(waiter);
+      client?.leave(waiter);
       return client === undefined || fault === undefined ? [] : [{ client, fault }];
     });
   }
@@ -421,7 +421,7 @@ export class Fetcher implements AddressableSource, Fetching {
   }
 
   #withdraw(client: FetchClient, waiter: number): void {
-    client.waiting.delete(waiter);
+    client.leave(waiter);
     this.#waiting.delete(waiter);
     const unit = this.machine.withdraw(waiter, this.#options.now());
     this.#perform();

@@ -53,15 +53,16 @@ export class Seating {
     const { server, companions, tell, now } = this.#options;
     const { image } = order;
     const companion = "source" in image ? companions.get(image.source) : undefined;
-    const seat = new Seat({ order, companion, startedMs: now(), tell });
+    const seat = new Seat({ order, companion, startedMs: now(), now, tell });
     try {
       if (order.swapFd >= 0) seat.onRelease(() => close(local, order.swapFd));
       const source = "source" in image ? undefined : mapImage(seat, image);
       const state = openState(seat);
       const regions = this.#regionsOf(seat, state);
-      const parts = state !== undefined && order.adopts ? state.parts(regions) : wholeParts(order, regions);
-      const map = new RegionMap(parts);
-      if (order.adopts) state?.settle(map, regions, ({ start, until }) => wake(order.fd, start, until));
+      const map =
+        state !== undefined && order.adopts
+          ? state.adopt(regions, ({ start, until }) => wake(order.fd, start, until))
+          : new RegionMap(wholeParts(order, regions));
       const isKilled = "source" in image && image.kills;
       if (!this.#options.isSole || isKilled) seat.pidfd = pidfdOf(order.guestPid);
       const loop = this.#addLoop({ seat, source, state, regions }, order.fd, map);
@@ -93,7 +94,7 @@ export class Seating {
       tracer: order.trace && new Tracer(order.trace, seat.startedMs),
       state: state && loopState(common, state),
       now,
-      onError: (error) => seat.tell({ kind: "error", error: noteOf(error) }),
+      onError: (error) => seat.report(error),
       onFork: (child, memory) => this.#addLoop(common, child, memory),
       onPutOff: () => server.putOff(loop),
       onGone: () => server.gone(loop),
@@ -120,7 +121,7 @@ export class Seating {
       deadlineMs: image.deadlineMs,
       expires: image.expires,
       installsWhole: order.windowPages > 1,
-      onError: (error) => seat.tell({ kind: "error", error: noteOf(error) }),
+      onError: (error) => seat.report(error),
       // Before its page is poisoned, so that no thread of it sees the SIGBUS.
       onExpired: image.kills ? () => kill(seat) : undefined,
       onReplayed: (end, bytes) => this.#tellReplayed(seat, end, bytes),
@@ -247,7 +248,7 @@ function loopState({ seat, regions }: Common, state: PagerState): LoopState {
       if (state.commit(parts, regions) || isTold) return;
       isTold = true;
       const message = `Guest memory in ${parts.length} parts, more than ${STATE_PARTS_MAX}, can't be taken over by another pager`;
-      seat.tell({ kind: "error", error: noteOf(new MinorfaultError("ERR_LIMIT", message)) });
+      seat.report(new MinorfaultError("ERR_LIMIT", message));
     },
   };
 }

@@ -24,7 +24,7 @@ import { wordsFor } from "../base/bitmap.ts";
 import { MinorfaultError } from "../base/errors.ts";
 import { type Range, roundUp } from "../base/range.ts";
 import { PORT_BYTES, WORD, wordsOf } from "./port.ts";
-import { emptyPart, type Part, type Region, type RegionMap, wholePart } from "./regions.ts";
+import { emptyPart, type Part, type Region, RegionMap, wholePart } from "./regions.ts";
 
 /** LIMIT: parts that memory may be in: a guest that unmaps and moves more than this can't be taken over. */
 export const STATE_PARTS_MAX = 511;
@@ -89,8 +89,17 @@ export class PagerState {
     return new Uint32Array(buffer, byteOffset + bitsAt(this.#shapes, index), wordsFor(byteLength / pageSize));
   }
 
-  /** Where everything is, as a predecessor has left it. `regions` are those of the shapes, in their order. */
-  parts(regions: readonly Region[]): readonly Part[] {
+  /**
+   * Where everything is now: as a predecessor has left it, and what it has read and not booked on top. `regions` are those of
+   * the shapes, in their order; `wake` wakes whoever waits at some addresses.
+   */
+  adopt(regions: readonly Region[], wake: (range: Range) => void): RegionMap {
+    const map = new RegionMap(this.#parts(regions));
+    this.#settle(map, regions, wake);
+    return map;
+  }
+
+  #parts(regions: readonly Region[]): readonly Part[] {
     const active = this.#header[HEADER.ACTIVE]!;
     if (active === ACTIVE.NONE)
       return this.#shapes.map(({ start }, index) => wholePart(start, regions[index]!));
@@ -103,8 +112,7 @@ export class PagerState {
     });
   }
 
-  /** Books what a predecessor has read and has not booked. `wake` wakes whoever waits there. */
-  settle(map: RegionMap, regions: readonly Region[], wake: (range: Range) => void): void {
+  #settle(map: RegionMap, regions: readonly Region[], wake: (range: Range) => void): void {
     const message = decodeMessage(this.port.view, WORD.MESSAGE * 4);
     if (message?.event === "remove") {
       map.remove(message.start, message.end);

@@ -28,7 +28,6 @@ export type SyscallName =
   | "fallocate"
   | "fchmod"
   | "fcntl"
-  | "flock"
   | "ftruncate"
   | "futex"
   | "getcpu"

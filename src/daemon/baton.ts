@@ -1,11 +1,14 @@
-// Who serves: of all processes of a server that could, the one that holds the lock of a file in memory. The kernel takes
-// the lock from whoever dies, however he dies, when nothing of him runs any more; so there are never two who serve one
-// userfaultfd, and nobody has to be alive to say whose turn it is.
+// Who serves: of all processes of a server that could, the one whose number stands in a page that all of them share. Whoever
+// wants to take over waits until the thread that serves has ended, and puts its own number in the place of that one's;
+// who is second finds another number there. So nobody has to be alive to say whose turn it is.
+//
+// It is the thread that counts: from SIGKILL on it makes no other system call, and is gone in a millisecond; its process
+// takes some ten to give its memory back. What other threads of that process were just saying may arrive later.
 
-import { O } from "../abi/memory.ts";
-import { check, local, memfd, open, putBytes, tryLock } from "../linux/index.ts";
+import { local, type Memory, mapMemory, memfd, pidfdOpen, pidfdOpenThread } from "../linux/index.ts";
 
-const BYTES = 8;
+const BYTES = 4096;
+const WORD = { PROCESS: 0, THREAD: 1 } as const;
 
 /** A new baton, held by nobody. */
 export function makeBaton(): number {
@@ -13,30 +16,38 @@ export function makeBaton(): number {
 }
 
 export class Baton {
-  /** Opened anew: a duplicate would share the lock with whoever it came from. */
-  readonly #fd: number;
+  readonly #memory: Memory;
+  readonly #words: Int32Array;
 
   constructor(descriptor: number) {
-    this.#fd = open(local, `/proc/self/fd/${descriptor}`, O.RDWR);
+    this.#memory = mapMemory(BYTES, { fd: descriptor });
+    this.#words = new Int32Array(this.#memory.bytes.buffer, this.#memory.bytes.byteOffset, BYTES / 4);
   }
 
-  /** Takes it if nobody has it. */
-  take(): boolean {
-    if (!tryLock(local, this.#fd)) return false;
-    const bytes = new Uint8Array(BYTES);
-    new DataView(bytes.buffer).setUint32(0, process.pid, true);
-    check(local.call("pwrite64", this.#fd, putBytes(local, 0, bytes), BYTES, 0), "pwrite64");
+  /** The last process that has taken it; 0: nobody yet. */
+  get holder(): number {
+    return Atomics.load(this.#words, WORD.PROCESS);
+  }
+
+  /** A descriptor that is readable once the holder serves no more; undefined when that is so already. */
+  watch(): number | undefined {
+    const [pid, tid] = [this.holder, Atomics.load(this.#words, WORD.THREAD)];
+    try {
+      return (tid === 0 ? undefined : pidfdOpenThread(tid)) ?? pidfdOpen(pid);
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Takes it from a holder that serves no more; false: somebody else did. */
+  take(holder: number): boolean {
+    if (Atomics.compareExchange(this.#words, WORD.PROCESS, holder, process.pid) !== holder) return false;
+    Atomics.store(this.#words, WORD.THREAD, 0);
     return true;
   }
 
-  /** The last who took it; 0: nobody yet. */
-  get holder(): number {
-    const { address, view } = local.scratch;
-    check(local.call("pread64", this.#fd, address, BYTES, 0), "pread64");
-    return view.getUint32(0, true);
-  }
-
-  close(): void {
-    local.call("close", this.#fd);
+  /** Which thread of the holder serves. */
+  serveBy(tid: number): void {
+    Atomics.store(this.#words, WORD.THREAD, tid);
   }
 }

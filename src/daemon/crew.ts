@@ -5,7 +5,7 @@
 //
 // What is booked goes to the keeper first and to the spare next, so that the spare never knows more than the keeper.
 
-import { local, pidfdOpen, poll } from "../linux/index.ts";
+import { local, poll } from "../linux/index.ts";
 import { Baton } from "./baton.ts";
 import { FIRST_LINK, spawnProcess } from "./birth.ts";
 import { report } from "./front-pipe.ts";
@@ -14,14 +14,14 @@ import { type Arrived, type Entry, hear, linkPair, tell, tellEntry } from "./lin
 import type { Readiness } from "./readiness.ts";
 import { step } from "./step.ts";
 
-/** How long somebody who is gone may seem to have the baton: a process that was being started by it has it too. */
-const BATON_MS = 2;
 /** How long a new server may take until it could serve. */
 const SUCCESSOR_MS = 20_000;
 
 export interface CrewListener {
   /** All entries are known, or as many as anybody alive knows. */
   onSynced(): void;
+  /** While serving: everything has arrived that was said by or to a predecessor. */
+  onComplete(): void;
   /** The baton is ours. `why` is a sentence. */
   onServe(why: string): void;
   /** While serving: one more entry. */
@@ -43,8 +43,10 @@ export class Crew {
   #isSynced = false;
   #isServing = false;
   #isWarm = false;
+  #isComplete = false;
   #accepts = false;
   #nextId = 1;
+  #threadId = 0;
   /** The link to the keeper of a server that is to take over, and what is to be said to whoever waits for it. */
   #successor: { readonly link: number; readonly settle: (error?: Error) => void } | undefined;
 
@@ -68,15 +70,25 @@ export class Crew {
     return this.#peer >= 0 && this.#isServing ? this.#peerPid : 0;
   }
 
-  /** It could serve now: asks for the baton, and whenever somebody lets it go. */
+  /** It could serve now: asks for the baton, and whenever who has it serves no more. */
   standBy(): void {
+    this.#baton ??= new Baton(this.ledger.get("baton")!.descriptors[0]!);
+    const holder = this.#baton.holder;
+    if (holder === 0) this.#take(holder, "the server has started") || this.#stepBack();
+    else this.#await(holder);
+  }
+
+  /** It has done all that it can do ahead. */
+  tellReady(): void {
     this.#isWarm = true;
     tell(this.#keeper, { kind: "ready", pid: process.pid });
     if (this.#peer >= 0) tell(this.#peer, { kind: "ready", pid: process.pid });
-    this.#baton ??= new Baton(this.ledger.get("baton")!.descriptors[0]!);
-    const holder = this.#baton.holder;
-    if (holder === 0) this.#take("the server has started");
-    else this.#await(holder);
+  }
+
+  /** Which thread serves, so that a successor need not wait for the end of all of us. */
+  servesBy(tid: number): void {
+    this.#threadId = tid;
+    if (this.#isServing) this.#baton!.serveBy(tid);
   }
 
   /** Notes it here and with the others, in the place of one of the same id. */
@@ -132,49 +144,50 @@ export class Crew {
   }
 
   #await(holder: number): void {
-    // Its number may be somebody else's by now.
-    if (this.#take(`process ${holder}, which served, had ended`)) return;
-    let pidfd: number;
-    try {
-      pidfd = pidfdOpen(holder);
-    } catch {
-      // It is gone already, or has not written its number yet.
-      setTimeout(() => this.#try(holder), BATON_MS);
+    const watched = this.#baton!.watch();
+    if (this.#baton!.holder !== holder) {
+      closeAll(watched === undefined ? [] : [watched]);
+      this.#stepBack();
       return;
     }
-    this.#readiness.watch(pidfd, () => {
-      if (poll(local, [{ fd: pidfd }], 0)[0] === 0) return;
-      this.#readiness.unwatch(pidfd);
-      closeAll([pidfd]);
+    if (watched === undefined) {
+      this.#try(holder);
+      return;
+    }
+    this.#readiness.watch(watched, () => {
+      if (poll(local, [{ fd: watched }], 0)[0] === 0) return;
+      this.#readiness.unwatch(watched);
+      closeAll([watched]);
       this.#try(holder);
     });
   }
 
+  /** The holder serves no more. */
   #try(holder: number): void {
-    const now = this.#baton!.holder;
-    if (this.#take(`process ${holder}, which served, has ended`)) return;
-    if (now === holder) setTimeout(() => this.#try(holder), BATON_MS);
-    else this.#stepBack();
+    if (!this.#take(holder, `process ${holder}, which served, has ended`)) this.#stepBack();
   }
 
-  /** Somebody else has taken over, who does not know of us: whatever we know is old. */
+  /** Somebody else has taken over. If that one does not know of us, whatever we know is old. */
   #stepBack(): void {
-    if (this.#baton!.holder === this.#peerPid && this.#peer >= 0) {
-      this.#await(this.#peerPid);
+    const { holder } = this.#baton!;
+    if (holder === this.#peerPid && this.#peer >= 0) {
+      this.#await(holder);
       return;
     }
     tell(this.#keeper, { kind: "retire" });
     process.exit(0);
   }
 
-  #take(why: string): boolean {
-    if (!this.#baton!.take()) return false;
+  #take(holder: number, why: string): boolean {
+    if (!this.#baton!.take(holder)) return false;
     step("baton");
+    this.#baton!.serveBy(this.#threadId);
     this.#isServing = true;
     // What our predecessor has sent before it died.
     this.#hearPeer();
     this.#hearKeeper();
     this.#listener.onServe(why);
+    this.#isSynced = false;
     if (this.#keeper < 0) this.#foundKeeper("the keeper has ended too");
     else tell(this.#keeper, { kind: "serving", pid: process.pid, marks: this.ledger.marks });
     step("serving");
@@ -204,13 +217,23 @@ export class Crew {
       if (arrived === "nothing") return;
       if (arrived !== "end") {
         this.#obey(arrived);
+        const { message } = arrived;
+        const entry = this.#isServing && message.kind === "put" ? this.ledger.get(message.id) : undefined;
+        if (entry !== undefined) tellEntry(this.#keeper, entry);
         continue;
       }
       this.#readiness.unwatch(this.#peer);
       closeAll([this.#peer]);
       this.#peer = -1;
       this.#peerPid = 0;
+      this.#checkComplete();
     }
+  }
+
+  #checkComplete(): void {
+    if (!this.#isServing || this.#isComplete || !this.#isSynced || this.#peer >= 0) return;
+    this.#isComplete = true;
+    this.#listener.onComplete();
   }
 
   #obey(arrived: Arrived): void {
@@ -221,7 +244,8 @@ export class Crew {
       if (entry !== undefined) this.#listener.onEntry(entry);
     } else if (message.kind === "synced") {
       this.#isSynced = true;
-      this.#listener.onSynced();
+      if (this.#isServing) this.#checkComplete();
+      else this.#listener.onSynced();
     } else if (message.kind === "peer") {
       this.#setPeer(descriptors[0]!, message.marks);
     } else if (message.kind === "keeper") {
@@ -238,6 +262,8 @@ export class Crew {
   }
 
   #setPeer(link: number, marks: readonly string[]): void {
+    // It comes when the one before is gone: the rest of what that one has said.
+    this.#hearPeer();
     if (this.#peer >= 0) {
       this.#readiness.unwatch(this.#peer);
       closeAll([this.#peer]);
@@ -256,7 +282,7 @@ export class Crew {
       this.#keeper = -1;
     }
     // Nobody alive knows more: one that has been born into this takes what it has.
-    if (!this.#isSynced && this.ledger.get("baton") !== undefined) {
+    if (!this.#isServing && !this.#isSynced && this.ledger.get("baton") !== undefined) {
       this.#isSynced = true;
       this.#listener.onSynced();
     }

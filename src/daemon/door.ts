@@ -61,6 +61,8 @@ export class Door {
   readonly #listener: DoorListener;
   /** By id, the one that has waited longest first. */
   readonly #visits = new Map<string, Visit>();
+  /** All that are neither booked nor refused. */
+  readonly #known = new Set<string>();
 
   constructor(readiness: Readiness, listener: DoorListener) {
     this.#readiness = readiness;
@@ -72,7 +74,15 @@ export class Door {
     return this.#visits.size;
   }
 
-  enter(entry: Entry): void {
+  /** Looks after a connection, once. False: it has come in before. */
+  enter(entry: Entry): boolean {
+    if (this.#known.has(entry.id)) return false;
+    this.#known.add(entry.id);
+    this.#begin(entry);
+    return true;
+  }
+
+  #begin(entry: Entry): void {
     const note = JSON.parse(entry.text) as ConnectionNote;
     const door = this.#listener.door(note.listener);
     if (door === undefined || door.door === "control") {
@@ -164,6 +174,7 @@ export class Door {
         step("consumed");
         sendLine(entry.descriptors[0]!, answer);
         step("answered");
+        this.#known.delete(entry.id);
       } catch (error) {
         this.#turnAway(entry, note, error);
       }
@@ -212,6 +223,7 @@ export class Door {
     const [socket] = entry.descriptors;
     sendLine(socket!, { error: { code, message, hint } });
     shutDown(local, socket!);
+    this.#known.delete(entry.id);
     this.#listener.onRefused(entry, note, error);
   }
 }

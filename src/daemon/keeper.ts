@@ -23,6 +23,8 @@ import { step } from "./step.ts";
 const PENDING_MAX = 64;
 /** LIMIT: processes in a row that died before one of them served. */
 const FAILURES_MAX = 10;
+/** How long a process that has just begun to serve has the machine for itself, before another one is born. */
+const BREATH_MS = 100;
 /** From the second failure on, how long to wait before the next birth. */
 const FAILURE_MS = 200;
 
@@ -54,6 +56,8 @@ export class Keeper {
   #nextId = 1;
   #failures = 0;
   #notBefore = 0;
+  /** Who serves has to be told what its predecessor has booked, once that one has said everything. */
+  #debt: { readonly from: number; readonly to: number; readonly marks: readonly string[] } | undefined;
 
   /** `spare`: the link to a process that would serve, where there is one already. */
   constructor(folder: string, founder: number, spare: number | undefined) {
@@ -140,14 +144,21 @@ export class Keeper {
       this.#accepts = message.on;
       this.#nextId = Math.max(this.#nextId, message.next);
     } else if (message.kind === "serving") {
+      const before = this.#followers.find((follower) => follower.isServing && follower.link !== link);
       for (const follower of this.#followers) follower.isServing = follower.link === link;
       this.#failures = 0;
-      // Its predecessor may have died between telling us and telling it.
-      this.#ledger.sync(link, message.marks);
+      this.#notBefore = performance.now() + BREATH_MS;
+      // Its predecessor may have died between telling us and telling it. What that one has said is heard to the end.
+      if (before === undefined) this.#ledger.sync(link, message.marks);
+      else this.#debt = { from: before.link, to: link, marks: message.marks };
     }
   }
 
   #lose(link: number): void {
+    if (this.#debt?.from === link) {
+      this.#ledger.sync(this.#debt.to, this.#debt.marks);
+      this.#debt = undefined;
+    }
     const at = this.#followers.findIndex((follower) => follower.link === link);
     const [lost] = this.#followers.splice(at, 1);
     closeAll([link]);

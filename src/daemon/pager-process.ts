@@ -15,8 +15,6 @@ import { Tally } from "./tally.ts";
 import { BATON_ID, CONFIG_ID, CONTROL_ID, COUNTERS_ID, configOf } from "./texts.ts";
 
 const [folder = "."] = process.argv.slice(2);
-/** Long enough for a keeper that lives to say what else it knows. */
-const SYNC_MS = 1000;
 
 // From a terminal, by accident: the one who started the server says what is meant.
 for (const signal of ["SIGINT", "SIGHUP"] as const) process.on(signal, () => undefined);
@@ -25,16 +23,19 @@ const readiness = new Readiness();
 let table: Guests | undefined;
 let isPrepared = false;
 let adoption: Promise<void> | undefined;
-/** Resolves when everybody has said what was said to those who are gone. */
-let complete: (() => void) | undefined;
+let isComplete: () => void;
+/** Resolves when everything has arrived that was said by or to those who served before. */
+const complete = new Promise<void>((resolve) => {
+  isComplete = resolve;
+});
 
 const crew = new Crew(folder, readiness, {
   onSynced() {
-    complete?.();
     if (isPrepared) return;
     isPrepared = true;
     prepare().catch(fail);
   },
+  onComplete: () => isComplete(),
   onServe(why) {
     adoption = serve(why);
     adoption.catch(fail);
@@ -76,14 +77,11 @@ async function prepare(): Promise<void> {
   if (crew.ledger.of("guest").length > 0) await warm;
   crew.standBy();
   await warm;
+  crew.tellReady();
 }
 
 async function serve(why: string): Promise<void> {
   const began = performance.now();
-  const synced = new Promise<void>((resolve) => {
-    complete = resolve;
-    setTimeout(resolve, SYNC_MS).unref();
-  });
   const guests = await table!.adopt();
   const ms = performance.now() - began;
   if (why !== "the server has started") tally().count("takeovers");
@@ -93,7 +91,7 @@ async function serve(why: string): Promise<void> {
   const control = crew.ledger.get(CONTROL_ID)?.descriptors[0];
   if (control !== undefined) startControl(table!, control, configOf(crew.ledger.get(CONFIG_ID)!)).catch(fail);
   // A hand-over that our predecessor has booked must not be looked at again.
-  await synced;
+  await complete;
   table!.open();
 }
 

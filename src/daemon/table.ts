@@ -34,6 +34,7 @@ import { closeAll } from "./ledger.ts";
 import type { Entry } from "./link.ts";
 import { canonicalImage, ownPolicy, type Policy, type PolicyFile, policyOf } from "./policy.ts";
 import type { Readiness } from "./readiness.ts";
+import { rehearse } from "./rehearsal.ts";
 import { checkName, closeListener, imageListener, takeOpenDoors, ticketListener } from "./sockets.ts";
 import { step } from "./step.ts";
 import type { Tally } from "./tally.ts";
@@ -91,9 +92,13 @@ export class Guests implements GuestTable {
   async prepare(): Promise<void> {
     for (const image of this.#config.images) this.#images.add(image);
     const warm = this.#config.images.filter((image) => image.warm !== false);
-    await Promise.all(
-      warm.map(({ name }) => this.#images.open(name).catch((error) => this.#complain(error))),
-    );
+    await Promise.all(warm.map((image) => this.#warmUp(image).catch((error) => this.#complain(error))));
+  }
+
+  async #warmUp(image: ImageConfig): Promise<void> {
+    const { byteLength } = await this.#images.open(image.name);
+    const tid = await rehearse(this.#host, image, byteLength);
+    if (tid !== undefined) this.#crew.servesBy(tid);
   }
 
   /** It is our turn: takes over every guest that there is. Answers how many. */
@@ -284,9 +289,9 @@ export class Guests implements GuestTable {
 
   #enter(entry: Entry): void {
     const { pid, uid, listener } = JSON.parse(entry.text) as ConnectionNote;
+    if (!this.#door.enter(entry)) return;
     this.#tally.count("connections");
     this.emit("connected", { image: imageOf(this.#doors.get(listener)), pid, uid });
-    this.#door.enter(entry);
   }
 
   async #admit(handedOver: HandedOver): Promise<object> {
@@ -402,6 +407,7 @@ export class Guests implements GuestTable {
     };
     const guest = await Guest.start(this.#host, entry, this.#images.find(image), adopt, onError);
     this.#guests.set(entry.id, guest);
+    this.#crew.servesBy(guest.pager.threadId);
     guest.pager.ended.then((end) => this.#onPagerEnded(guest, end));
     const pidfd = entry.descriptors[GUEST_FD.PIDFD]!;
     this.#readiness.watch(pidfd, () => {

@@ -9,7 +9,7 @@ import { local } from "./local.ts";
 
 const F = { GETFD: 1, SETFD: 2, GETFL: 3, SETFL: 4, DUPFD_CLOEXEC: 1030 } as const;
 const FD_CLOEXEC = 1;
-const LOCK = { EX: 2, NB: 4 } as const;
+const PIDFD_THREAD = 0x80;
 const AT_FDCWD = -100;
 
 /** openat(2) from the working directory; `flags` are O bits, O_CLOEXEC is always added. */
@@ -55,20 +55,16 @@ export function statusFlags(caller: Caller, fd: number): number {
   return check(caller.call("fcntl", fd, F.GETFL), "fcntl(F_GETFL)", { subject: `descriptor ${fd}` });
 }
 
-/**
- * flock(2): the lock of a file for whoever opened it (`open`, not a duplicate), until that is closed or its process ends.
- * False when somebody else has it.
- */
-export function tryLock(caller: Caller, fd: number): boolean {
-  const result = caller.call("flock", fd, LOCK.EX | LOCK.NB);
-  if (result === -ERRNO.EAGAIN) return false;
-  check(result, "flock", { subject: `descriptor ${fd}` });
-  return true;
-}
-
 /** A descriptor that stands for a process: readable once it has ended. */
 export function pidfdOpen(pid: number): number {
   return check(local.call("pidfd_open", pid, 0), "pidfd_open", { subject: `process ${pid}` });
+}
+
+/** The same for one thread, which ends long before the memory of its process is gone. Undefined before Linux 6.9. */
+export function pidfdOpenThread(tid: number): number | undefined {
+  const result = local.call("pidfd_open", tid, PIDFD_THREAD);
+  if (result === -ERRNO.EINVAL) return undefined;
+  return check(result, "pidfd_open", { subject: `thread ${tid}` });
 }
 
 /** A duplicate, in this process, of a descriptor that another process has (needs ptrace rights over it). */

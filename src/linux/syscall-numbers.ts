@@ -24,7 +24,6 @@ const TABLE: Readonly<Record<SyscallName, readonly [x64: number, arm64: number]>
   fallocate: [285, 47],
   fchmod: [91, 52],
   fcntl: [72, 25],
-  flock: [73, 32],
   ftruncate: [77, 46],
   futex: [202, 98],
   getcpu: [309, 168],

@@ -9,10 +9,15 @@ import { MinorfaultError } from "../base/errors.ts";
 import { registerCompletion } from "./completion.ts";
 import { registerDemo } from "./demo.ts";
 import { registerDoctor } from "./doctor.ts";
+import { registerGuest } from "./guest.ts";
+import { registerGuests } from "./guests.ts";
 import { registerImage } from "./image.ts";
 import { registerMap } from "./map.ts";
 import { registerQemu } from "./qemu.ts";
+import { registerReport } from "./report.ts";
+import { registerServer } from "./server.ts";
 import { paint } from "./terminal.ts";
+import { registerTop } from "./top.ts";
 
 const USAGE = 2;
 const BUG = 70;
@@ -29,6 +34,9 @@ export function createProgram(): Command {
   registerImage(program as unknown as Command);
   registerMap(program as unknown as Command);
   registerQemu(program as unknown as Command);
+  for (const register of [registerGuests, registerGuest, registerServer, registerTop, registerReport]) {
+    register(program as unknown as Command);
+  }
   registerCompletion(program as unknown as Command);
   return program as unknown as Command;
 }

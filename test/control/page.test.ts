@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { CONTENT_SECURITY_POLICY } from "../../src/daemon/page/files.ts";
+import { percentText } from "../../src/daemon/page/words.ts";
 import { Crowd } from "./crowd.ts";
 import { FakeGuest } from "./fake-table.ts";
 import { openScene, raw, type Scene, TOKEN } from "./scene.ts";
@@ -99,10 +100,7 @@ test("the page shows all guests and one in full, and asks nobody else for anythi
   // What is drawn is what is there: the resident share of the row is that of the guest.
   const { residentBytes, byteLength } = await scene.client.getGuest({ id: "g1" });
   const share = await page.locator('#list tr[data-id="g1"] td.number').first().textContent();
-  assert.equal(
-    Number.parseFloat(share!),
-    Math.round((residentBytes / byteLength) * 100) || Number.parseFloat(share!),
-  );
+  assert.equal(share, percentText(residentBytes, byteLength));
   for (const name of ["map", "heat", "latency", "waits"]) {
     assert.ok((await page.locator(`.figure.${name} svg path`).count()) > 0, name);
   }

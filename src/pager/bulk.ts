@@ -1,4 +1,5 @@
-// Installs everything that is not there yet, piece by piece, so that faults come first in between.
+// Installs everything that is not there yet, piece by piece, so that faults come first in between: in the guest, then in each
+// child that it has forked, those that are born meanwhile among them.
 
 import type { Range } from "../base/range.ts";
 import { COUNTER, type Counters } from "./counters.ts";
@@ -15,7 +16,10 @@ export type BulkState = "more" | "put-off" | "away" | "done";
 export class Bulk {
   /** Names the order to the one who gave it. */
   readonly id: number;
-  readonly #loop: FaultLoop;
+  /** Live: children come and go. */
+  readonly #loops: readonly FaultLoop[];
+  readonly #done = new Set<FaultLoop>();
+  #loop: FaultLoop | undefined;
   readonly #counters: Counters;
   readonly pieceBytes: number;
   /** Addresses outside of it are left alone. */
@@ -27,26 +31,29 @@ export class Bulk {
 
   constructor(
     id: number,
-    loop: FaultLoop,
+    loops: readonly FaultLoop[],
     counters: Counters,
     pieceBytes: number = FILL_BYTES_MAX,
     range: Range = EVERYTHING,
   ) {
     this.id = id;
     this.#range = range;
-    this.#loop = loop;
+    this.#loops = loops;
     this.#counters = counters;
     this.pieceBytes = pieceBytes;
-    this.#begin();
+    this.#next();
   }
 
   /** Installs the next piece. */
   step(): BulkState {
-    const { regions, installer, fetchFrom } = this.#loop;
+    const loop = this.#loop;
+    if (loop === undefined) return "done";
+    if (!this.#loops.includes(loop)) return this.#next();
+    const { regions, installer, fetchFrom } = loop;
     // The guest has unmapped or moved something: once more from the start, what is resident is passed over quickly.
-    if (regions.parts !== this.#parts) this.#begin();
+    if (regions.parts !== this.#parts) this.#begin(loop);
     const part = this.#parts[this.#part];
-    if (part === undefined) return "done";
+    if (part === undefined) return this.#next();
     const { pageSize } = part.region;
     const until = this.#until;
     const pieceUntil = Math.min(until, this.#page + Math.max(1, Math.floor(this.pieceBytes / pageSize)));
@@ -60,15 +67,29 @@ export class Bulk {
     }
     if (this.#page === until) this.#enter(this.#part + 1);
     if (installer.isPutOff) return "put-off";
-    return this.#part === this.#parts.length ? "done" : "more";
+    return this.#part === this.#parts.length ? this.#next() : "more";
   }
 
-  #begin(): void {
-    this.#parts = this.#loop.regions.parts;
-    const total = this.#parts.reduce((sum, part) => sum + this.#lengthWithin(part), 0);
-    this.#counters[COUNTER.BULK_DONE] = 0;
-    this.#counters[COUNTER.BULK_TOTAL] = total;
+  /** Turns to a loop that has not had its turn. */
+  #next(): BulkState {
+    if (this.#loop !== undefined) this.#done.add(this.#loop);
+    this.#loop = this.#loops.find((loop) => !this.#done.has(loop));
+    if (this.#loop === undefined) return "done";
+    this.#begin(this.#loop);
+    return "more";
+  }
+
+  #begin({ regions }: FaultLoop): void {
+    this.#parts = regions.parts;
+    const done = this.#loops.filter((loop) => this.#done.has(loop));
+    this.#counters[COUNTER.BULK_DONE] = this.#lengthOf(done);
+    this.#counters[COUNTER.BULK_TOTAL] = this.#lengthOf(this.#loops);
     this.#enter(0);
+  }
+
+  #lengthOf(loops: readonly FaultLoop[]): number {
+    const parts = loops.flatMap(({ regions }) => regions.parts);
+    return parts.reduce((sum, part) => sum + this.#lengthWithin(part), 0);
   }
 
   #enter(index: number): void {

@@ -97,7 +97,10 @@ export interface PagerOptions {
    * may have to `adopt` keeps a duplicate. Ours is mapped; the descriptor stays the caller's. See src/pager/state.ts.
    */
   readonly stateDescriptor?: number;
-  /** Told of every page that could not be served (ERR_HANDLER_FAILED ...); the pager goes on. Default: a warning. */
+  /**
+   * Told of pages that could not be served (ERR_HANDLER_FAILED ...); the pager goes on. LIMIT: 64 at once, then 8 a second;
+   * the message says how many were left out. Default: a warning.
+   */
   readonly onError?: (error: MinorfaultError) => void;
 }
 
@@ -222,7 +225,7 @@ export interface Pager {
   flush(step: FlushStep): Promise<void>;
   /** Lets the process end although this pager serves (false), or not. Default: a pager keeps it alive. */
   keepAlive(on: boolean): void;
-  /** Installs everything that is not there yet, piece by piece, faults first. One at a time. */
+  /** Installs everything that is not there yet, in forked children too, piece by piece, faults first. One at a time. */
   installAll(options?: InstallOptions): Promise<void>;
   /**
    * Serves what has arrived, wakes every thread that waits, gives the descriptor back, and stops the thread.

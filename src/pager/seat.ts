@@ -1,11 +1,13 @@
 // One guest, as the thread that serves it has it: the loops of its memory and of its children's, and what its owner has
 // asked for beside faults.
 
+import type { MinorfaultError } from "../base/errors.ts";
 import type { Range } from "../base/range.ts";
 import { close, local } from "../linux/index.ts";
 import { Bulk, type BulkState } from "./bulk.ts";
 import type { EndNote, GuestMessage, GuestOrder } from "./control.ts";
 import { COUNTER } from "./counters.ts";
+import { ErrorLimit } from "./error-limit.ts";
 import type { FaultLoop } from "./fault-loop.ts";
 import type { Companion } from "./fetch/companion.ts";
 import { Repair } from "./repair.ts";
@@ -23,6 +25,7 @@ export interface SeatOptions {
   /** Where its bytes have to be fetched. */
   readonly companion: Companion | undefined;
   readonly startedMs: number;
+  readonly now: () => number;
   readonly tell: (message: GuestMessage) => void;
 }
 
@@ -36,15 +39,17 @@ export class Seat {
   /** A descriptor that says when the guest has ended; -1: none. */
   pidfd = -1;
   readonly #tell: (message: GuestMessage) => void;
+  readonly #errors: ErrorLimit;
   readonly #releases: (() => void)[] = [];
   #bulk: Bulk | undefined;
   #repair: Repair | undefined;
 
-  constructor({ order, companion, startedMs, tell }: SeatOptions) {
+  constructor({ order, companion, startedMs, now, tell }: SeatOptions) {
     this.order = order;
     this.startedMs = startedMs;
     this.companion = companion;
     this.#tell = tell;
+    this.#errors = new ErrorLimit((error) => this.tell({ kind: "error", error }), now);
   }
 
   get guest(): number {
@@ -53,6 +58,11 @@ export class Seat {
 
   tell(note: Note): void {
     this.#tell({ ...note, guest: this.guest } as GuestMessage);
+  }
+
+  /** Tells its owner of an error, unless there are too many of them. */
+  report(error: MinorfaultError): void {
+    this.#errors.report(error);
   }
 
   /** Something to be done when the guest has ended. */
@@ -71,9 +81,7 @@ export class Seat {
 
   /** Installs everything from now on, or, with the id 0, no longer. */
   beginBulk(id: number, pieceBytes: number, range: Range | undefined): void {
-    const [loop] = this.loops;
-    if (loop === undefined) return;
-    this.#bulk = id === 0 ? undefined : new Bulk(id, loop, this.order.counters, pieceBytes, range);
+    this.#bulk = id === 0 ? undefined : new Bulk(id, this.loops, this.order.counters, pieceBytes, range);
   }
 
   beginRepair(id: number, range: Range): void {
@@ -138,6 +146,7 @@ export class Seat {
     }
     if (this.pidfd >= 0) close(local, this.pidfd);
     for (const release of this.#releases) release();
+    this.#errors.end();
     this.tell({ kind: "ended", end });
   }
 }

@@ -238,6 +238,30 @@ describe("the pager", { skip, timeout: 60_000 }, () => {
     assert.equal(userfaultfds(), before, "the child's descriptor has been closed");
   });
 
+  test("everything is installed in forked children as well, those that were born before", async (t) => {
+    const guest = guestFor(t, { features: ["EVENT_FORK"] });
+    const pager = await guest.pager({ plan: { faultAroundPages: 1 } });
+    const children = [1, 2].map(() => {
+      const { thread, child } = guest.process.fork();
+      assert.ok(guest.finish(thread) > 0);
+      return child();
+    });
+    const progress: { bytesDone: number; bytesTotal: number }[] = [];
+    await pager.installAll({ onProgress: (now) => progress.push({ ...now }) });
+    const whole = 3 * guest.byteLength;
+    assert.deepEqual(progress.at(-1), { bytesDone: whole, bytesTotal: whole });
+    const { faults } = pager.statistics();
+    for (const child of children) {
+      assert.ok(child !== undefined);
+      const thread = child.spawnThread();
+      for (let page = 0; page < guest.pages; page++) assert.equal(guest.load(page, thread), imageByte(page));
+      child.kill();
+    }
+    guest.checkAll();
+    assert.equal(pager.statistics().faults, faults, "nobody had to wait");
+    await pager.installAll();
+  });
+
   test("a storm of discards beside faults: everything is served, discarded pages read as zeros", async (t) => {
     const guest = guestFor(t, { pages: 512, features: ["EVENT_REMOVE"] });
     const pager = await guest.pager({ placement: "auto", plan: { faultAroundPages: 4 } });

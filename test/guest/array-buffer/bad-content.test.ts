@@ -50,6 +50,29 @@ test("prefetch and read reject with what is wrong, and onError hears of it", { s
   await memory.close();
 });
 
+test("a source that fails everywhere does not fill memory with its errors", { skip }, async () => {
+  const place = join(folder, "flood");
+  const store = await openStore(place);
+  const { source } = openRawFile(path);
+  await buildImage(store, "image", {
+    regions: [{ name: "numbers", source }],
+    codec: "none",
+    chunkBytes: PAGE,
+  });
+  await source.close();
+  await store.close();
+  let errors = 0;
+  const memory = await open(join(place, "image"), { mode: "private", onError: () => errors++ });
+  for (const pack of readdirSync(join(place, "packs"))) flipBytes(join(place, "packs", pack));
+  const began = performance.now();
+  let failed = 0;
+  for (let page = 0; page < 300; page++) await memory.prefetch(page * PAGE, PAGE).catch(() => failed++);
+  const seconds = (performance.now() - began) / 1000;
+  assert.equal(failed, 300);
+  assert.ok(errors >= 64 && errors <= 65 + 8 * seconds, `${errors} errors in ${seconds} s`);
+  await memory.close();
+});
+
 test("a touch of a page that can't be brought is SIGBUS, not bytes", { skip }, async () => {
   const { url, packs } = await imageIn("touched");
   const program = `

@@ -1,4 +1,6 @@
-// CONFIGURATION: the machine's name, and subsections for what its capabilities and properties add.
+// CONFIGURATION: the machine's name, and subsections for what its capabilities and properties add. What is kept of it
+// for a restore lacks the capabilities: those that we know only say how pages lie in a file, and a destination compares
+// them with its own.
 //
 //   07 │ length, name │ 05 name, version, body │ 05 …
 
@@ -61,26 +63,24 @@ function* readPart(scanner: Scanner, found: Found, copy: ByteWriter): Parsing {
     const reason = `subsection ${JSON.stringify(name)} of version ${version} is not known`;
     throw scanner.refusal("ERR_STREAM_FEATURE", reason, offset);
   }
-  copy.u8(SECTION.subsection).name(name).u32(version);
+  const kept = () => copy.u8(SECTION.subsection).name(name).u32(version);
   switch (what) {
     case "page bits": {
       yield* scanner.need(4);
       const bits = feed.u32();
       if (bits !== PAGE_BITS)
         throw scanner.refusal("ERR_STREAM_FEATURE", `the guest's pages have ${bits} bits`, offset);
-      copy.u32(bits);
+      kept().u32(bits);
       return;
     }
     case "capabilities":
       found.capabilities = yield* readCapabilities(scanner, offset);
-      copy.u32(found.capabilities.length);
-      for (const capability of found.capabilities) copy.name(capability);
       return;
     case "uuid": {
       yield* scanner.need(16);
       const bytes = feed.take(16).slice();
       found.uuid = uuidText(bytes);
-      copy.bytes(bytes);
+      kept().bytes(bytes);
       return;
     }
   }

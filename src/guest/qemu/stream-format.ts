@@ -118,7 +118,7 @@ export interface Configuration {
   readonly capabilities: readonly string[];
   /** 16 bytes as QEMU prints them. */
   readonly uuid?: string;
-  /** The whole section as it came, with its first byte. */
+  /** The section with its first byte, as a destination wants it: without capabilities. */
   readonly bytes: Uint8Array;
 }
 

@@ -41,6 +41,7 @@ exec 3<>/asked 4<>/answered
 /pattern $fill <&3 >&4 &
 read line <&4
 
+echo 0 > /count
 ( n=0; while :; do n=$((n+1)); echo $n > /count.new; mv /count.new /count; usleep 100000; done ) &
 
 check() { echo c >&3; read line <&4; echo $line; [ $line = whole ]; }

@@ -109,6 +109,11 @@ export class QemuMachine {
     await this.monitor.command("migrate-incoming", { uri });
   }
 
+  /** Runs what was loaded. Before that its console forgets what it is told. */
+  async runs(): Promise<void> {
+    await this.monitor.event(({ event }) => event === "RESUME", "the machine to run");
+  }
+
   /** What QEMU has printed. */
   get errors(): string {
     return this.#errors.join("");

@@ -1,0 +1,57 @@
+// A machine that is captured and restored by the product, as short as tests can say it.
+
+import {
+  type CaptureMode,
+  captureMachine,
+  connectTo,
+  type MachineCaptureReport,
+  QmpClient,
+  type RestoreOptions,
+  type RestoreReport,
+  restoreMachine,
+} from "../../../src/guest/qemu/index.ts";
+import { type Image, openImage } from "../../../src/image/index.ts";
+import { openStore, splitImageUrl } from "../../../src/source/index.ts";
+import type { QemuMachine } from "./machine.ts";
+
+export async function captureTo(
+  url: string,
+  machine: QemuMachine,
+  mode: CaptureMode,
+): Promise<MachineCaptureReport> {
+  const { store: storeUrl, name } = splitImageUrl(url);
+  const store = await openStore(storeUrl);
+  const qmp = await QmpClient.connect(machine.qmpPath);
+  try {
+    // Without its own bound of 128 MiB a second, which is for networks.
+    return await captureMachine(qmp, store, name, { mode, bytesPerSecond: 2 ** 40 });
+  } finally {
+    qmp.close();
+    await store.close();
+  }
+}
+
+export async function withImage<T>(url: string, use: (image: Image) => Promise<T>): Promise<T> {
+  const image = await openImage(url);
+  try {
+    return await use(image);
+  } finally {
+    await image.close();
+  }
+}
+
+/** Restores into a machine that waits. */
+export function restoreInto(
+  machine: QemuMachine,
+  url: string,
+  options: Partial<RestoreOptions> = {},
+): Promise<RestoreReport> {
+  return withImage(url, (image) =>
+    restoreMachine({
+      image,
+      url,
+      connect: (signal) => connectTo(`unix:${machine.incomingPath}`, signal),
+      ...options,
+    }),
+  );
+}

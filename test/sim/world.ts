@@ -1,57 +1,39 @@
-// The pager in a world that a seed decides: guests on the software userfaultfd, a thread that fetches which is made up, a
-// clock that stands still unless it is told to move, and a death of the pager now and then.
+// The pager in a world that a seed decides: guests on the software userfaultfd, some of them from the start and some
+// forked, all of one source; a clock that stands still unless it is told to move, and a death of the pager now and then.
 //
-// What is real is everything that decides: the machine, the fetcher, the fault loop, the resolver. After each step all
-// that must hold is checked (`check`), and what the guests have seen is held to the model (model.ts).
+// After each step all that must hold is checked (`check`), and what the guests have seen is held to the model (model.ts).
 
-import { ERRNO } from "../../src/abi/errno.ts";
 import { MADV, MAP, MREMAP, O, PAGE_SIZE, PROT } from "../../src/abi/memory.ts";
 import type { Ending, Operation, Thread } from "../../src/abi/system.ts";
 import { UFFD_FEATURE } from "../../src/abi/userfaultfd.ts";
-import { wordsFor } from "../../src/base/bitmap.ts";
-import type { MinorfaultError } from "../../src/base/errors.ts";
-import { hex } from "../../src/base/errors.ts";
 import type { Random } from "../../src/base/random.ts";
-import { type Counters, makeCounters, readStatistics } from "../../src/pager/counters.ts";
-import { FaultLoop } from "../../src/pager/fault-loop.ts";
-import type { FetchClient } from "../../src/pager/fetch/client.ts";
-import type { DirectReader } from "../../src/pager/fetch/direct.ts";
-import { Fetcher } from "../../src/pager/fetch/fetcher.ts";
+import { readStatistics } from "../../src/pager/counters.ts";
 import { RANK, WANTED_MAX } from "../../src/pager/fetch/machine.ts";
-import { CallerPort } from "../../src/pager/port.ts";
-import { Region, RegionMap, wholePart } from "../../src/pager/regions.ts";
-import { Repair } from "../../src/pager/repair.ts";
+import type { RegionMap } from "../../src/pager/regions.ts";
 import { Ioctls } from "../../src/uffd/ioctls.ts";
 import type { SoftwareProcess, SoftwareSystem } from "../../src/uffd/software/index.ts";
-import { type SimulatedImage, SimulatedLink, type Weather } from "./link.ts";
+import type { Weather } from "./link.ts";
 import { Memory, type Mutation, type Seen } from "./model.ts";
+import {
+  BASE,
+  type Clock,
+  FETCHES_MAX,
+  imageByte,
+  PAGES,
+  type Seat,
+  SimulatedPager,
+  SLOTS,
+  UNITS,
+} from "./pager.ts";
 
-export const PAGES = 16;
-const UNIT_PAGES = 4;
-const UNIT_BYTES = UNIT_PAGES * PAGE_SIZE;
-const UNITS = PAGES / UNIT_PAGES;
-/** The unit that is nothing but zeros. */
-const HOLE = 2;
-/** Far from where the system puts what has no address of its own. */
-const BASE = 0x1000_0000;
-const SLOTS = 6;
-const FETCHES_MAX = 3;
-export const DEADLINE_MS = 100;
 /** Pages where nothing is, for memory to move to. */
 const PLACES = 2 * PAGES;
-
-/** What the clock stands at: for the loops' stamps too. */
-export interface Clock {
-  ms: number;
-}
+const GUESTS_MAX = 3;
 
 interface Guest {
   readonly process: SoftwareProcess;
   readonly memory: Memory;
-  readonly fd: number;
-  readonly regions: RegionMap;
-  loop: FaultLoop;
-  client: FetchClient;
+  readonly seat: Seat;
 }
 
 interface Doing {
@@ -71,53 +53,54 @@ interface Forking {
   readonly memory: Memory;
 }
 
-export function imageByte(page: number): number {
-  return Math.floor(page / UNIT_PAGES) === HOLE ? 0 : 1 + page;
-}
-
 export class World {
   readonly clock: Clock = { ms: 1000 };
   readonly log: string[] = [];
   readonly guests: Guest[] = [];
   readonly #random: Random;
-  readonly #base: number;
-  /** As many zeros as a unit has, then the slots. */
-  readonly #staging;
+  readonly #pager: SimulatedPager;
+  readonly #pagerProcess: SoftwareProcess;
+  /** Guests may fork; their pagers leave nothing behind then but what their successors are told. */
+  readonly #mayFork: boolean;
   #doing: Doing[] = [];
-  #counters: Counters = makeCounters();
-  #link!: SimulatedLink;
-  #fetcher!: Fetcher;
-  #repair: Repair | undefined;
   #forking: Forking | undefined;
-  #weather: Weather;
+  #born: { readonly fd: number; readonly regions: RegionMap } | undefined;
 
   constructor(system: SoftwareSystem, random: Random, weather: Weather) {
     this.#random = random;
-    this.#weather = weather;
     const process = system.spawnProcess();
-    const fd = process.call("userfaultfd", O.NONBLOCK | O.CLOEXEC);
-    const ioctls = new Ioctls(process, fd);
+    this.#pagerProcess = process;
+    this.#mayFork = random.below(2) === 0;
+    const onFork = (fd: number, regions: RegionMap): void => {
+      this.#born = { fd, regions };
+    };
+    const { clock, log } = this;
+    const hasState = !this.#mayFork;
+    this.#pager = new SimulatedPager({ process, random, clock, log, hasState, onFork }, weather);
+    const count = 1 + random.below(GUESTS_MAX);
+    for (let index = 0; index < count; index++) this.#addGuest(system.spawnProcess());
+  }
+
+  #addGuest(process: SoftwareProcess): void {
+    const own = process.call("userfaultfd", O.NONBLOCK | O.CLOEXEC);
+    const ioctls = new Ioctls(process, own);
     const { EVENT_REMOVE, EVENT_UNMAP, EVENT_REMAP, EVENT_FORK } = UFFD_FEATURE;
-    must(ioctls.api(EVENT_REMOVE | EVENT_UNMAP | EVENT_REMAP | EVENT_FORK).errno === 0, "UFFDIO_API");
+    const features = EVENT_REMOVE | EVENT_UNMAP | EVENT_REMAP | (this.#mayFork ? EVENT_FORK : 0n);
+    must(ioctls.api(features).errno === 0, "UFFDIO_API");
     const flags = MAP.PRIVATE | MAP.ANONYMOUS | MAP.FIXED_NOREPLACE;
-    this.#base = process.call("mmap", BASE, PAGES * PAGE_SIZE, PROT.READ | PROT.WRITE, flags, -1, 0);
-    must(this.#base === BASE, `mmap answered ${this.#base}`);
-    must(ioctls.register(this.#base, PAGES * PAGE_SIZE, 1).errno === 0, "UFFDIO_REGISTER");
-    const region = new Region({
-      pageSize: PAGE_SIZE,
-      pageCount: PAGES,
-      imageOffset: 0,
-      windowPages: UNIT_PAGES >> random.below(3),
-      resident: new Uint32Array(wordsFor(PAGES)),
-      zero: new Uint32Array(wordsFor(PAGES)),
-      hasZeros: false,
-    });
-    this.#staging = process.share((SLOTS + 2) * UNIT_BYTES);
-    this.#startPager();
+    const start = process.call("mmap", BASE, PAGES * PAGE_SIZE, PROT.READ | PROT.WRITE, flags, -1, 0);
+    must(start === BASE, `mmap answered ${start}`);
+    must(ioctls.register(BASE, PAGES * PAGE_SIZE, 1).errno === 0, "UFFDIO_REGISTER");
+    const pidfd = this.#pagerProcess.call("pidfd_open", process.pid, 0);
+    const fd = this.#pagerProcess.call("pidfd_getfd", pidfd, own, 0);
+    must(fd >= 0, `pidfd_getfd answered ${fd}`);
+    // The pager has the only one: what it closes is closed.
+    process.call("close", own);
     const values = Array.from({ length: PLACES }, (_, page): Seen[] => [
       page < PAGES ? imageByte(page) : "segv",
     ]);
-    this.#addGuest(process, fd, new RegionMap([wholePart(this.#base, region)]), new Memory(values));
+    const memory = new Memory(values);
+    this.guests.push({ process, memory, seat: this.#pager.seat(fd, memory) });
   }
 
   /** One step of chance. */
@@ -129,12 +112,12 @@ export class World {
     else if (roll < 36) this.#unmap();
     else if (roll < 38) this.#move();
     else if (roll < 39) this.#fork();
-    else if (roll < 60) this.#pump();
+    else if (roll < 60) this.#pager.pump();
     else if (roll < 72) this.#collect();
-    else if (roll < 89) this.#link.progress();
+    else if (roll < 89) this.#pager.link.progress();
     else if (roll < 93) this.#pass(this.#random.below(60));
     else if (roll < 96) this.#wantSome();
-    else if (roll < 98) this.#repairSome();
+    else if (roll < 98) this.#pager.repairSome();
     else this.#die();
     this.settle();
     this.check();
@@ -142,11 +125,10 @@ export class World {
 
   /** The weather clears up, and everything has to come to an end, in so many rounds. */
   finish(rounds: number): void {
-    this.#weather = { failing: 0, hanging: 0 };
-    this.#link.weather = this.#weather;
+    this.#pager.weather = { failing: 0, hanging: 0 };
     for (let round = 0; round < rounds && (this.#doing.length > 0 || this.#forking !== undefined); round++) {
-      this.#pump();
-      this.#link.progress();
+      this.#pager.pump();
+      this.#pager.link.progress();
       this.#collect();
       this.#pass(5);
       this.settle();
@@ -162,8 +144,8 @@ export class World {
           size: 1,
         });
         for (let round = 0; round < rounds && this.#doing.length > 0; round++) {
-          this.#pump();
-          this.#link.progress();
+          this.#pager.pump();
+          this.#pager.link.progress();
           this.#collect();
           this.#pass(5);
           this.settle();
@@ -176,6 +158,7 @@ export class World {
 
   close(): void {
     for (const { process } of this.guests) process.kill();
+    this.#pagerProcess.kill();
   }
 
   /** Looks what has ended, and whether it was allowed to end so. */
@@ -204,17 +187,20 @@ export class World {
 
   /** What must hold after every step. */
   check(): void {
-    const { machine } = this.#fetcher;
+    const { machine } = this.#pager.fetcher;
     const { slots, fetches, low, queued } = machine.bounds;
     must(slots === SLOTS, `${slots} slots of ${SLOTS} are known`);
     must(fetches <= FETCHES_MAX, `${fetches} fetches at once`);
     must(low < FETCHES_MAX, `${low} fetches of low rank at once`);
     must(queued <= WANTED_MAX, `${queued} units are queued`);
-    must(fetches === this.#link.open, `${fetches} fetches are known, ${this.#link.open} are open`);
-    const { faults, outcomes } = readStatistics(this.#counters);
+    must(
+      fetches === this.#pager.link.open,
+      `${fetches} fetches are known, ${this.#pager.link.open} are open`,
+    );
+    const { faults, outcomes } = readStatistics(this.#pager.counters);
     const { copied, zeroed, continued, poisoned, woken } = outcomes;
     const done = copied + zeroed + continued + poisoned + woken;
-    const deferred = this.guests.reduce((sum, { loop }) => sum + loop.resolver.deferred, 0);
+    const deferred = this.guests.reduce((sum, { seat }) => sum + seat.loop.resolver.deferred, 0);
     const open = machine.waiting + deferred;
     must(faults === done + open, `${faults} faults, ${done} outcomes, ${open} open`);
   }
@@ -289,7 +275,8 @@ export class World {
 
   #fork(): void {
     const [guest] = this.guests;
-    if (guest === undefined || this.guests.length > 2 || this.#forking !== undefined) return;
+    if (guest === undefined || !this.#mayFork || this.#forking !== undefined) return;
+    if (this.guests.length > GUESTS_MAX) return;
     if (!guest.memory.isAllQuiet) return;
     const { thread, child } = guest.process.fork();
     this.log.push("fork");
@@ -305,25 +292,14 @@ export class World {
     must(born !== undefined, "a child was born, and nobody has told");
     this.#forking = undefined;
     this.#born = undefined;
-    this.#addGuest(child, born!.fd, born!.regions, forking.memory);
-  }
-
-  #born: { readonly fd: number; readonly regions: RegionMap } | undefined;
-
-  #pump(): void {
-    for (const { loop } of this.guests) {
-      const result = loop.pump(1 + this.#random.below(4));
-      must(result === 0 || result === -ERRNO.EAGAIN, `read answered ${result}`);
-      if (this.#random.below(2) === 0) loop.resolver.retry();
-    }
+    const seat = this.#pager.seat(born!.fd, forking.memory, born!.regions);
+    this.guests.push({ process: child, memory: forking.memory, seat });
   }
 
   #collect(): void {
-    for (const { loop } of this.guests) loop.resolver.retry();
-    this.#fetcher.collect();
-    const { machine } = this.#fetcher;
+    this.#pager.collect();
+    const { machine } = this.#pager.fetcher;
     must(machine.oldestDeadlineMs > this.clock.ms, "a fault waits past its deadline");
-    if (this.#repair?.step() === "done") this.#repair = undefined;
   }
 
   #pass(ms: number): void {
@@ -332,116 +308,13 @@ export class World {
 
   #wantSome(): void {
     const rank = this.#random.below(2) === 0 ? RANK.AHEAD : RANK.BACKGROUND;
-    this.#fetcher.want(this.#pick(this.guests).client, this.#random.below(UNITS), rank);
+    this.#pager.want(this.#pick(this.guests).seat, this.#random.below(UNITS), rank);
   }
 
-  #repairSome(): void {
-    const loops = this.guests.map(({ loop }) => loop);
-    this.#repair ??= new Repair(1, loops, { start: 0, until: Number.MAX_SAFE_INTEGER });
-  }
-
-  /** The pager dies between two steps; another one takes over the guests' memory and what is known of it. */
+  /** The pager dies. */
   #die(): void {
     // A child that nobody has been told of would be lost with it: a keeper's business, not the pager's.
-    if (this.#forking !== undefined) return;
-    this.log.push("the pager dies");
-    this.#counters = makeCounters();
-    this.#startPager();
-    for (const guest of this.guests) {
-      const { process, fd, regions, memory } = guest;
-      [guest.loop, guest.client] = this.#loopFor(process, fd, regions, memory);
-      guest.loop.wakeAll();
-    }
-  }
-
-  #startPager(): void {
-    this.#repair = undefined;
-    const image = {
-      unitBytes: UNIT_BYTES,
-      isHole: (unit: number) => unit === HOLE,
-      fill: (unit: number, target: Uint8Array) => {
-        for (let page = 0; page < UNIT_PAGES; page++) {
-          target.fill(imageByte(unit * UNIT_PAGES + page), page * PAGE_SIZE, (page + 1) * PAGE_SIZE);
-        }
-      },
-    };
-    const staging = this.#staging.bytes.subarray(UNIT_BYTES, (SLOTS + 1) * UNIT_BYTES);
-    this.#link = new SimulatedLink(this.#random, image, staging, this.#weather);
-    this.#fetcher = new Fetcher({
-      byteLength: PAGES * PAGE_SIZE,
-      unitBytes: UNIT_BYTES,
-      slots: SLOTS,
-      fetchesMax: FETCHES_MAX,
-      deadlineMs: DEADLINE_MS,
-      expires: true,
-      backgroundRate: this.#random.below(2) === 0 ? Number.POSITIVE_INFINITY : 1e6,
-      staging: this.#staging.address + UNIT_BYTES,
-      link: this.#link,
-      holes: new Uint32Array(1),
-      direct: this.#random.below(3) === 0 ? this.#directReader(image) : undefined,
-      now: () => this.clock.ms,
-    });
-  }
-
-  /** Reads at the fault itself, when it can; what is there after a failure is anything. */
-  #directReader(image: SimulatedImage): DirectReader {
-    const target = this.#staging.bytes.subarray((SLOTS + 1) * UNIT_BYTES, (SLOTS + 2) * UNIT_BYTES);
-    return {
-      address: this.#staging.address + (SLOTS + 1) * UNIT_BYTES,
-      read: (unit) => {
-        target.fill(this.#random.below(256));
-        if (this.#random.below(3) === 0) return undefined;
-        if (image.isHole(unit)) return "zero";
-        image.fill(unit, target);
-        return "bytes";
-      },
-    };
-  }
-
-  #addGuest(process: SoftwareProcess, fd: number, regions: RegionMap, memory: Memory): void {
-    const [loop, client] = this.#loopFor(process, fd, regions, memory);
-    this.guests.push({ process, fd, regions, memory, loop, client });
-  }
-
-  #loopFor(
-    process: SoftwareProcess,
-    fd: number,
-    regions: RegionMap,
-    memory: Memory,
-  ): [FaultLoop, FetchClient] {
-    // A child's userfaultfd is the pager's, whose process is the first one.
-    const pager = this.guests[0]?.process ?? process;
-    const client = this.#fetcher.client({
-      counters: this.#counters,
-      deadlineMs: DEADLINE_MS,
-      expires: true,
-      installsWhole: this.#random.below(2) === 0,
-      onError: () => undefined,
-    });
-    const loop = new FaultLoop({
-      port: new CallerPort(pager, fd, () => this.clock.ms),
-      regions,
-      source: this.#fetcher,
-      counters: this.#counters,
-      zeros: this.#staging.address,
-      now: () => this.clock.ms,
-      park: client.park,
-      onChange: client.change,
-      fetchFrom: client.fetchFrom,
-      onError: (error) => this.#lost(error, memory),
-      onFork: (child, copy) => {
-        this.#born = { fd: child, regions: copy };
-      },
-    });
-    this.#fetcher.add(loop, client);
-    return [loop, client];
-  }
-
-  /** A page was given up: its thread may get SIGBUS from now on. */
-  #lost(error: MinorfaultError, memory: Memory): void {
-    this.log.push(`${error.code} at ${hex(error.address ?? 0)}`);
-    if (error.address === undefined || error.code !== "ERR_HANDLER_FAILED") return;
-    memory.poison(Math.floor((error.address - this.#base) / PAGE_SIZE));
+    if (this.#forking === undefined) this.#pager.die();
   }
 
   #begin(
@@ -469,7 +342,7 @@ export class World {
   }
 
   #addressOf(page: number): number {
-    return this.#base + page * PAGE_SIZE;
+    return BASE + page * PAGE_SIZE;
   }
 
   #pick<T>(items: readonly T[]): T {

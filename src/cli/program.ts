@@ -15,6 +15,7 @@ import { registerImage } from "./image.ts";
 import { registerMap } from "./map.ts";
 import { registerQemu } from "./qemu.ts";
 import { registerReport } from "./report.ts";
+import { registerServe } from "./serve.ts";
 import { registerServer } from "./server.ts";
 import { paint } from "./terminal.ts";
 import { registerTop } from "./top.ts";
@@ -34,6 +35,7 @@ export function createProgram(): Command {
   registerImage(program as unknown as Command);
   registerMap(program as unknown as Command);
   registerQemu(program as unknown as Command);
+  registerServe(program as unknown as Command);
   for (const register of [registerGuests, registerGuest, registerServer, registerTop, registerReport]) {
     register(program as unknown as Command);
   }

@@ -45,6 +45,8 @@ export interface DoorListener {
   /** Another server, with the link to its keeper. */
   succeed(link: number, note: ConnectionNote): void;
   onRefused(entry: Entry, note: ConnectionNote, error: MinorfaultError): void;
+  /** It wanted nothing. */
+  onGone(entry: Entry): void;
 }
 
 interface Visit {
@@ -187,6 +189,13 @@ export class Door {
     const { entry, note } = visit;
     const received = receive(local, entry.descriptors[0]!, undefined, { now: true });
     if (received === undefined) return;
+    if (received.bytes.byteLength === 0) {
+      // Somebody only wanted to know whether anybody is here.
+      this.#forget(visit);
+      this.#known.delete(entry.id);
+      this.#listener.onGone(entry);
+      return;
+    }
     visit.descriptors.push(...received.descriptors);
     const { uid } = note;
     if (uid !== 0 && uid !== process.getuid?.()) {

@@ -80,6 +80,11 @@ export function ownPolicy(uid: number = process.getuid?.() ?? 0): Policy {
 
 /** Reads and checks a policy file. Whoever may write to it may use every image, so others must not. */
 export async function readPolicy(path: string): Promise<Policy> {
+  return policyOf(await readPolicyFile(path));
+}
+
+/** The same, as the plain data that a server keeps. */
+export async function readPolicyFile(path: string): Promise<PolicyFile> {
   const found = await stat(path).catch((cause: unknown) => {
     throw new MinorfaultError("ERR_BAD_ARGUMENT", `The policy file ${path} cannot be read`, { cause });
   });
@@ -92,11 +97,15 @@ export async function readPolicy(path: string): Promise<Policy> {
   if (found.size > POLICY_BYTES_MAX) {
     throw new MinorfaultError("ERR_LIMIT", `The policy file ${path} has more than ${POLICY_BYTES_MAX} bytes`);
   }
-  return parsePolicy(await readFile(path, "utf8"), path);
+  return parsePolicyFile(await readFile(path, "utf8"), path);
 }
 
 /** The policy that a JSON text describes; `where` names it in errors. */
 export function parsePolicy(text: string, where = "the policy"): Policy {
+  return policyOf(parsePolicyFile(text, where));
+}
+
+function parsePolicyFile(text: string, where: string): PolicyFile {
   let json: unknown;
   try {
     json = JSON.parse(text);
@@ -109,7 +118,7 @@ export function parsePolicy(text: string, where = "the policy"): Policy {
     const at = issue?.path.length ? ` at ${issue.path.join(".")}` : "";
     throw new MinorfaultError("ERR_BAD_ARGUMENT", `${where}${at}: ${issue?.message ?? "is no policy"}`);
   }
-  return policyOf(parsed.data);
+  return parsed.data;
 }
 
 export function policyOf({ rules }: PolicyFile): Policy {

@@ -38,7 +38,7 @@ import { rehearse } from "./rehearsal.ts";
 import { checkName, closeListener, imageListener, takeOpenDoors, ticketListener } from "./sockets.ts";
 import { step } from "./step.ts";
 import type { Tally } from "./tally.ts";
-import { configEntry, type Door as DoorNote, GUEST_FD, type GuestNote } from "./texts.ts";
+import { CONTROL_ID, configEntry, type Door as DoorNote, GUEST_FD, type GuestNote } from "./texts.ts";
 
 /** LIMIT: guests that are announced and have not come. */
 const EXPECTED_MAX = 1024;
@@ -84,6 +84,7 @@ export class Guests implements GuestTable {
       admit: (handedOver) => this.#admit(handedOver),
       succeed: (link) => void this.#crew.handOn(link).catch((error: Error) => this.#complain(error)),
       onRefused: (entry, note, error) => this.#onRefused(entry, note, error),
+      onGone: ({ id }) => this.#crew.drop(id),
     });
     const limits = (): ServerLimits => this.limits;
   }
@@ -265,6 +266,9 @@ export class Guests implements GuestTable {
       await this.drop(id, `The server ended, and the guest could not be drained within ${withinMs} ms`);
     }
     for (const id of [...this.#doors.keys()]) this.#shut(id);
+    for (const { id, text } of this.#crew.ledger.of("kept")) {
+      if (id === CONTROL_ID) closeListener(JSON.parse(text) as DoorNote);
+    }
     this.#crew.end();
     const why =
       ended === 0 ? "every guest has all it needs" : `${ended} guests could not be drained, and were ended`;

@@ -8,10 +8,11 @@
 // One shared word counts the views of all threads and knows whether the range is closed. A thread that ends without
 // collecting its views keeps the range reserved for good: addresses, but no memory.
 
-import { MAP, PROT } from "../abi/memory.ts";
+import { HUGE_PAGE_SIZE, MAP, PROT } from "../abi/memory.ts";
 import { MinorfaultError } from "../base/errors.ts";
+import { roundUp } from "../base/range.ts";
 import { local } from "./local.ts";
-import { mmap } from "./mappings.ts";
+import { mmap, munmap } from "./mappings.ts";
 import { viewMemory } from "./view.ts";
 
 const CLOSED = 2 ** 30;
@@ -37,7 +38,16 @@ export class AddressRange {
   /** Reserves addresses for private memory; nothing is committed. `byteLength` must be whole pages. */
   static reserve(byteLength: number, protection: number = PROT.READ | PROT.WRITE): AddressRange {
     const flags = MAP.PRIVATE | MAP.ANONYMOUS | MAP.NORESERVE;
-    return AddressRange.adopt(mmap(local, byteLength, { protection, flags }), byteLength);
+    if (byteLength < HUGE_PAGE_SIZE) {
+      return AddressRange.adopt(mmap(local, byteLength, { protection, flags }), byteLength);
+    }
+    // So that whole huge pages may be put there, the range begins with one: what is too much is given back.
+    const mapped = mmap(local, byteLength + HUGE_PAGE_SIZE, { protection, flags });
+    const address = roundUp(mapped, HUGE_PAGE_SIZE);
+    const before = address - mapped;
+    if (before > 0) munmap(local, mapped, before);
+    munmap(local, address + byteLength, HUGE_PAGE_SIZE - before);
+    return AddressRange.adopt(address, byteLength);
   }
 
   /** Takes over a mapping that exists. */

@@ -18,6 +18,7 @@ import { clearBits, hasBit, setBits } from "../base/bitmap.ts";
 import { COUNTER, type Counters, recordLatency } from "./counters.ts";
 import { Evictor, type EvictorOptions } from "./evictor.ts";
 import { Filler } from "./filler.ts";
+import { HugeAhead, type HugePages } from "./huge-ahead.ts";
 import { Installer, type InstallerOptions } from "./installer.ts";
 import { isProcessGone } from "./liveness.ts";
 import { clipToKind, planRun, planSwap } from "./plan.ts";
@@ -45,6 +46,8 @@ export interface FaultLoopOptions
   readonly fetchFrom?: (part: Part, page: number, until: number) => number | undefined;
   /** What outlives this pager, where something has to. */
   readonly state?: LoopState | undefined;
+  /** Brings huge pages ahead of guests that go through their memory in order. */
+  readonly hugePages?: HugePages | undefined;
   /** Records what is touched. */
   readonly tracer?: Tracer | undefined;
   /** A pause before a fault after which `pump` returns when it has served it. Default 1 ms. */
@@ -68,6 +71,7 @@ export class FaultLoop {
   readonly #words: Int32Array;
   readonly #filler: Filler;
   readonly #evictor: Evictor | undefined;
+  readonly #ahead: HugeAhead | undefined;
   readonly #options: FaultLoopOptions;
   readonly #nanosecondsPerTick: number;
   readonly #pauseTicks: number;
@@ -92,6 +96,7 @@ export class FaultLoop {
     const filler = this.#filler;
     const { budget } = options;
     this.#evictor = budget && new Evictor({ ...options, ...budget, filler });
+    this.#ahead = options.hugePages && new HugeAhead(options.hugePages, filler, options.counters);
     this.installer = new Installer({ ...options, filler, evictor: this.#evictor });
     this.resolver = new Resolver({ ...options, filler: this.#filler, installer: this.installer });
     this.#nanosecondsPerTick = options.port.nanosecondsPerTick;
@@ -175,6 +180,7 @@ export class FaultLoop {
     this.#part = part;
     this.#page = page;
     this.#evictor?.makeRoom(this.#bytes);
+    const broughtUntil = this.#ahead?.bring(part, run.first, run.until) ?? run.until;
     if (this.#isZero && !isSwapped) {
       this.#filler.stageRange(UFFDIO.ZEROPAGE, target, this.#bytes);
     } else {
@@ -191,7 +197,7 @@ export class FaultLoop {
     );
     setBits(region.resident, run.first, run.until);
     if (region.width !== undefined) {
-      region.width.served(page, run.first, run.until);
+      region.width.served(page, run.first, broughtUntil);
       region.windowPages = region.width.pages;
     }
     return true;

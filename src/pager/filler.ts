@@ -45,6 +45,12 @@ export class Filler {
     words[WORD.COPY_DONE + 1] = 0;
   }
 
+  /** Puts a MOVE into the port: it takes what a COPY takes, and what lay at the source is gone afterwards. */
+  stageMove(target: number, source: number, byteLength: number): void {
+    this.stageCopy(target, source, byteLength);
+    this.#words[WORD.REQUEST] = UFFDIO.MOVE;
+  }
+
   /** Puts a call that takes a range (ZEROPAGE, POISON, CONTINUE, WAKE ...) into the port. */
   stageRange(request: number, target: number, byteLength: number): void {
     const words = this.#words;
@@ -74,7 +80,9 @@ export class Filler {
   /** Reads how far the call in the port came, which has failed. */
   takeFailure(): void {
     const words = this.#words;
-    const doneWord = words[WORD.REQUEST]! >>> 0 === UFFDIO.COPY ? WORD.COPY_DONE : WORD.RANGE_DONE;
+    const request = words[WORD.REQUEST]! >>> 0;
+    const isLong = request === UFFDIO.COPY || request === UFFDIO.MOVE;
+    const doneWord = isLong ? WORD.COPY_DONE : WORD.RANGE_DONE;
     const done = words[doneWord + 1]! * TWO_32 + (words[doneWord]! >>> 0);
     this.errno = -words[WORD.FILL_RESULT]!;
     this.bytesDone = done > 0 ? done : 0;
@@ -82,6 +90,11 @@ export class Filler {
 
   copy(target: number, source: number, byteLength: number): number {
     this.stageCopy(target, source, byteLength);
+    return this.run(byteLength);
+  }
+
+  move(target: number, source: number, byteLength: number): number {
+    this.stageMove(target, source, byteLength);
     return this.run(byteLength);
   }
 

@@ -11,6 +11,7 @@ import { FaultLoop, type LoopState } from "./fault-loop.ts";
 import type { FetchClient } from "./fetch/client.ts";
 import type { Companion } from "./fetch/companion.ts";
 import type { ReplayEnd } from "./fetch/link.ts";
+import { HugePages } from "./huge-ahead.ts";
 import { noteOf } from "./notes.ts";
 import { WINDOW_PAGES_MAX } from "./plan.ts";
 import { type Part, Region, RegionMap, wholePart } from "./regions.ts";
@@ -91,6 +92,7 @@ export class Seating {
       zeros: this.#zeroPage(order),
       protects: order.writes !== "ignore",
       budget: budgetBytes > 0 ? { caller: local, budgetBytes, swapFd } : undefined,
+      hugePages: seat.loops.length === 0 ? hugePagesFor(seat) : undefined,
       tracer: order.trace && new Tracer(order.trace, seat.startedMs),
       state: state && loopState(common, state),
       now,
@@ -203,6 +205,15 @@ function mapImage(seat: Seat, image: Exclude<ImageOrder, SourceOrder>): Addressa
   });
   seat.onRelease(() => munmap(local, address, byteLength));
   return new MemorySource(address, byteLength);
+}
+
+/** For memory of this process that is a file's; nobody may have to know of single pages of it. */
+function hugePagesFor(seat: Seat): HugePages | undefined {
+  const { image, guestPid, writes, budgetBytes, trace } = seat.order;
+  if (!("descriptor" in image) || guestPid !== 0 || writes !== "ignore" || budgetBytes > 0 || trace) return;
+  const pages = new HugePages(image.descriptor);
+  seat.onRelease(() => pages.close());
+  return pages;
 }
 
 function openState(seat: Seat): PagerState | undefined {

@@ -37,6 +37,7 @@ export interface OpenMemoryOptions {
   readonly pager?: "thread" | "process";
   /** Where the pager's thread waits. Default "auto". */
   readonly placement?: PlacementChoice;
+  /** Default: a window that follows the faults, unless there is a budget: runs in order widen it up to 2 MiB. */
   readonly plan?: PlanOptions;
   /** Records which pages are touched first, and when, for a working set; nothing else is brought. Default false. */
   readonly trace?: boolean;

@@ -242,7 +242,9 @@ async function startThread(
   swapDescriptor: number | undefined,
   onError: (error: MinorfaultError) => void,
 ): Promise<RegionPager> {
-  const { address, byteLength, writes, budgetBytes, plan, placement, trace = false } = options;
+  const { address, byteLength, writes, budgetBytes, placement, trace = false } = options;
+  // A window that is too wide costs little while nothing has to be evicted for it.
+  const plan = options.plan ?? (budgetBytes === 0 ? { adaptive: true } : undefined);
   return await startPager({
     descriptor: uffd.fd,
     regions: [{ start: address, byteLength, imageOffset: 0 }],

@@ -32,6 +32,7 @@ export interface AttachMemoryOptions {
    */
   readonly implementation?: "auto" | "kernel" | "mmap";
   readonly placement?: PlacementChoice;
+  /** Default: a window that follows the faults: runs in order widen it up to 2 MiB. */
   readonly plan?: PlanOptions;
   readonly fetch?: FetchOptions;
   /** Told of pages that could not be served. Default: a process warning. */

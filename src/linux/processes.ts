@@ -65,5 +65,10 @@ export function signalByPidfd(pidfd: number, number: number = SIGNAL.SIGTERM): n
 
 /** Waits until a process has ended, at most so many milliseconds; whether it has. */
 export function waitForEnd(pidfd: number, timeoutMs: number): boolean {
-  return poll(local, [{ fd: pidfd }], timeoutMs)[0] !== 0;
+  const until = performance.now() + timeoutMs;
+  // A signal cuts a wait short: that of another child's end comes just when several are being ended.
+  for (let leftMs = timeoutMs; ; leftMs = until - performance.now()) {
+    if (poll(local, [{ fd: pidfd }], Math.max(0, leftMs))[0] !== 0) return true;
+    if (leftMs <= 0) return false;
+  }
 }

@@ -1,6 +1,7 @@
 // Threads, CPUs, privileges, futexes and children.
 
 import assert from "node:assert/strict";
+import { spawn as nodeSpawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { POLL, SIGNAL } from "../../src/abi/memory.ts";
@@ -124,6 +125,12 @@ test("a child is started with the descriptors it was given, and waited for witho
   assert.equal(readFileSync(`/proc/${pid}/environ`, "utf8"), "");
   assert.equal(readFileSync(`/proc/${pid}/cmdline`, "utf8"), "cat\0");
   assert.equal(waitForEnd(pidfd, 0), false);
+  // The end of another child is a signal to us, which must not look like the end of the wait.
+  const other = nodeSpawn("sleep", ["0.02"]);
+  const began = performance.now();
+  assert.equal(waitForEnd(pidfd, 200), false);
+  assert.ok(performance.now() - began > 190, "the wait was cut short");
+  other.kill();
   signal(pid, SIGNAL.SIGKILL);
   assert.equal(waitForEnd(pidfd, 5000), true);
   assert.equal(reap(pid), SIGNAL.SIGKILL);

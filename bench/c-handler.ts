@@ -62,6 +62,25 @@ export class CHandlers {
     return Number(line);
   }
 
+  /** Takes guests at a socket as the example handlers do, a process a guest. */
+  async listen(socket: string, image: string, cpu = -1): Promise<CDoor> {
+    return new CDoor(socket, await this.#lines(["listen", socket, image, String(cpu)]), this.#meter);
+  }
+
+  /** Takes one guest, for which there is a worker and a spare; answers the pids of workers, one after the other. */
+  async keep(socket: string, image: string): Promise<() => Promise<number>> {
+    const lines = await this.#lines(["keep", socket, image, "-1"]);
+    return async () => Number(/^worker (\d+)$/.exec((await lines.next()).value ?? "")?.[1]);
+  }
+
+  async #lines(args: readonly string[]): Promise<AsyncIterator<string>> {
+    const child = this.#start(args);
+    const lines = createInterface({ input: child.stdout! })[Symbol.asyncIterator]();
+    const first = await lines.next();
+    if (first.value !== "ready") throw new Error(`The C handler said ${first.value}`);
+    return lines;
+  }
+
   /** Ends all that are serving. */
   async stop(): Promise<void> {
     const children = [...this.#running];
@@ -82,8 +101,11 @@ export class CHandlers {
   }
 
   #spawn(mode: string, { pid, fd, cpu, image, base }: Post, rest: readonly string[]): ChildProcess {
-    const args = [mode, pid, fd, cpu, image, base].map(String);
-    const child = spawn(this.#program, [...args, ...rest], { stdio: ["ignore", "pipe", "inherit"] });
+    return this.#start([...[mode, pid, fd, cpu, image, base].map(String), ...rest]);
+  }
+
+  #start(args: readonly string[]): ChildProcess {
+    const child = spawn(this.#program, args, { stdio: ["ignore", "pipe", "inherit"] });
     this.#running.add(child);
     if (child.pid !== undefined) this.#meter.add(child.pid);
     return child;
@@ -92,6 +114,27 @@ export class CHandlers {
   async #line(child: ChildProcess): Promise<string> {
     for await (const line of createInterface({ input: child.stdout! })) return line;
     throw new Error("The C handler ended without a word");
+  }
+}
+
+/** A C handler that takes guests at a socket. */
+export class CDoor {
+  readonly socket: string;
+  readonly #lines: AsyncIterator<string>;
+  readonly #meter: LoadMeter;
+
+  constructor(socket: string, lines: AsyncIterator<string>, meter: LoadMeter) {
+    this.socket = socket;
+    this.#lines = lines;
+    this.#meter = meter;
+  }
+
+  /** Waits until the process of one guest that is gone has ended; how many faults it had. */
+  async left(): Promise<number> {
+    const { value } = await this.#lines.next();
+    const [, faults, seconds] = /^faults (\d+) seconds ([\d.]+)$/.exec(value ?? "") ?? [];
+    this.#meter.credit(Number(seconds));
+    return Number(faults);
   }
 }
 

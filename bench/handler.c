@@ -4,21 +4,29 @@
  *   handler block PID FD CPU IMAGE BASE          waits in read(2)
  *   handler spin  PID FD CPU IMAGE BASE          asks again and again, without waiting
  *   handler bulk  PID FD CPU IMAGE BASE LEN PIECE   installs [BASE, BASE+LEN) and prints nanoseconds
+ *   handler listen SOCKET IMAGE CPU              takes hand-overs of Firecracker, a process a guest; prints each one's faults and processor time
+ *   handler keep   SOCKET IMAGE CPU              takes one, and keeps a worker and a spare for it; prints "worker PID"
  *
  * Prints "ready" once it serves. CPU -1: not pinned. The byte at BASE + n is the image's byte n. Ends by SIGKILL. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -57,25 +65,170 @@ static void bulk(int uffd, char *image, uint64_t base, uint64_t length, uint64_t
     printf("%lld\n", now_ns() - begin);
 }
 
-int main(int argc, char **argv) {
-    if (argc < 7) return 2;
-    int cpu = atoi(argv[4]);
-    if (cpu >= 0) {
-        cpu_set_t set;
-        CPU_ZERO(&set);
-        CPU_SET(cpu, &set);
-        if (sched_setaffinity(0, sizeof set, &set) < 0) die("sched_setaffinity");
+/* ── Firecracker's hand-over, as the common example handlers take it ── */
+
+struct guest {
+    int uffd, connection, count;
+    struct { uint64_t base, size, offset; } region[16];
+};
+
+static char *map_image(const char *path) {
+    int file = open(path, O_RDONLY);
+    struct stat about;
+    if (file < 0 || fstat(file, &about) < 0) die(path);
+    char *image = mmap(0, about.st_size, PROT_READ, MAP_SHARED | MAP_POPULATE, file, 0);
+    if (image == MAP_FAILED) die("mmap");
+    return image;
+}
+
+static void pin(int cpu) {
+    if (cpu < 0) return;
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    if (sched_setaffinity(0, sizeof set, &set) < 0) die("sched_setaffinity");
+}
+
+static int listen_at(const char *path) {
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    strncpy(address.sun_path, path, sizeof address.sun_path - 1);
+    unlink(path);
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, 256) < 0) die(path);
+    return fd;
+}
+
+/* One recvmsg, as they do it: the message comes whole from a VMM that means well. */
+static void take(int connection, struct guest *guest) {
+    char text[8192], control[CMSG_SPACE(sizeof(int))];
+    struct iovec io = {text, sizeof text - 1};
+    struct msghdr message = {.msg_iov = &io, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    ssize_t got = recvmsg(connection, &message, MSG_CMSG_CLOEXEC);
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    if (got <= 0 || header == NULL) die("recvmsg");
+    text[got] = 0;
+    memcpy(&guest->uffd, CMSG_DATA(header), sizeof(int));
+    guest->connection = connection;
+    guest->count = 0;
+    for (char *at = text; (at = strstr(at, "{\"base_host_virt_addr\"")) != NULL && guest->count < 16; at++) {
+        unsigned long base, size, offset;
+        if (sscanf(at, "{\"base_host_virt_addr\":%lu,\"size\":%lu,\"offset\":%lu", &base, &size, &offset) != 3) die(at);
+        guest->region[guest->count].base = base;
+        guest->region[guest->count].size = size;
+        guest->region[guest->count++].offset = offset;
     }
+}
+
+/* poll, read, copy one page, until the VMM hangs up; answers the number of faults. */
+static long serve_guest(struct guest *guest, char *image) {
+    struct pollfd ready[2] = {{.fd = guest->uffd, .events = POLLIN}, {.fd = guest->connection, .events = 0}};
+    for (long faults = 0;;) {
+        if (poll(ready, 2, -1) < 0) die("poll");
+        if ((ready[0].revents & POLLIN) == 0) return faults;
+        struct uffd_msg message;
+        if (read(guest->uffd, &message, sizeof message) < 0) {
+            if (errno == EAGAIN) continue;
+            die("read");
+        }
+        if (message.event != UFFD_EVENT_PAGEFAULT) continue;
+        faults++;
+        uint64_t page = message.arg.pagefault.address & ~4095ULL;
+        for (int index = 0; index < guest->count; index++) {
+            uint64_t into = page - guest->region[index].base;
+            if (page < guest->region[index].base || into >= guest->region[index].size) continue;
+            struct uffdio_copy copy = {.dst = page, .src = (uint64_t)(image + guest->region[index].offset + into), .len = 4096};
+            if (ioctl(guest->uffd, UFFDIO_COPY, &copy) < 0 && errno != EEXIST) {
+                if (errno == ESRCH) return faults;
+                die("UFFDIO_COPY");
+            }
+            if (copy.copy == -EEXIST) {
+                struct uffdio_range range = {.start = page, .len = 4096};
+                ioctl(guest->uffd, UFFDIO_WAKE, &range);
+            }
+        }
+    }
+}
+
+static void serve_all(int listener, char *image) {
+    signal(SIGCHLD, SIG_IGN);
+    for (;;) {
+        int connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        if (connection < 0) die("accept");
+        if (fork() == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            struct guest guest;
+            take(connection, &guest);
+            long faults = serve_guest(&guest, image);
+            struct timespec used;
+            clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+            printf("faults %ld seconds %ld.%09ld\n", faults, used.tv_sec, used.tv_nsec);
+            exit(0);
+        }
+        close(connection);
+    }
+}
+
+/* A worker that waits for one byte, then wakes whoever waits in the guest, and serves. */
+static pid_t make_spare(struct guest *guest, char *image, int *go) {
+    int ends[2];
+    if (pipe(ends) < 0) die("pipe");
+    pid_t worker = fork();
+    if (worker != 0) {
+        close(ends[0]);
+        *go = ends[1];
+        return worker;
+    }
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    close(ends[1]);
+    char byte;
+    if (read(ends[0], &byte, 1) != 1) exit(0);
+    for (int index = 0; index < guest->count; index++) {
+        struct uffdio_range range = {.start = guest->region[index].base, .len = guest->region[index].size};
+        ioctl(guest->uffd, UFFDIO_WAKE, &range);
+    }
+    serve_guest(guest, image);
+    exit(0);
+}
+
+static void keep(int listener, char *image) {
+    struct guest guest;
+    take(accept4(listener, NULL, NULL, SOCK_CLOEXEC), &guest);
+    int go;
+    pid_t active = make_spare(&guest, image, &go);
+    for (;;) {
+        write(go, "", 1);
+        close(go);
+        pid_t spare = make_spare(&guest, image, &go);
+        printf("worker %d\n", active);
+        fflush(stdout);
+        int status;
+        while (waitpid(-1, &status, 0) != active) {}
+        if (WIFEXITED(status)) return;
+        active = spare;
+    }
+}
+
+static int serve_socket(char **argv) {
+    pin(atoi(argv[4]));
+    char *image = map_image(argv[3]);
+    int listener = listen_at(argv[2]);
+    printf("ready\n");
+    fflush(stdout);
+    if (strcmp(argv[1], "keep") == 0) keep(listener, image);
+    else serve_all(listener, image);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc == 5 && (strcmp(argv[1], "listen") == 0 || strcmp(argv[1], "keep") == 0)) return serve_socket(argv);
+    if (argc < 7) return 2;
+    pin(atoi(argv[4]));
     int process = syscall(SYS_pidfd_open, atoi(argv[2]), 0);
     if (process < 0) die("pidfd_open");
     int uffd = syscall(SYS_pidfd_getfd, process, atoi(argv[3]), 0);
     if (uffd < 0) die("pidfd_getfd");
 
-    int file = open(argv[5], O_RDONLY);
-    struct stat about;
-    if (file < 0 || fstat(file, &about) < 0) die(argv[5]);
-    char *image = mmap(0, about.st_size, PROT_READ, MAP_SHARED | MAP_POPULATE, file, 0);
-    if (image == MAP_FAILED) die("mmap");
+    char *image = map_image(argv[5]);
     uint64_t base = strtoull(argv[6], 0, 0);
 
     int spin = strcmp(argv[1], "spin") == 0;

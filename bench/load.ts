@@ -41,6 +41,11 @@ export class LoadMeter {
     this.#credit += seconds;
   }
 
+  /** A process of the benchmark is about to end: what it has used stays ours. */
+  leave(pid: number): void {
+    if (this.#pids.delete(pid)) this.#credit += processSeconds(pid);
+  }
+
   /** Since `begin`. */
   end(): Load {
     const [from, to] = [this.#from, this.#sample()];

@@ -13,6 +13,7 @@ import { oneFaultAtATime, placements } from "./latency.ts";
 import { LoadMeter, NOISE_MAX } from "./load.ts";
 import { type Group, isQuiet, printGroup, verdictText } from "./report.ts";
 import { restore } from "./restore.ts";
+import { server } from "./server.ts";
 import { software } from "./software.ts";
 import { Stand, warmMemory } from "./stand.ts";
 import { touchMuch } from "./touch.ts";
@@ -22,9 +23,9 @@ const MIB = 1024 * 1024;
 const QUIET_S = 20;
 const RESULTS = "bench/results/fault.json";
 /** Benchmarks that are one group of their own, and measured by one call. */
-const ALONE = ["image", "restore", "memory"] as const;
+const ALONE = ["image", "restore", "memory", "server"] as const;
 
-const HELP = `npm run bench -- fault|software|image|restore|memory [options]
+const HELP = `npm run bench -- fault|software|image|restore|memory|server [options]
 
 fault      what serving page faults costs, side by side with the same handler in C, in alternating rounds;
            then how fast the software implementation is
@@ -32,6 +33,7 @@ software   the latter alone; runs anywhere
 image      building an image beside zstd and sha256sum, reading it beside the codec alone; runs anywhere
 restore    memory from an image as it is touched, beside reading all of it first; recorded working sets beside mmap
 memory     lazy ArrayBuffers and WebAssembly memories beside the kernel's mappings; finding what was written
+server     the page server beside handlers in C: first page, restores, a hundred at once, a pager that is killed
 
   --rounds N     rounds that count (default 5; one more before them for warmth)
   --quick        little memory and 3 rounds: to see that it works, not for figures
@@ -126,6 +128,7 @@ async function measure(names: readonly GroupName[], rounds: number, isQuick: boo
   if (names.includes("image")) await add(() => image({ rounds, quick: isQuick, meter }));
   if (names.includes("restore")) await add(() => restore({ rounds, quick: isQuick, meter }));
   if (names.includes("memory")) await add(() => guests({ rounds, quick: isQuick, meter }));
+  if (names.includes("server")) await add(() => server({ rounds, quick: isQuick, meter }));
   if (names.includes("software")) await add(() => software({ rounds, quick: isQuick, meter }));
   return groups;
 }

@@ -53,6 +53,8 @@ export interface VmmOptions {
   readonly handOver?: boolean;
   /** Whether the device was configured before 1.12, without which there are no events. Default true. */
   readonly balloon?: boolean;
+  /** Whether there is a userfaultfd on its memory. Default true; false: for comparison, plain memory, nothing to hand over. */
+  readonly watched?: boolean;
   /** Of everything that is waited for. Default 10 s. */
   readonly deadlineMs?: number;
   /** Whose processes it is one of. Default: a system of its own. */
@@ -120,15 +122,7 @@ export class Vmm {
     const regions = typeof options.regions === "number" ? [{ byteLength: options.regions }] : options.regions;
     this.regions = mapRegions(process, regions);
     this.pageCount = pageCountOf(this.regions);
-    const isTold = options.version === undefined || options.version === "1.12" || options.balloon !== false;
-    // KVM touches memory from inside the kernel: a userfaultfd for user space only would not let it wait.
-    const uffd = openUserfaultfd("kernel", process, {
-      ways: ["device", "syscall"],
-      features: isTold ? ["EVENT_REMOVE"] : [],
-      nonBlocking: true,
-    });
-    this.uffd = uffd.fd;
-    for (const { address, byteLength } of this.regions) uffd.register(address, byteLength, { missing: true });
+    this.uffd = options.watched === false ? -1 : this.#watch();
     const { cpu, why } = openCpu(process, this.regions, options.cpu);
     this.cpu = cpu;
     this.why = why;
@@ -257,6 +251,19 @@ export class Vmm {
     this.process.kill();
     if (this.#options.system === undefined) this.#system.close();
     if (typeof this.#options.image === "string") this.#content?.close();
+  }
+
+  /** Opens a userfaultfd and registers all memory. */
+  #watch(): number {
+    const { version = "1.12", balloon = true } = this.#options;
+    const uffd = openUserfaultfd("kernel", this.process, {
+      // KVM touches memory from inside the kernel: a userfaultfd for user space only would not let it wait.
+      ways: ["device", "syscall"],
+      features: version === "1.12" || balloon ? ["EVENT_REMOVE"] : [],
+      nonBlocking: true,
+    });
+    for (const { address, byteLength } of this.regions) uffd.register(address, byteLength, { missing: true });
+    return uffd.fd;
   }
 
   #makeBook(content: ImageContent): PageBook {

@@ -1,0 +1,358 @@
+// npm run bench -- server: the page server beside handlers in C that do what the common example handlers do, with machines
+// that hand over by Firecracker's protocol: how soon the first page comes, what a restore costs, a hundred restores at once,
+// and how long a guest waits when the pager is killed.
+
+import { PAGE_SIZE } from "../src/abi/memory.ts";
+import { affinity, local } from "../src/linux/index.ts";
+import { startVmm, type Touched, type Vmm } from "../test/daemon/vmm.ts";
+import { type CDoor, CHandlers } from "./c-handler.ts";
+import type { LoadMeter } from "./load.ts";
+import { atLeast, atMost, type Group, rowsOf, type Verdict } from "./report.ts";
+import {
+  alternate,
+  type Contestant,
+  type Figures,
+  median,
+  medianOf,
+  ratioOf,
+  type Series,
+} from "./rounds.ts";
+import { type ImageName, ServerStage } from "./server-stage.ts";
+import { warmMemory } from "./stand.ts";
+
+const MIB = 1024 * 1024;
+const GIB = 1024 * MIB;
+
+export interface ServerOptions {
+  readonly rounds: number;
+  readonly quick: boolean;
+  readonly meter: LoadMeter;
+}
+
+interface Scene {
+  readonly stage: ServerStage;
+  readonly meter: LoadMeter;
+  readonly handlers: CHandlers | undefined;
+  readonly rounds: number;
+  readonly quick: boolean;
+}
+
+/** All groups, in order. */
+export async function server({ rounds, quick, meter }: ServerOptions): Promise<Group[]> {
+  const byteLength = quick ? 256 * MIB : GIB;
+  warmMemory((quick ? 1 : 4) * GIB);
+  const compiled = CHandlers.compile(meter);
+  if (typeof compiled === "string") console.log(`No rows of C: ${compiled}`);
+  const handlers = typeof compiled === "string" ? undefined : compiled;
+  const stage = await ServerStage.open(byteLength, byteLength / 8, meter);
+  const scene = { stage, meter, handlers, quick, rounds: Math.min(rounds, 3) };
+  try {
+    const groups: Group[] = [];
+    for (const measure of [firstPages, restores, manyAtOnce, kills]) groups.push(await measure(scene));
+    return groups;
+  } finally {
+    await stage.close();
+    await handlers?.close();
+  }
+}
+
+// ── the first page ──
+
+async function firstPages({ stage, meter, handlers, rounds, quick }: Scene): Promise<Group> {
+  const count = quick ? 10 : 30;
+  const contestant = (name: string, open: () => Vmm, door?: CDoor): Contestant => ({
+    name,
+    async run() {
+      const ms: number[] = [];
+      for (let turn = 0; turn < count; turn++) {
+        ms.push(firstPage(stage, open()));
+        await door?.left();
+      }
+      return { p50: median(ms), max: Math.max(...ms) };
+    },
+  });
+  const contestants = [
+    contestant("a raw file", () => stage.machine("raw")),
+    contestant("an image", () => stage.machine("image")),
+    contestant("an image, working set", () => stage.machine("set")),
+  ];
+  if (handlers !== undefined) {
+    const door = await handlers.listen(stage.socketPath("c-first.sock"), stage.rawPath);
+    contestants.push(contestant("C, a process a guest", () => stage.machine(door), door));
+  }
+  const series = await alternate(contestants, rounds, meter);
+  await handlers?.stop();
+  const names = ["a raw file", "an image", "an image, working set"];
+  return {
+    title: "From the hand-over to the first page served, ms",
+    columns: [
+      { key: "p50", title: "p50 ms", digits: 3 },
+      { key: "max", title: "max ms", digits: 3 },
+    ],
+    verdicts: names.map((name) => atMost(`${name}: p50, ms`, medianOf(series, name, "p50"), 2)),
+    notes: [
+      `${count} machines a run; the virtual CPU stands at its first page before the message is sent`,
+      "until the guest has read its page, as this process sees it",
+    ],
+    ...ended(series, rounds),
+  };
+}
+
+/** Milliseconds from the message to the end of an access that has been waiting all the time. */
+function firstPage(stage: ServerStage, vmm: Vmm): number {
+  const walking = vmm.begin({ count: 1 }, "load");
+  const began = vmm.handOver();
+  walking.wait();
+  const ms = performance.now() - began;
+  stage.end(vmm);
+  return ms;
+}
+
+// ── one restore ──
+
+async function restores(scene: Scene): Promise<Group> {
+  const { stage, meter, handlers, rounds } = scene;
+  const { touches } = stage;
+  const [plain, page] = ["plain anonymous memory", "C, page by page"];
+  const contestants: Contestant[] = [{ name: plain, run: () => touchPlain(stage) }];
+  for (const [name, image] of [
+    ["a raw file", "raw"],
+    ["an image", "image"],
+    ["an image, working set", "set"],
+  ] as const) {
+    contestants.push({ name, run: () => restore(stage, image) });
+  }
+  if (handlers !== undefined) {
+    for (const [name, cpu] of [
+      [page, -1],
+      [`${page}, guest's CPU`, guestCpu()],
+    ] as const) {
+      const door = await handlers.listen(stage.socketPath(`c-${cpu}.sock`), stage.rawPath, cpu);
+      contestants.push({ name, run: () => restoreByC(stage, door) });
+    }
+  }
+  const series = await alternate(contestants, rounds, meter);
+  await handlers?.stop();
+  const set = "an image, working set";
+  const verdicts: Verdict[] = [
+    atMost(`total time, ${set} : ${plain}`, ratioOf(series, "ms", set, plain), 1.2),
+    atMost(`total time, a raw file : ${plain}`, ratioOf(series, "ms", "a raw file", plain), 1.2),
+  ];
+  if (handlers !== undefined) {
+    verdicts.push(
+      atLeast(`total time, ${page} : a raw file`, ratioOf(series, "ms", page, "a raw file"), 12),
+      atLeast(`total time, ${page} : ${set}`, ratioOf(series, "ms", page, set), 12),
+      atLeast(`faults, ${page} : ${set}`, ratioOf(series, "faults", page, set), 91),
+    );
+  }
+  return {
+    title: `Restore of ${stage.byteLength / MIB} MiB of which the guest touches ${(touches.length * PAGE_SIZE) / MIB} MiB`,
+    columns: [
+      { key: "ms", title: "total ms", digits: 0 },
+      { key: "us", title: "us a page", digits: 2 },
+      { key: "faults", title: "faults", digits: 0 },
+      { key: "p99", title: "p99 us", digits: 1 },
+    ],
+    verdicts,
+    notes: [
+      "a virtual CPU touches runs of 256 KiB, the runs in random order; from before the message is sent",
+      "afterwards each machine hashes 1 page in 16 of those: all were right",
+    ],
+    ...ended(series, rounds),
+  };
+}
+
+/** The CPU that machines are pinned to, as virtual CPUs usually are. */
+function guestCpu(): number {
+  return affinity(local).at(-1) ?? 0;
+}
+
+async function restore(stage: ServerStage, image: ImageName): Promise<Figures> {
+  const vmm = stage.machine(image, { pin: guestCpu() });
+  return timed(stage, vmm, () => stage.faultsOf(vmm));
+}
+
+async function restoreByC(stage: ServerStage, door: CDoor): Promise<Figures> {
+  const vmm = stage.machine(door, { pin: guestCpu() });
+  const figures = await timed(stage, vmm, async () => 0);
+  // The pages that are hashed have been touched before: that brings no fault.
+  return { ...figures, faults: await door.left() };
+}
+
+async function timed(stage: ServerStage, vmm: Vmm, faults: () => Promise<number>): Promise<Figures> {
+  const began = vmm.handOver();
+  const touched = vmm.begin(stage.touches, "load").wait();
+  const ms = performance.now() - began;
+  const figures = { ms, ...perPage(touched), faults: await faults() };
+  const wrong = await vmm.verify(stage.touches.filter((_, index) => index % 16 === 0));
+  stage.end(vmm);
+  if (wrong.length > 0) throw new Error(`The machine has wrong pages: ${wrong.join("; ")}`);
+  return figures;
+}
+
+function touchPlain(stage: ServerStage): Figures {
+  const vmm = startVmm({
+    socket: "",
+    regions: stage.byteLength,
+    handOver: false,
+    watched: false,
+    system: stage.system,
+    pin: guestCpu(),
+  });
+  const began = performance.now();
+  const touched = vmm.begin(stage.touches, "load").wait();
+  const ms = performance.now() - began;
+  stage.end(vmm);
+  return { ms, ...perPage(touched), faults: 0 };
+}
+
+function perPage({ latenciesUs }: Touched): { us: number; p99: number } {
+  return { us: sum(latenciesUs) / latenciesUs.length, p99: quantile(latenciesUs, 0.99) };
+}
+
+// ── many at once ──
+
+async function manyAtOnce(scene: Scene): Promise<Group> {
+  const { stage, meter, handlers, quick } = scene;
+  const rounds = Math.min(scene.rounds, 2);
+  const guests = quick ? 20 : 100;
+  // One page of each 2 MiB, in a random order of its own: each is a fault, also where neighbours come with it.
+  const accesses = stage.byteLength / (2 * MIB);
+  const contestants: Contestant[] = [{ name: "ours, an image", run: () => crowd(stage, guests, accesses) }];
+  if (handlers !== undefined) {
+    const door = await handlers.listen(stage.socketPath("c-many.sock"), stage.rawPath);
+    contestants.push({ name: "C, a process a guest", run: () => crowd(stage, guests, accesses, door) });
+  }
+  const series = await alternate(contestants, rounds, meter);
+  await handlers?.stop();
+  const ours = "ours, an image";
+  const limit = 1 + (64 / 1024) * (stage.byteLength / GIB);
+  return {
+    title: `${guests} guests of ${stage.byteLength / MIB} MiB restore from one image at once`,
+    columns: [
+      { key: "ms", title: "all done ms", digits: 0 },
+      { key: "medianP99", title: "median p99 us", digits: 0 },
+      { key: "worstP99", title: "worst p99 us", digits: 0 },
+      { key: "spread", title: "worst:median", digits: 2 },
+      { key: "mib", title: "MiB a guest", digits: 2 },
+    ],
+    verdicts: [
+      atMost("p99 of a fault, the worst guest's : the median guest's", medianOf(series, ours, "spread"), 4),
+      atMost("memory of the server a guest, MiB", medianOf(series, ours, "mib"), limit),
+    ],
+    notes: [
+      `${accesses} accesses a guest, each of them a fault`,
+      "memory: what all processes of the server have for themselves, shared parts once, page cache aside",
+    ],
+    ...ended(series, rounds),
+  };
+}
+
+async function crowd(stage: ServerStage, guests: number, accesses: number, door?: CDoor): Promise<Figures> {
+  const before = await stage.memory();
+  const machines = Array.from({ length: guests }, () => stage.machine(door ?? "image"));
+  const began = performance.now();
+  const walks = machines.map((vmm, index) => {
+    const order = { count: accesses, stride: (2 * MIB) / PAGE_SIZE, shuffle: index };
+    vmm.handOver();
+    return vmm.begin(order, "load").ended();
+  });
+  const touched = await Promise.all(walks);
+  const ms = performance.now() - began;
+  const mib = door === undefined ? ((await stage.memory()) - before) / guests / MIB : Number.NaN;
+  for (const vmm of machines) stage.end(vmm);
+  if (door !== undefined) for (const _ of machines) await door.left();
+  const p99s = touched.map(({ latenciesUs }) => quantile(latenciesUs, 0.99));
+  const [medianP99, worstP99] = [median(p99s), Math.max(...p99s)];
+  return { ms, medianP99, worstP99, spread: worstP99 / medianP99, mib };
+}
+
+// ── a pager that is killed ──
+
+async function kills({ stage, meter, handlers, quick }: Scene): Promise<Group> {
+  const [count, guests] = [quick ? 5 : 25, 4];
+  const ours = Array.from({ length: guests }, () => stage.machine("image"));
+  for (const vmm of ours) {
+    vmm.handOver();
+    await vmm.touch({ count: 1 });
+  }
+  const contestants: Contestant[] = [
+    {
+      name: "ours, a warm spare",
+      async run(round) {
+        const figures = await killed(round === 0 ? 1 : count, ours, () => stage.killPager());
+        await stage.count();
+        return figures;
+      },
+    },
+  ];
+  if (handlers !== undefined) {
+    const socket = stage.socketPath("c-keep.sock");
+    const nextWorker = await handlers.keep(socket, stage.rawPath);
+    const theirs = stage.machine({ socket });
+    theirs.handOver();
+    await theirs.touch({ count: 1 });
+    contestants.push({
+      name: "C, a forked spare",
+      run: (round) =>
+        killed(round === 0 ? 1 : count, [theirs], async () => {
+          process.kill(await nextWorker(), "SIGKILL");
+        }),
+    });
+  }
+  const series = await alternate(contestants, 1, meter);
+  for (const vmm of ours) {
+    const wrong = await vmm.verify({ stride: 64 });
+    if (wrong.length > 0) throw new Error(`A machine has wrong pages: ${wrong.join("; ")}`);
+    stage.end(vmm);
+  }
+  await handlers?.stop();
+  const name = "ours, a warm spare";
+  return {
+    title: "From SIGKILL of the pager to the next served fault, ms",
+    columns: [
+      { key: "p50", title: "p50 ms", digits: 2 },
+      { key: "p99", title: "p99 ms", digits: 2 },
+      { key: "max", title: "max ms", digits: 2 },
+    ],
+    verdicts: [
+      atMost("p50, ms", medianOf(series, name, "p50"), 10),
+      atMost("p99, ms", medianOf(series, name, "p99"), 50),
+    ],
+    notes: [
+      `${count} kills with ${guests} guests, each as soon as a spare is ready; p99 of so few is the worst of them`,
+      "each machine then hashed 1 page in 64 of its memory: all were right",
+    ],
+    ...ended(series, 1),
+  };
+}
+
+let nextPage = 1;
+
+async function killed(count: number, machines: readonly Vmm[], kill: () => Promise<void>): Promise<Figures> {
+  const ms: number[] = [];
+  for (let turn = 0; turn < count; turn++) {
+    const vmm = machines[turn % machines.length]!;
+    await kill();
+    const began = performance.now();
+    // A page of which nobody has been near.
+    vmm.begin({ from: (nextPage++ * 512) % vmm.pageCount, count: 1 }, "load").wait();
+    ms.push(performance.now() - began);
+  }
+  const times = Float64Array.from(ms);
+  return { p50: quantile(times, 0.5), p99: quantile(times, 0.99), max: quantile(times, 1) };
+}
+
+// ──
+
+function ended(series: Series, rounds: number): Pick<Group, "rows" | "rounds" | "repeated" | "load"> {
+  return { rows: rowsOf(series), rounds, repeated: series.repeated, load: series.load };
+}
+
+function sum(values: Float64Array): number {
+  return values.reduce((total, value) => total + value, 0);
+}
+
+function quantile(values: Float64Array, share: number): number {
+  return values.slice().sort()[Math.max(0, Math.ceil(share * values.length) - 1)] ?? Number.NaN;
+}

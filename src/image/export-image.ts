@@ -1,7 +1,17 @@
 // Writes a region of an image as a raw, sparse file: pages that are zeros take no room in it. The file is there
 // whole or not at all.
 
-import { closeSync, fsyncSync, ftruncateSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from "node:fs";
 import { MinorfaultError } from "../base/errors.ts";
 import { fileCall } from "../source/file-failure.ts";
 import type { Image } from "./image.ts";
@@ -25,11 +35,12 @@ export interface ExportReport {
 
 export async function exportImage(
   image: Image,
-  path: string,
+  name: string,
   options: ExportOptions = {},
 ): Promise<ExportReport> {
   const began = performance.now();
   const region = regionOf(image, options.region);
+  const path = placeOf(name);
   const unfinished = `${path}.unfinished-${process.pid}`;
   const fd = fileCall("create", path, () => openSync(unfinished, "wx", 0o644));
   let isOpen = true;
@@ -46,6 +57,16 @@ export async function exportImage(
     rmSync(unfinished, { force: true });
     throw error;
   }
+}
+
+/** The file itself where a name is a link. Nothing but a file is replaced: not a device, not a folder. */
+function placeOf(name: string): string {
+  const stat = fileCall("stat", name, () => statSync(name, { throwIfNoEntry: false }));
+  if (stat === undefined) return name;
+  if (stat.isFile()) return realpathSync(name);
+  throw new MinorfaultError("ERR_BAD_ARGUMENT", `${name} is there, and is not a regular file`, {
+    hint: "An export is a sparse file that is there whole or not at all: name a new file, or one to be replaced",
+  });
 }
 
 function regionOf(image: Image, name: string | undefined): ManifestRegion {

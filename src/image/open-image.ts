@@ -4,7 +4,7 @@ import { MinorfaultError } from "../base/errors.ts";
 import { roundDown } from "../base/range.ts";
 import type { ObjectStore } from "../source/object-store.ts";
 import { openStore, splitImageUrl } from "../source/open-store.ts";
-import { checkRead } from "../source/page-source.ts";
+import { checkRead, type PageSource } from "../source/page-source.ts";
 import { readWholeSync } from "../source/whole.ts";
 import { badImage, wrongBytes } from "./content.ts";
 import { fromHex } from "./hash.ts";
@@ -56,16 +56,41 @@ export async function loadManifest(
   name: string,
   signal?: AbortSignal,
 ): Promise<LoadedManifest> {
-  return decoded(await store.get(manifestKey(name), MANIFEST_BYTES_MAX, signal), name);
+  try {
+    return decoded(await store.get(manifestKey(name), MANIFEST_BYTES_MAX, signal), name);
+  } catch (error) {
+    throw withName(error, store, name);
+  }
+}
+
+/** That no object is there means, to whoever asks for an image, that there is no such image. */
+function withName(error: unknown, store: ObjectStore, name: string): unknown {
+  if (!(error instanceof MinorfaultError) || error.code !== "ERR_SOURCE_MISSING") return error;
+  return new MinorfaultError(
+    "ERR_SOURCE_MISSING",
+    `There is no image ${name} in ${store.url} (no manifest)`,
+    {
+      cause: error,
+      hint: "`minorfault image list` says which images a store has",
+    },
+  );
 }
 
 function decoded(bytes: Uint8Array, name: string): LoadedManifest {
   return { manifest: decodeManifest(bytes, name), digest: manifestDigest(bytes) };
 }
 
+function openManifestSync(store: ObjectStore, name: string): PageSource | undefined {
+  try {
+    return store.openSync?.(manifestKey(name));
+  } catch (error) {
+    throw withName(error, store, name);
+  }
+}
+
 /** Undefined for a store that has to be waited for. */
 function loadManifestSync(store: ObjectStore, name: string): LoadedManifest | undefined {
-  const source = store.openSync?.(manifestKey(name));
+  const source = openManifestSync(store, name);
   if (source === undefined) return undefined;
   try {
     const bytes = readWholeSync(source, MANIFEST_BYTES_MAX);

@@ -22,6 +22,8 @@ const WRITING: ReadonlySet<string> = new Set(["create", "mkdir", "rename", "link
 /** Failures that may pass: a disk's error, descriptors that others hold, an interrupted call. */
 const RETRYABLE: ReadonlySet<string> = new Set(["EIO", "EMFILE", "ENFILE", "EAGAIN", "EINTR", "ESTALE"]);
 
+const FULL: ReadonlySet<string> = new Set(["ENOSPC", "EDQUOT"]);
+
 /** The error of a call of `node:fs`; anything that is not one of those passes through. */
 export function fileFailure(error: unknown, operation: string, name: string): unknown {
   if (error instanceof MinorfaultError || !(error instanceof Error) || !("code" in error)) return error;
@@ -36,6 +38,9 @@ export function fileFailure(error: unknown, operation: string, name: string): un
     errno,
     operation,
     retryable: RETRYABLE.has(errnoName),
+    ...(FULL.has(errnoName) && {
+      hint: "Make room on that disk and run it again: nothing half-written was left",
+    }),
   });
 }
 

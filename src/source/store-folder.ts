@@ -27,7 +27,8 @@ export class StoreFolder {
   findEntry(key: string): string | undefined {
     checkKey(key);
     const path = join(this.root, key);
-    if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return undefined;
+    const entry = fileCall("stat", path, () => lstatSync(path, { throwIfNoEntry: false }));
+    if (entry === undefined) return undefined;
     return join(this.#resolve(dirname(path), key), basename(path));
   }
 
@@ -132,7 +133,7 @@ function isKeyName(name: string): boolean {
 }
 
 function makeFolder(path: string): void {
-  if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) return;
+  if (fileCall("mkdir", path, () => lstatSync(path, { throwIfNoEntry: false })) !== undefined) return;
   const parent = dirname(path);
   if (parent !== path) makeFolder(parent);
   try {

@@ -9,7 +9,9 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
+  symlinkSync,
   truncateSync,
   watch,
   writeFileSync,
@@ -27,6 +29,7 @@ const MIB = 2 ** 20;
 const low = Buffer.concat([randomBytes(MIB), Buffer.alloc(MIB), Buffer.alloc(5000, "text ")]);
 writeFileSync(join(folder, "low.bin"), low);
 writeFileSync(join(folder, "state"), "device state");
+spawnSync("mkfifo", [join(folder, "fifo")]);
 
 function image(...args: string[]): { stdout: string; stderr: string; status: number | null } {
   return spawnSync(process.execPath, [main, "image", ...args], {
@@ -101,6 +104,37 @@ test("import, a child by --parent, and diff's exit code", () => {
   );
 });
 
+test("prune --repack says what it does, and images are right afterwards", () => {
+  writeFileSync(join(folder, "whole"), randomBytes(4 * MIB));
+  assert.equal(image("create", "decayed/whole", "whole", "--chunk", "64KiB").status, 0);
+  const part = readFileSync(join(folder, "whole"));
+  part.fill(0, MIB);
+  writeFileSync(join(folder, "part"), part);
+  assert.equal(image("create", "decayed/part", "part").status, 0);
+  assert.equal(image("remove", "decayed/whole").status, 0);
+  const dry = image("prune", "decayed", "--repack", "--dry-run");
+  assert.match(dry.stdout, /\n {2}1 packs of 4\.0 MiB would be rewritten to 1 MiB, for 1 images\n/);
+  const wet = image("prune", "decayed", "--repack", "--grace", "0s");
+  assert.match(wet.stdout, /\n {2}1 packs of 4\.0 MiB were rewritten to 1 MiB, for 1 images\n/);
+  const { repacked, liveBytes } = json("prune", "decayed", "--repack", "--grace", "0s") as {
+    repacked: { packs: number };
+    liveBytes: number;
+  };
+  assert.equal(repacked.packs, 0);
+  assert.ok(liveBytes < 1.1 * MIB, `${liveBytes} bytes`);
+  assert.equal(json("verify", "decayed/part").right, true);
+  assert.equal(image("export", "decayed/part", "again").status, 0);
+  assert.deepEqual(readFileSync(join(folder, "again")), part);
+});
+
+test("an export goes through a link to the file behind it, and leaves devices alone", () => {
+  writeFileSync(join(folder, "target"), "old");
+  symlinkSync("target", join(folder, "link"));
+  assert.equal(image("export", "store/base", "link").status, 0);
+  assert.equal(readlinkSync(join(folder, "link")), "target");
+  assert.deepEqual(readFileSync(join(folder, "target")), low);
+});
+
 test("what is wrong ends with the exit code of its kind and a hint, or as JSON", () => {
   for (const [args, status, said] of [
     [["create", "store/vm", "low.bin"], 1, /ERR_STORE_EXISTS/],
@@ -108,7 +142,19 @@ test("what is wrong ends with the exit code of its kind and a hint, or as JSON",
     [["create", "store/new", "low.bin", "--chunk", "5KiB"], 2, /ERR_BAD_ARGUMENT/],
     [["create", "store/new", "low.bin", "--level", "99"], 2, /from 1 to 19, or none/],
     [["create", "store/new"], 2, /missing required argument/],
-    [["verify", "store/none"], 4, /ERR_SOURCE_MISSING/],
+    [["create", "low.bin/vm", "low.bin"], 2, /ERR_STORE_PATH/],
+    [["create", "http://127.0.0.1:1/store/vm", "low.bin"], 2, /ERR_STORE_READ_ONLY/],
+    [["push", "store/vm", "http://127.0.0.1:1/store"], 2, /ERR_STORE_READ_ONLY/],
+    [
+      ["verify", "store/none"],
+      4,
+      /There is no image none in .*store.*\n.*image list.*\n.*ERR_SOURCE_MISSING/,
+    ],
+    [["verify", "store/vm", "--digest", "12"], 2, /64 hexadecimal digits/],
+    [["list", "nowhere"], 4, /There is no store .*nowhere/],
+    [["prune", "nowhere"], 4, /There is no store .*nowhere/],
+    [["export", "store/base", "fifo"], 2, /fifo is there, and is not a regular file/],
+    [["export", "store/base", "store"], 2, /store is there, and is not a regular file/],
     [["inspect", "ftp://host/vm"], 2, /ERR_STORE_URL/],
     [["export", "store/vm", "x.raw"], 2, /several regions/],
     [["working-set", "store/vm", "x", "--add", "low.bin"], 2, /not an offset/],

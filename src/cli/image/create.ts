@@ -67,7 +67,7 @@ export function registerCreate(image: Command): void {
         });
         const opened = files.map((path) => openRawFile(path));
         try {
-          const { store, name } = await find(url);
+          const { store, name } = await find(url, "to write");
           const bar = progress("building");
           const regions = opened.map(({ source, extents }, index) => ({
             name: regionName(files[index]!, index),

@@ -39,7 +39,7 @@ export function registerImport(image: Command): void {
     .addHelpText("after", EXAMPLES)
     .action((url, file, options) =>
       runVerb("import", options, UNTOUCHED, async ({ signal, progress, image: find }) => {
-        const { store, name } = await find(url);
+        const { store, name } = await find(url, "to write");
         const bar = progress("importing");
         const building = {
           ...(options.level === "none" ? { codec: "none" as const } : { level: options.level }),

@@ -55,7 +55,7 @@ export function registerList(image: Command): void {
     .action((url, options) =>
       runVerb("list", options, UNTOUCHED, async ({ signal, store: open }) => {
         const images = [];
-        for await (const found of listImages(await open(url), signal)) images.push(found);
+        for await (const found of listImages(await open(url, "to be there"), signal)) images.push(found);
         const problems = images.filter(({ problem }) => problem !== undefined).length;
         return {
           json: images.map(({ name, digest, manifest, problem }) => ({

@@ -40,9 +40,10 @@ export function registerPrune(image: Command): void {
         options,
         "all images hold what they held",
         async ({ signal, progress, store: open }) => {
+          const store = await open(url, "to be there");
           let bar = progress(options.repack ? "repacking" : "deleting");
           let phase = options.repack ? "repack" : "delete";
-          const report = await pruneStore(await open(url), {
+          const report = await pruneStore(store, {
             graceMs: options.grace,
             repack: options.repack ?? false,
             dryRun: options.dryRun ?? false,
@@ -94,7 +95,7 @@ export function registerRemove(image: Command): void {
     )
     .action((url, options) =>
       runVerb("remove", options, UNTOUCHED, async ({ signal, image: find }) => {
-        const { store, name } = await find(url);
+        const { store, name } = await find(url, "to write");
         await removeImage(store, name, signal);
         return { json: { removed: name }, text: `${url}: removed` };
       }),

@@ -3,7 +3,7 @@
 import type { Command } from "@commander-js/extra-typings";
 import { type CopyReport, copyImage } from "../../image/index.ts";
 import { bytesText, msText } from "../bytes.ts";
-import { runVerb } from "./verb.ts";
+import { parseDigest, runVerb } from "./verb.ts";
 
 const RESUME = "what has been moved is kept: the same command goes on from there";
 
@@ -33,14 +33,14 @@ function register(
     .argument("<image>", "the image, in its store")
     .argument("<store>", "the store that shall have it")
     .option("--as <name>", "its name there")
-    .option("--digest <sha256>", "what the manifest's SHA-256 must be")
+    .option("--digest <sha256>", "what the manifest's SHA-256 must be", parseDigest)
     .option("--json", "print the report as JSON, and no progress")
     .option("--quiet", "print nothing but errors")
     .addHelpText("after", `\nExamples:\n${examples.map((example) => `  $ ${example}`).join("\n")}`)
     .action((url, target, options) =>
       runVerb(verb, options, RESUME, async ({ signal, progress, image: find, store: open }) => {
         const { store, name } = await find(url);
-        const to = await open(target);
+        const to = await open(target, "to write");
         const bar = progress(verb === "push" ? "pushing" : "pulling");
         const report = await copyImage(store, name, to, {
           ...(options.as !== undefined && { as: options.as }),

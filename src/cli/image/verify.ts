@@ -3,7 +3,7 @@
 import type { Command } from "@commander-js/extra-typings";
 import { type VerifyReport, verifyImage } from "../../image/index.ts";
 import { bytesText, msText } from "../bytes.ts";
-import { runVerb, UNTOUCHED } from "./verb.ts";
+import { parseDigest, runVerb, UNTOUCHED } from "./verb.ts";
 
 /** The exit code of wrong sources. */
 const DAMAGED = 4;
@@ -14,7 +14,11 @@ export function registerVerify(image: Command): void {
     .description("checks every byte of an image against its hashes")
     .argument("<image>", "folder/name, https://…/name or s3://bucket/prefix/name")
     .option("--index", "only manifest, index, and that all packs are there")
-    .option("--digest <sha256>", "what the manifest's SHA-256 must be: refuses an image that was rolled back")
+    .option(
+      "--digest <sha256>",
+      "what the manifest's SHA-256 must be: refuses an image that was rolled back",
+      parseDigest,
+    )
     .option("--json", "print the report as JSON, and no progress")
     .option("--quiet", "print nothing but errors")
     .addHelpText(

@@ -7,7 +7,15 @@
 import { readlinkSync } from "node:fs";
 import { PAGE_SIZE } from "../abi/memory.ts";
 import { MinorfaultError } from "../base/errors.ts";
-import { local, receive, send, setPeekOffset, shutDown } from "../linux/index.ts";
+import {
+  local,
+  RECEIVE_BYTES_MAX,
+  receive,
+  send,
+  setNonBlocking,
+  setPeekOffset,
+  shutDown,
+} from "../linux/index.ts";
 import { Ioctls } from "../uffd/index.ts";
 import type { ServerLimits } from "./config.ts";
 import { HandOverMessage, refused } from "./hand-over.ts";
@@ -103,6 +111,8 @@ export class Door {
     };
     this.#visits.set(entry.id, visit);
     const [socket] = entry.descriptors;
+    // Whoever does not listen to the answer keeps nobody waiting.
+    setNonBlocking(local, socket!, true);
     setPeekOffset(local, socket!, 0);
     this.#readiness.watch(socket!, () => this.#look(visit));
   }
@@ -257,7 +267,7 @@ function checkUserfaultfd(fd: number): void {
 }
 
 /** Takes the message out of the socket, and with it the reference to the userfaultfd that lies there. */
-export function consume(socket: number, byteLength: number): void {
+function consume(socket: number, byteLength: number): void {
   setPeekOffset(local, socket, -1);
   for (let left = byteLength; left > 0; ) {
     const received = receive(local, socket, left, { now: true });
@@ -267,12 +277,21 @@ export function consume(socket: number, byteLength: number): void {
   }
 }
 
+/** The same where nobody knows any more whether that has been done: nothing else is ever sent. */
+export function consumeAll(socket: number): void {
+  try {
+    consume(socket, RECEIVE_BYTES_MAX);
+  } catch {
+    // It was reset: there is nothing left.
+  }
+}
+
 /** Firecracker never reads it, our own guests do. */
-function sendLine(socket: number, line: object): void {
+export function sendLine(socket: number, line: object): void {
   try {
     send(local, socket, new TextEncoder().encode(`${JSON.stringify(line)}\n`));
   } catch {
-    // It has hung up, which Firecracker before 1.12 does.
+    // It has hung up, which Firecracker before 1.12 does, or has not read for long.
   }
 }
 

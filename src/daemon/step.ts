@@ -1,32 +1,34 @@
-// Labelled steps at which a process of the server can be made to die: `npm run chaos -- kill` sets the variable, nobody
-// else does. A step costs one comparison.
-//
-//   MINORFAULT_DIE_AT=booked:3    SIGKILL when the step "booked" is reached the third time in this process
+// Labelled steps at which a process of the server can be made to die, once: `npm run chaos -- kill` names a file in
+// MINORFAULT_DIE_AT, nobody else does, and then a step costs one comparison. The first process that comes to the step that
+// stands in the file removes it and is gone.
 
-const [label, count = "1"] = (process.env.MINORFAULT_DIE_AT ?? "").split(":");
-let left = Number(count);
+import { readFileSync, unlinkSync } from "node:fs";
+
+const path = process.env.MINORFAULT_DIE_AT;
 
 /** Where in the life of a hand-over, a takeover or a keeper's start a process may die. */
-export const STEPS = [
-  "accepted",
-  "told",
-  "peeked",
-  "kept",
-  "booked",
-  "started",
-  "consumed",
-  "answered",
-  "baton",
-  "adopted",
-  "serving",
-  "keeper-link",
-  "keeper-born",
-  "synced",
-  "spare-born",
-] as const;
+export const STEPS = {
+  /** The keeper has accepted a connection; it has told one process of it. */
+  accept: ["accepted", "told"],
+  /** The pager has looked at a hand-over, booked it with the keeper, with the spare, served it, cleared it, answered it. */
+  handOver: ["peeked", "kept", "booked", "started", "consumed", "answered"],
+  /** The spare has the baton, has told the keeper, has one guest more. */
+  takeover: ["baton", "serving", "adopted"],
+  /** The pager has told the spare of a new keeper; that one is born; it bears and tells a spare. */
+  keeper: ["keeper-link", "keeper-born"],
+  spare: ["spare-born", "synced"],
+} as const;
 
-export type Step = (typeof STEPS)[number];
+export type Step = (typeof STEPS)[keyof typeof STEPS][number];
 
 export function step(name: Step): void {
-  if (name === label && --left === 0) process.kill(process.pid, "SIGKILL");
+  if (path === undefined) return;
+  try {
+    if (readFileSync(path, "utf8") !== name) return;
+    unlinkSync(path);
+  } catch {
+    // Nobody is to die, or somebody else was faster.
+    return;
+  }
+  process.kill(process.pid, "SIGKILL");
 }

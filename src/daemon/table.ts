@@ -10,7 +10,7 @@ import { local, memfd, poll } from "../linux/index.ts";
 import type { PagerEnd, PagerHost, WarmSource } from "../pager/index.ts";
 import { DEFAULT_LIMITS, type ImageConfig, type ServerConfig, type ServerLimits } from "./config.ts";
 import type { Crew } from "./crew.ts";
-import { Door, type HandedOver } from "./door.ts";
+import { consumeAll, Door, type HandedOver, sendLine } from "./door.ts";
 import { endGuest } from "./endings.ts";
 import { report } from "./front-pipe.ts";
 import { Guest, stateBytes } from "./guest.ts";
@@ -323,7 +323,7 @@ export class Guests implements GuestTable {
       const { id } = entry;
       report({ event: "guest", id, image: image.name, pid: note.pid, ms: performance.now() - since });
       this.emit("serving", { guest: guest.status });
-      return { guest: id, image: image.name, byteLength, workingSets };
+      return answerOf(id, image.name, byteLength, workingSets);
     } finally {
       this.#starting--;
     }
@@ -392,8 +392,9 @@ export class Guests implements GuestTable {
   async #adoptOne(entry: Entry): Promise<void> {
     this.#starting++;
     try {
-      await this.#start(entry, true);
+      const guest = await this.#start(entry, true);
       step("adopted");
+      this.#welcomeAgain(guest);
     } catch (error) {
       // Nobody else could serve it either.
       const why = `It could not be taken over: ${error instanceof Error ? error.message : error}`;
@@ -401,6 +402,14 @@ export class Guests implements GuestTable {
     } finally {
       this.#starting--;
     }
+  }
+
+  /** Our predecessor may have died before it cleared the hand-over, and before it answered. */
+  #welcomeAgain({ entry, note }: Guest): void {
+    const socket = entry.descriptors[GUEST_FD.SOCKET]!;
+    consumeAll(socket);
+    const { byteLength, workingSets } = this.#images.status(note.image);
+    sendLine(socket, answerOf(entry.id, note.image, byteLength ?? 0, workingSets ?? []));
   }
 
   async #start(entry: Entry, adopt: boolean): Promise<Guest> {
@@ -480,6 +489,11 @@ export class Guests implements GuestTable {
     const known = error instanceof MinorfaultError ? error : undefined;
     report({ event: "error", code: known?.code ?? "ERR_BUG", message: String(known?.message ?? error) });
   }
+}
+
+/** What a peer is told who is served; more than once, when the server changes hands. */
+function answerOf(guest: string, image: string, byteLength: number, workingSets: readonly string[]): object {
+  return { guest, image, byteLength, workingSets };
 }
 
 function imageOf(door: DoorNote | undefined): string {

@@ -5,7 +5,7 @@ import {
   checkDestination,
   lookAtDestination,
   PAGE_BYTES,
-  QmpClient,
+  type QmpLine,
   type SavedMachine,
   type SourceCounters,
   type TransferReport,
@@ -28,24 +28,9 @@ export async function withImage<T>(url: string, use: (image: Image) => Promise<T
   }
 }
 
-/** The control socket for as long as `use` takes, if there is one. */
-export async function withQmp<T>(
-  path: string | undefined,
-  signal: AbortSignal,
-  use: (qmp: QmpClient | undefined) => Promise<T>,
-): Promise<T> {
-  if (path === undefined) return use(undefined);
-  const qmp = await QmpClient.connect(path, { signal });
-  try {
-    return await use(qmp);
-  } finally {
-    qmp.close();
-  }
-}
-
 /** Compares a QEMU with the saved machine before anything is sent; its page sizes. */
-export async function pageSizesOf(qmp: QmpClient, saved: SavedMachine): Promise<ReadonlyMap<string, number>> {
-  return checkDestination(saved, await lookAtDestination(qmp));
+export async function pageSizesOf(line: QmpLine, saved: SavedMachine): Promise<ReadonlyMap<string, number>> {
+  return checkDestination(saved, await lookAtDestination(await line.client()));
 }
 
 /** Shows pages that have been sent on a bar. */

@@ -4,7 +4,7 @@ import type { Command } from "@commander-js/extra-typings";
 import { MinorfaultError } from "../../base/errors.ts";
 import {
   connectTo,
-  type QmpClient,
+  QmpLine,
   type RestorableMachine,
   type RestoreOptions,
   type RestoreReport,
@@ -19,7 +19,7 @@ import { addWorkingSet, type Image } from "../../image/index.ts";
 import { type ObjectStore, splitImageUrl } from "../../source/index.ts";
 import { msText, parseMs } from "../bytes.ts";
 import { runCommand, type Work } from "../image/verb.ts";
-import { movedText, pageSizesOf, rateOption, showing, withImage, withQmp } from "./moving.ts";
+import { movedText, pageSizesOf, rateOption, showing, withImage } from "./moving.ts";
 
 const EXAMPLES = `
 The guest runs after milliseconds; pages that it asks for come first, all others follow. The first run records which
@@ -52,7 +52,7 @@ interface Options {
 interface Target {
   readonly uri: string;
   /** Its control socket, without which nothing is checked beforehand and no lost connection is made again. */
-  readonly qmp: QmpClient | undefined;
+  readonly line: QmpLine | undefined;
   readonly started: StartedQemu | undefined;
 }
 
@@ -100,19 +100,23 @@ async function restore(
     const report = (target: Target): Promise<RestoreReport> =>
       restoreInto(url, image, machine, target, options, tools);
     if (options.incoming !== undefined) {
-      const uri = options.incoming;
-      return withQmp(options.qmp, tools.signal, async (qmp) => {
-        const done = await report({ uri, qmp, started: undefined });
+      const { incoming: uri, qmp } = options;
+      const line = qmp === undefined ? undefined : await QmpLine.open(qmp, { signal: tools.signal });
+      try {
+        const done = await report({ uri, line, started: undefined });
+        await line?.end();
         return { json: jsonOf(url, done), text: textOf(url, done) };
-      });
+      } finally {
+        await line?.close();
+      }
     }
     const isDetached = options.detach ?? false;
     const started = await startQemu(line, machine.machine, { isDetached, signal: tools.signal });
     if (!options.quiet && !options.json) {
       for (const added of started.added) process.stderr.write(`added to QEMU: ${added}\n`);
     }
-    const done = await report({ uri: started.incoming, qmp: started.qmp, started });
-    started.qmp.close();
+    const done = await report({ uri: started.incoming, line: started.line, started });
+    await started.line.end();
     const outcome = { json: jsonOf(url, done, started), text: textOf(url, done) };
     if (isDetached) {
       letGo(started);
@@ -127,20 +131,23 @@ async function restoreInto(
   url: string,
   image: Image,
   machine: RestorableMachine,
-  { uri, qmp, started }: Target,
+  { uri, line, started }: Target,
   options: Options,
   tools: Work,
 ): Promise<RestoreReport> {
   let hasRun = false;
   try {
-    const pageSizes = qmp === undefined ? undefined : await pageSizesOf(qmp, machine.machine);
+    const pageSizes = line === undefined ? undefined : await pageSizesOf(line, machine.machine);
+    await line?.hold();
     const report = await restoreMachine({
       image,
       url,
       machine,
       ...restoreOptions(options),
       ...(pageSizes !== undefined && { pageSizes }),
-      ...(qmp !== undefined && { reconnect: (signal) => reconnect(qmp, signal) }),
+      ...(line !== undefined && {
+        reconnect: async (signal) => reconnect(await line.client(), signal),
+      }),
       connect: (signal) => connectTo(uri, signal),
       signal: tools.signal,
       onProgress: showing(tools.progress("moving")),

@@ -1,10 +1,10 @@
 // `minorfault qemu resume`: goes on with a machine whose memory was cut off.
 
 import type { Command } from "@commander-js/extra-typings";
-import { resumeMachine } from "../../guest/qemu/index.ts";
+import { QmpLine, resumeMachine } from "../../guest/qemu/index.ts";
 import { msText } from "../bytes.ts";
 import { runCommand } from "../image/verb.ts";
-import { movedText, rateOption, showing, withImage, withQmp } from "./moving.ts";
+import { movedText, rateOption, showing, withImage } from "./moving.ts";
 
 const EXAMPLES = `
 QEMU says itself which pages it has: nothing that the interrupted restore knew is needed but the image.
@@ -31,21 +31,27 @@ export function registerResume(qemu: Command): void {
     .addHelpText("after", EXAMPLES)
     .action((url, options) =>
       runCommand("qemu resume", options, LEFT, ({ signal, progress }) =>
-        withImage(url, (image) =>
-          withQmp(options.qmp, signal, async (qmp) => {
+        withImage(url, async (image) => {
+          const line = await QmpLine.open(options.qmp, { signal });
+          try {
+            // Whoever kills us as well finds the line held again.
+            await line.hold();
             const report = await resumeMachine({
               image,
               url,
-              qmp: qmp!,
+              qmp: await line.client(),
               ...(options.listen !== undefined && { uri: options.listen }),
               ...(options.rate !== undefined && { pushBytesPerSecond: options.rate }),
               signal,
               onProgress: showing(progress("moving")),
             });
+            await line.end();
             const head = `${url}: served again after ${msText(report.recoveredMs)}`;
             return { json: { image: url, ...report }, text: [head, ...movedText(report)].join("\n") };
-          }),
-        ),
+          } finally {
+            await line.close();
+          }
+        }),
       ),
     );
 }

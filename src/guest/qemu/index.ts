@@ -4,6 +4,7 @@ export * from "./capture-machine.ts";
 export * from "./capture-stream.ts";
 export * from "./destination.ts";
 export * from "./import-stream.ts";
+export { QmpLine } from "./lifeline.ts";
 export * from "./migrate.ts";
 export * from "./page-ledger.ts";
 export * from "./qmp.ts";

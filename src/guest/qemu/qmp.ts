@@ -59,6 +59,7 @@ export class QmpClient {
   #pendingBytes = 0;
   #nextId = 1;
   #version = "";
+  #greetingFields: unknown;
   #hasOutOfBand = false;
   #failure: MinorfaultError | undefined;
 
@@ -93,6 +94,11 @@ export class QmpClient {
   /** "7.2.22 (Debian …)". */
   get version(): string {
     return this.#version;
+  }
+
+  /** What QEMU said first, for whoever speaks in its name. */
+  get greeting(): unknown {
+    return this.#greetingFields;
   }
 
   /** Runs a command; its answer, or ERR_QEMU with QEMU's own words. */
@@ -130,6 +136,13 @@ export class QmpClient {
     return () => this.#listeners.delete(listener);
   }
 
+  /** The socket, for a process that goes on with it; this client is closed, and closes it without a word to QEMU. */
+  handOver(give: (socket: Socket) => void): void {
+    this.#socket.pause();
+    give(this.#socket);
+    this.close();
+  }
+
   close(): void {
     this.#fail(`The QMP connection to ${this.path} has been closed`, undefined, "ERR_CLOSED");
     this.#socket.destroy();
@@ -144,6 +157,7 @@ export class QmpClient {
     });
     failed.catch(() => {});
     const greeting = await Promise.race([this.#greeting, failed]).finally(() => clearTimeout(timer));
+    this.#greetingFields = greeting.QMP;
     this.#version = versionText(greeting.QMP!.version);
     this.#hasOutOfBand = greeting.QMP!.capabilities?.includes("oob") ?? false;
     await this.execute("qmp_capabilities", this.#hasOutOfBand ? { enable: ["oob"] } : undefined);
@@ -152,11 +166,13 @@ export class QmpClient {
   #receive(piece: Buffer): void {
     let rest = piece;
     for (let end = rest.indexOf(NEWLINE); end !== -1; end = rest.indexOf(NEWLINE)) {
-      const line = Buffer.concat([...this.#pieces, rest.subarray(0, end)]);
+      const line = Buffer.concat([...this.#pieces, rest.subarray(0, end)])
+        .toString("utf8")
+        .trim();
       this.#pieces = [];
       this.#pendingBytes = 0;
       rest = rest.subarray(end + 1);
-      if (line.byteLength > 1) this.#line(line);
+      if (line !== "") this.#line(line);
     }
     if (rest.byteLength === 0) return;
     this.#pieces.push(rest);
@@ -165,14 +181,14 @@ export class QmpClient {
       this.#refuse(`it sends a line of more than ${LINE_BYTES_MAX} bytes`);
   }
 
-  #line(bytes: Buffer): void {
+  #line(text: string): void {
     let line: Line | undefined;
     try {
-      line = lineSchema.safeParse(JSON.parse(bytes.toString("utf8"))).data;
+      line = lineSchema.safeParse(JSON.parse(text)).data;
     } catch {
       // Told below, as any other line that is none of QMP.
     }
-    if (line === undefined) this.#refuse(`it sends ${JSON.stringify(bytes.toString("utf8", 0, 100))}`);
+    if (line === undefined) this.#refuse(`it sends ${JSON.stringify(text.slice(0, 100))}`);
     else if (line.QMP !== undefined) this.#greet(line);
     else if (line.event !== undefined) this.#tell({ name: line.event, data: line.data });
     else this.#answer(line);

@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { MinorfaultError } from "../../base/errors.ts";
 import { listen, local } from "../../linux/index.ts";
 import { completeCommandLine } from "./command-line.ts";
-import { QmpClient } from "./qmp.ts";
+import { QmpLine } from "./lifeline.ts";
 import type { SavedMachine } from "./saved-machine.ts";
 
 /** The number under which QEMU inherits its control socket. */
@@ -22,7 +22,7 @@ const LAST_WORDS_MS = 2000;
 
 export interface StartedQemu {
   readonly child: ChildProcess;
-  readonly qmp: QmpClient;
+  readonly line: QmpLine;
   readonly qmpPath: string;
   /** Where it waits for the machine. */
   readonly incoming: string;
@@ -57,7 +57,8 @@ export async function startQemu(
   local.call("close", listening);
   const qemu = new Child(program, child, isDetached, forget);
   try {
-    const qmp = await QmpClient.connect(qmpPath, { signal });
+    const line = await QmpLine.open(qmpPath, { signal });
+    const qmp = await line.client();
     await qmp.execute("migrate-set-capabilities", {
       capabilities: [{ capability: "postcopy-ram", state: true }],
     });
@@ -65,7 +66,7 @@ export async function startQemu(
     await qmp.execute("migrate-incoming", { uri: incoming });
     return {
       child,
-      qmp,
+      line,
       qmpPath,
       incoming,
       added: [...added, "capability postcopy-ram", `control socket ${qmpPath}`],

@@ -1,7 +1,8 @@
 // A thousand guests of one pager: bare processes with some pages each, and the times of their faults as they see them.
 
-import { MAP, PAGE_SIZE } from "../src/abi/memory.ts";
+import { MADV, MAP, PAGE_SIZE } from "../src/abi/memory.ts";
 import type { Scratch } from "../src/abi/system.ts";
+import type { FeatureName } from "../src/abi/userfaultfd.ts";
 import { type GuestProcess, type GuestThread, KernelSystem } from "../src/guest/process/index.ts";
 import { affinity, close, local, mmap } from "../src/linux/index.ts";
 import type { Pager, PagerHost, PagerOptions } from "../src/pager/index.ts";
@@ -13,15 +14,22 @@ const WALK_MS = 60_000;
 export interface CrowdOptions {
   readonly guests: number;
   readonly pages: number;
+  /** Pages of a walk, at most; default: all. */
+  readonly recordPages?: number;
+  readonly features?: readonly FeatureName[];
   /** Beside descriptor, regions and guest. */
   readonly pager: Partial<PagerOptions>;
 }
+
+/** What is needed of a pager here. */
+export type Served = Pick<Pager, "threadId" | "close"> &
+  Partial<Pick<Pager, "installAll" | "residency">> & { readonly ended: Promise<unknown> };
 
 export interface Member {
   readonly process: GuestProcess;
   readonly thread: GuestThread;
   readonly base: number;
-  readonly pager: Pager;
+  readonly pager: Served;
   readonly record: Scratch;
   /** Pages that it has touched. */
   touched: number;
@@ -54,24 +62,25 @@ export class Crowd {
   }
 
   /** A single one, served by whatever `serve` starts. */
-  async startOne(serve: (options: PagerOptions) => Promise<Pager>): Promise<void> {
+  async startOne(serve: (options: PagerOptions) => Promise<Served>): Promise<void> {
     this.members.push(await this.#member(serve));
     this.#ticksPerUs = this.members[0]!.process.tickRate() / 1e6;
   }
 
-  async #member(serve: (options: PagerOptions) => Promise<Pager>): Promise<Member> {
-    const { pages, pager: more } = this.#options;
+  async #member(serve: (options: PagerOptions) => Promise<Served>): Promise<Member> {
+    const { pages, recordPages = pages, features = [], pager: more } = this.#options;
     const byteLength = pages * PAGE_SIZE;
     const process = this.#system.spawnProcess();
     const thread = process.spawnThread();
     const [home = 0] = affinity(local);
     thread.pin(home);
     const base = mmap(process, byteLength, { flags: MAP.PRIVATE | MAP.ANONYMOUS | MAP.NORESERVE });
-    const uffd = openUserfaultfd("kernel", process);
+    const uffd = openUserfaultfd("kernel", process, { features });
     uffd.register(base, byteLength, { missing: true });
-    const record = process.share(pages * 4);
+    const record = process.share(recordPages * 4);
     record.bytes.fill(1);
-    thread.walk({ base: record.address, order: { count: Math.ceil((pages * 4) / PAGE_SIZE), stride: 1 } });
+    const count = Math.ceil((recordPages * 4) / PAGE_SIZE);
+    thread.walk({ base: record.address, order: { count, stride: 1 } });
     thread.wait(WALK_MS);
     const descriptor = process.descriptor(uffd.fd);
     try {
@@ -102,6 +111,13 @@ export class Crowd {
     return members.map((member) => this.#finish(member, pages));
   }
 
+  /** A guest drops all of its memory. */
+  discard({ thread, base }: Member): void {
+    const args = [base, this.#options.pages * PAGE_SIZE, MADV.DONTNEED];
+    thread.start({ kind: "call", name: "madvise", args });
+    if (!thread.wait(WALK_MS)) throw new Error("The guest hangs in madvise");
+  }
+
   #begin(member: Member, pages: number): void {
     const { thread, base, record, touched } = member;
     if (touched + pages > this.#options.pages) throw new Error("This guest has no untouched pages left");
@@ -116,17 +132,18 @@ export class Crowd {
     return Array.from(ticks, (tick) => tick / this.#ticksPerUs);
   }
 
-  /** A process that uses all of the guests' CPU; answers how to end it. */
-  hog(): () => void {
+  /** A process that uses all of a CPU: wherever the scheduler puts it, or the guests' one. Answers how to end it. */
+  hog(isPinned: boolean): () => void {
     const process = this.#system.spawnProcess();
     const thread = process.spawnThread();
     const [home = 0] = affinity(local);
-    thread.pin(home);
+    if (isPinned) thread.pin(home);
     const base = mmap(process, PAGE_SIZE);
     thread.walk({ base, order: { count: 2 ** 31, stride: 0 } });
     return () => process.kill();
   }
 
+  /** Ends the guests, and waits for their pagers to see it. */
   async close(): Promise<void> {
     this.#system.close();
     await Promise.all(this.members.map(({ pager }) => pager.ended));

@@ -11,6 +11,7 @@ import { guests } from "./guests.ts";
 import { image } from "./image.ts";
 import { oneFaultAtATime, placements } from "./latency.ts";
 import { LoadMeter, NOISE_MAX } from "./load.ts";
+import { many } from "./many.ts";
 import { type Group, isQuiet, printGroup, verdictText } from "./report.ts";
 import { restore } from "./restore.ts";
 import { server } from "./server.ts";
@@ -23,9 +24,9 @@ const MIB = 1024 * 1024;
 const QUIET_S = 20;
 const RESULTS = "bench/results/fault.json";
 /** Benchmarks that are one group of their own, and measured by one call. */
-const ALONE = ["image", "restore", "memory", "server"] as const;
+const ALONE = ["image", "restore", "memory", "many", "server"] as const;
 
-const HELP = `npm run bench -- fault|software|image|restore|memory|server [options]
+const HELP = `npm run bench -- fault|software|image|restore|memory|many|server [options]
 
 fault      what serving page faults costs, side by side with the same handler in C, in alternating rounds;
            then how fast the software implementation is
@@ -34,6 +35,7 @@ image      building an image beside zstd and sha256sum, reading it beside the co
 restore    memory from an image as it is touched, beside reading all of it first; recorded working sets beside mmap
 memory     lazy ArrayBuffers and WebAssembly memories beside the kernel's mappings; finding what was written
 server     the page server beside handlers in C: first page, restores, a hundred at once, a pager that is killed
+many       a thousand guests in one pager beside one, a pager that is disturbed, and what a guest costs
 
   --rounds N     rounds that count (default 5; one more before them for warmth)
   --quick        little memory and 3 rounds: to see that it works, not for figures
@@ -127,6 +129,7 @@ async function measure(names: readonly GroupName[], rounds: number, isQuick: boo
   if (onKernel.length > 0) await measureKernel(onKernel, rounds, isQuick, meter, add);
   if (names.includes("image")) await add(() => image({ rounds, quick: isQuick, meter }));
   if (names.includes("restore")) await add(() => restore({ rounds, quick: isQuick, meter }));
+  if (names.includes("many")) await add(() => many({ rounds, quick: isQuick, meter }));
   if (names.includes("memory")) await add(() => guests({ rounds, quick: isQuick, meter }));
   if (names.includes("server")) await add(() => server({ rounds, quick: isQuick, meter }));
   if (names.includes("software")) await add(() => software({ rounds, quick: isQuick, meter }));

@@ -236,6 +236,8 @@ async function memoryOfPages(host: PagerHost, byteLength: number): Promise<numbe
     await crowd.start(host);
     const [member] = crowd.members;
     crowd.discard(member!);
+    // Served after that has been noted.
+    crowd.touch(crowd.members, 1);
     // As if all of it had been installed: nobody has as much memory to try it with.
     for (const { resident } of member!.pager.residency?.() ?? []) resident.fill(0xffff_ffff);
     return (ownBytes() - before) / pages;

@@ -71,7 +71,7 @@ test("a result fits 80 columns, has no escape codes without colours, and says wh
   const text = renderResult(result(all()), PLAIN);
   for (const line of text.split("\n")) {
     // Paths and processor names may be as long as they like.
-    if (!/node|processor|again|SHA-256/i.test(line)) assert.ok(line.length <= 80, line);
+    assert.ok(line.length <= 80, line);
   }
   assert.ok(!text.includes("\x1b"));
   assert.match(text, /not a KVM machine: no/);

@@ -11,11 +11,12 @@ test("parseSize() takes numbers with KiB, MiB or GiB, in any case, with or witho
 });
 
 test("parseSize() refuses what is no size, too small, or not whole pages, and says what is right", () => {
-  for (const text of ["", "256", "MiB", "256MB", "-1GiB", "0x10MiB", "1e3MiB", "NaNGiB", "1 2MiB"]) {
-    assert.throws(() => parseSize(text), { message: /such as 256MiB/ }, text);
+  for (const text of ["", "MiB", "256MB", "-1GiB", "0x10MiB", "1e3MiB", "NaNGiB", "1 2MiB"]) {
+    assert.throws(() => parseSize(text), { message: /such as 64KiB/ }, text);
   }
-  assert.throws(() => parseSize("1020KiB"), { message: /least size is 1 MiB/ });
-  assert.throws(() => parseSize("0GiB"), { message: /least size is 1 MiB/ });
+  assert.throws(() => parseSize("256"), { message: /at least 1 MiB, such as 256MiB/ });
+  assert.throws(() => parseSize("1020KiB"), { message: /at least 1 MiB, such as 256MiB/ });
+  assert.throws(() => parseSize("0GiB"), { message: /at least 1 MiB, such as 256MiB/ });
   assert.throws(() => parseSize("1025KiB"), { message: /whole number of pages/ });
 });
 

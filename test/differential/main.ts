@@ -20,10 +20,20 @@ interface Options {
   readonly against: "software" | "kernel";
   readonly json: boolean;
   readonly corners: boolean;
+  readonly help: boolean;
 }
 
 const USAGE =
   "usage: differential [--operations N] [--seed S] [--against software|kernel] [--json] | --corners [--json]";
+
+const HELP = `${USAGE}
+
+Random programs on the kernel and on the software implementation (or on the kernel twice), every result compared.
+--corners lists what programs are kept out of, and why. Exit code 1 when they differed.
+
+Examples:
+  $ npm run differential -- --operations 1000000
+  $ npm run differential -- --seed 7 --against kernel --json`;
 
 function parse() {
   try {
@@ -34,6 +44,7 @@ function parse() {
         against: { type: "string", default: "software" },
         json: { type: "boolean", default: false },
         corners: { type: "boolean", default: false },
+        help: { type: "boolean", short: "h", default: false },
       },
     });
   } catch (cause) {
@@ -48,12 +59,12 @@ function options(): Options {
   const { values } = parse();
   const operations = Number(values.operations);
   const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 31));
-  const { against, json, corners } = values;
+  const { against, json, corners, help } = values;
   const usable = Number.isSafeInteger(operations) && operations > 0 && Number.isSafeInteger(seed);
   if (!usable || (against !== "software" && against !== "kernel")) {
     throw new MinorfaultError("ERR_BAD_ARGUMENT", USAGE);
   }
-  return { operations, seed, against, json, corners };
+  return { operations, seed, against, json, corners, help };
 }
 
 async function run({ operations, seed, against, json }: Options): Promise<number> {
@@ -122,7 +133,8 @@ function printCorners(json: boolean): number {
 
 try {
   const chosen = options();
-  process.exitCode = chosen.corners ? printCorners(chosen.json) : await run(chosen);
+  if (chosen.help) console.log(HELP);
+  else process.exitCode = chosen.corners ? printCorners(chosen.json) : await run(chosen);
 } catch (error) {
   if (!(error instanceof MinorfaultError)) throw error;
   console.error(`error: ${error.message}`);

@@ -6,14 +6,23 @@
 import { parseArgs } from "node:util";
 import { simulate } from "./simulate.ts";
 
+const USAGE = `npm run sim -- [--seed S] [--steps N] [--schedules N] [--verbose]
+
+Schedules of the pager's simulation: one with a seed, 10,000 from one that is printed without. Exit code 1 when one fails.`;
+
 const { values } = parseArgs({
   options: {
+    help: { type: "boolean", short: "h", default: false },
     seed: { type: "string" },
     steps: { type: "string", default: "40" },
     schedules: { type: "string" },
     verbose: { type: "boolean", default: false },
   },
 });
+if (values.help) {
+  console.log(USAGE);
+  process.exit(0);
+}
 const steps = Number(values.steps);
 const first = values.seed === undefined ? Date.now() % 2 ** 31 : Number(values.seed);
 const schedules = Number(values.schedules ?? (values.seed === undefined ? 10_000 : 1));

@@ -26,24 +26,42 @@ function intro(result: DemoResult, style: Style): string[] {
   const mib = (pages: number) => formatSize(pages * 4096);
   const libraries = image.files.length - 1;
   const from = `${image.files[0] ?? "?"}${libraries > 0 ? ` and ${libraries} libraries that it has loaded` : ""}`;
-  const row = (label: string, text: string) => `${style.paint("bold", label.padEnd(8))}${text}`;
   const indent = " ".repeat(8);
+  const below = (text: string, paint: (line: string) => string = (line) => line) =>
+    wrap(text, style.width - indent.length).map((line) => `${indent}${paint(line)}`);
+  const row = (label: string, text: string) => {
+    const [first = "", ...rest] = below(text);
+    return [`${style.paint("bold", label.padEnd(8))}${first.slice(indent.length)}`, ...rest];
+  };
+  const pages = `${formatCount(image.pageCount)} pages of 4 KiB, ${formatCount(image.distinctPages)} of them different`;
   return [
-    row("image", `${formatSize(image.byteLength)}: ${mib(files)} of ${from},`),
-    `${indent}${mib(zero)} of zeros, ${mib(repeated)} of repeated pages;`,
-    `${indent}${formatCount(image.pageCount)} pages of 4 KiB, ${formatCount(image.distinctPages)} of them different, the SHA-256 of each is known`,
-    row("guest", guest.guestText),
-    ...guest.refusals.map(
-      ({ kind, reason }) => `${indent}${style.paint("yellow", `not ${KIND[kind]}:`)} ${reason}`,
+    ...row("image", `${formatSize(image.byteLength)}: ${mib(files)} of ${from},`),
+    ...below(`${mib(zero)} of zeros, ${mib(repeated)} of repeated pages;`),
+    ...below(`${pages}, the SHA-256 of each is known`),
+    ...row("guest", guest.guestText),
+    ...guest.refusals.flatMap(({ kind, reason }) =>
+      below(`not ${KIND[kind]}: ${reason}`, (line) => style.paint("yellow", line)),
     ),
-    row("pager", guest.pagerText),
+    ...row("pager", guest.pagerText),
     ...result.restores
       .filter(({ name, placement }) => name !== "eager" && placement !== undefined)
       .slice(-1)
-      .map(
-        ({ placement }) => `${indent}${style.paint("dim", `placed: ${placement?.mode}: ${placement?.why}`)}`,
+      .flatMap(({ placement }) =>
+        below(`placed: ${placement?.mode}: ${placement?.why}`, (line) => style.paint("dim", line)),
       ),
   ];
+}
+
+/** Lines of at most `width` characters, broken between words; a word that is longer stays whole. */
+export function wrap(text: string, width: number, glue = ""): string[] {
+  const lines: string[] = [];
+  for (const word of text.split(" ")) {
+    const last = lines.at(-1);
+    if (last !== undefined && last.length + 1 + word.length + glue.length <= width) {
+      lines[lines.length - 1] = `${last} ${word}`;
+    } else lines.push(word);
+  }
+  return lines.map((line, index) => (index < lines.length - 1 ? `${line}${glue}` : line));
 }
 
 const KIND: Readonly<Record<GuestKind, string>> = {
@@ -148,11 +166,12 @@ function verdict(result: DemoResult, style: Style): string[] {
   const memory = formatSize(Math.round(machine.memoryBytes / 2 ** 30) * 2 ** 30);
   return [
     words,
-    style.paint(
-      "dim",
+    ...wrap(
       `${machine.cpus} × ${machine.cpu}, ${memory}, ${machine.system}, Node ${machine.node}; ${formatMs(result.totalMs)}`,
-    ),
-    style.paint("dim", `again: ${commandOf(result)}`),
+      style.width,
+    ).map((line) => style.paint("dim", line)),
+    // As a shell takes it back.
+    ...wrap(`again: ${commandOf(result)}`, style.width, " \\").map((line) => style.paint("dim", line)),
   ];
 }
 

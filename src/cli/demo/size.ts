@@ -2,25 +2,16 @@
 
 import { InvalidArgumentError } from "@commander-js/extra-typings";
 import { PAGE_SIZE } from "../../abi/memory.ts";
-
-const UNITS = new Map([
-  ["kib", 2 ** 10],
-  ["mib", 2 ** 20],
-  ["gib", 2 ** 30],
-]);
+import { parseBytes } from "../bytes.ts";
 
 /** LIMIT: below it the three kinds of content and a random 2 % of the pages mean nothing. */
 export const SIZE_MIN: number = 2 ** 20;
 
-/** Bytes of a size such as "256MiB", for commander: a wrong one is a usage error that says what is right. */
+/** Bytes of a memory such as "256MiB", for commander: a wrong one is a usage error that says what is right. */
 export function parseSize(text: string): number {
-  const match = /^(\d+(?:\.\d+)?)\s*([A-Za-z]*)$/.exec(text.trim());
-  const unit = UNITS.get(match?.[2]?.toLowerCase() ?? "");
-  if (match === null || unit === undefined) {
-    throw new InvalidArgumentError("A size is a number and KiB, MiB or GiB, such as 256MiB or 1.5GiB.");
-  }
-  const byteLength = Number(match[1]) * unit;
-  if (byteLength < SIZE_MIN) throw new InvalidArgumentError(`The least size is ${formatSize(SIZE_MIN)}.`);
+  const byteLength = parseBytes(text);
+  if (byteLength < SIZE_MIN)
+    throw new InvalidArgumentError(`A memory has at least ${formatSize(SIZE_MIN)}, such as 256MiB.`);
   if (byteLength % PAGE_SIZE !== 0) {
     throw new InvalidArgumentError(`A size is a whole number of pages of ${PAGE_SIZE} bytes.`);
   }

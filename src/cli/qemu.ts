@@ -2,6 +2,7 @@
 
 import type { Command } from "@commander-js/extra-typings";
 import { registerCapture } from "./qemu/capture.ts";
+import { registerMigrate } from "./qemu/migrate.ts";
 import { registerRestore } from "./qemu/restore.ts";
 import { registerResume } from "./qemu/resume.ts";
 
@@ -10,5 +11,6 @@ export function registerQemu(program: Command): void {
     .command("qemu")
     .description("captures machines of an unmodified QEMU, and starts them lazily from their images")
     .addHelpText("after", "\ndocs/qemu.md goes through it line by line.");
-  for (const register of [registerCapture, registerRestore, registerResume]) register(qemu as unknown as Command);
+  for (const register of [registerCapture, registerRestore, registerResume, registerMigrate])
+    register(qemu as unknown as Command);
 }

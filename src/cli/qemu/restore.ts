@@ -11,6 +11,7 @@ import {
   readMachine,
   reconnect,
   restoreMachine,
+  type SourceState,
   type StartedQemu,
   startQemu,
   WORKING_SET,
@@ -43,13 +44,14 @@ interface Options {
   readonly recordFor?: number | undefined;
   readonly neighbours?: boolean | undefined;
   readonly rate?: number | undefined;
+  readonly onState?: (state: SourceState) => void;
   readonly detach?: true | undefined;
   readonly json?: true | undefined;
   readonly quiet?: true | undefined;
 }
 
 /** Where a machine goes. */
-interface Target {
+export interface Target {
   readonly uri: string;
   /** Its control socket, without which nothing is checked beforehand and no lost connection is made again. */
   readonly line: QmpLine | undefined;
@@ -127,7 +129,7 @@ async function restore(
   });
 }
 
-async function restoreInto(
+export async function restoreInto(
   url: string,
   image: Image,
   machine: RestorableMachine,
@@ -153,6 +155,7 @@ async function restoreInto(
       onProgress: showing(tools.progress("moving")),
       onState: (state) => {
         hasRun ||= state === "running";
+        options.onState?.(state);
       },
     });
     if (report.touched !== undefined) await keepWorkingSet(url, report.touched, tools);
@@ -166,7 +169,7 @@ async function restoreInto(
   }
 }
 
-export function restoreOptions(options: Options): Partial<RestoreOptions> {
+function restoreOptions(options: Options): Partial<RestoreOptions> {
   const { workingSet, record, recordFor, neighbours, rate } = options;
   return {
     ...(workingSet !== undefined && { replay: workingSet }),

@@ -12,6 +12,7 @@ import type { Socket } from "node:net";
 import { roundDown, roundUp } from "../../base/range.ts";
 import type { Image } from "../../image/index.ts";
 import { type PageContent, type PageRange, runsOf } from "./page-content.ts";
+import type { SourceBlock } from "./page-ledger.ts";
 import { InlineReader, type PageReader } from "./page-reader.ts";
 import { type ReturnMessage, ReturnPathReader } from "./return-path.ts";
 import { SlabPool } from "./slab-pool.ts";
@@ -23,7 +24,7 @@ import { PAGE_BYTES } from "./stream-format.ts";
 const UNSENT_BYTES = 256 * 2 ** 10;
 const UNSENT_BYTES_WAITING = 32 * 2 ** 10;
 /** Pages that are pushed as one piece, 256 KiB, and pieces that are on their way from the image. */
-export const PUSH_PAGES = 64;
+const PUSH_PAGES = 64;
 const PUSH_AHEAD = 4;
 /** A guest that asked for something so many milliseconds ago will soon ask for more. */
 const RECENT_MS = 20;
@@ -53,6 +54,10 @@ export class SourceSession {
   readonly #options: SessionOptions;
   readonly #inline: InlineReader;
   readonly #reading = new Map<number, Promise<PageContent>>();
+  /** First pages of the pieces that are being read to be pushed. */
+  readonly #pushing = new Set<number>();
+  readonly #chunkPages: number;
+  readonly #piecePages: number;
   readonly #slabs = new SlabPool();
   readonly #abort = new AbortController();
   #pool: PageReader | undefined;
@@ -69,11 +74,13 @@ export class SourceSession {
   constructor(options: SessionOptions) {
     this.#options = options;
     this.#inline = new InlineReader(options.image);
+    this.#chunkPages = options.image.chunkBytes / PAGE_BYTES;
+    this.#piecePages = piecePagesOf(options.image, options.blocks);
     const session = this;
     this.machine = new SourceMachine({
       ...options,
-      pushUnit: Math.max(PUSH_PAGES, options.image.chunkBytes / PAGE_BYTES),
-      pushPagesMax: PUSH_AHEAD * PUSH_PAGES,
+      pushUnit: this.#piecePages,
+      pushPagesMax: PUSH_AHEAD * this.#piecePages,
       allocate: (byteLength) => this.#slabs.take(byteLength),
       get push() {
         return session.#pushes;
@@ -241,7 +248,7 @@ export class SourceSession {
 
   /** What the guest waits for. The page itself goes first, then the others of its chunk. */
   #bringRequested({ first, count }: PageRange): void {
-    const unit = this.#unitOf({ first, count });
+    const unit = this.#around({ first, count }, this.#chunkPages);
     try {
       const content = this.#inline.readSync(unit);
       if (content !== undefined) this.#giveRequested(content, { first, count });
@@ -265,10 +272,15 @@ export class SourceSession {
     }
   }
 
+  /** What is left of a piece is pushed at once, however scattered: its chunks are read once. */
   async #bringPushed(range: PageRange): Promise<void> {
+    const piece = this.#around(range, this.#piecePages);
+    if (this.#pushing.has(piece.first)) return;
+    this.#pushing.add(piece.first);
     try {
       this.#pool ??= this.#options.openPool?.() ?? this.#inline;
-      const content = await this.#pool.read(range, this.#abort.signal);
+      const reading = this.#pool.read(piece, this.#abort.signal);
+      const content = await reading.finally(() => this.#pushing.delete(piece.first));
       for (const run of runsOf(content)) this.#give(run);
       content.release();
     } catch (error) {
@@ -292,10 +304,9 @@ export class SourceSession {
     this.disconnect(error);
   }
 
-  /** The chunks around pages, as far as they are their block's. */
-  #unitOf({ first, count }: PageRange): PageRange {
+  /** Whole units of so many pages around a range, as far as they are its block's. */
+  #around({ first, count }: PageRange, unitPages: number): PageRange {
     const block = this.machine.ledger.blockOf(first)!;
-    const unitPages = this.#options.image.chunkBytes / PAGE_BYTES;
     const start = Math.max(block.firstPage, roundDown(first, unitPages));
     const end = block.firstPage + block.byteLength / PAGE_BYTES;
     const until = Math.min(end, roundUp(first + count, unitPages));
@@ -309,6 +320,12 @@ export class SourceSession {
     const wait = Math.max(0, wakeAt - performance.now());
     this.#timer = setTimeout(() => this.#perform(this.machine.tick()), wait);
   }
+}
+
+/** Pages that are read at once to be pushed: whole chunks, and whole pages of the destination's host. */
+export function piecePagesOf(image: Image, blocks: readonly SourceBlock[]): number {
+  const hostPages = blocks.map(({ pageSize }) => pageSize / PAGE_BYTES);
+  return Math.max(PUSH_PAGES, image.chunkBytes / PAGE_BYTES, ...hostPages);
 }
 
 function partOf(content: PageContent, first: number, count: number): PageContent {

@@ -7,8 +7,7 @@ import type { PageRange } from "./page-content.ts";
 import { PagePool } from "./page-pool.ts";
 import { type RestorableMachine, sourceBlocks } from "./saved-machine.ts";
 import type { SourceCounters, SourceState } from "./source-contract.ts";
-import { PUSH_PAGES, SourceSession } from "./source-session.ts";
-import { PAGE_BYTES } from "./stream-format.ts";
+import { piecePagesOf, SourceSession } from "./source-session.ts";
 
 /** LIMIT: connections in a row that bring the machine no page further. */
 const RECOVERIES_MAX = 5;
@@ -50,7 +49,7 @@ export function openSession(
 ): SourceSession {
   const { image, url, pushBytesPerSecond } = options;
   const blocks = sourceBlocks(image, machine, options.pageSizes);
-  const pagesMax = Math.max(PUSH_PAGES, ...blocks.map(({ pageSize }) => pageSize / PAGE_BYTES));
+  const pagesMax = piecePagesOf(image, blocks);
   return new SourceSession({
     image,
     blocks,

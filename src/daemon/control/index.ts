@@ -48,7 +48,6 @@ export async function startControl(
     },
     onBug: (error) => log.error({ error }, "a bug in the control API"),
   });
-  await server.listen(typeof where === "number" ? { descriptor: where } : where);
   let port: number | undefined;
   if (options.port !== undefined && options.token !== undefined) {
     try {
@@ -59,6 +58,7 @@ export async function startControl(
       log.error({ error, port: options.port }, "the port of the control API cannot be had");
     }
   }
+  await server.listen(typeof where === "number" ? { descriptor: where } : where);
   return {
     port,
     async close() {

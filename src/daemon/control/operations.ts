@@ -40,7 +40,7 @@ export function operationsOf({ table, recorder, version, onLateError }: Operatio
       if (history === undefined) throw noGuest(id);
       return history.toJSON();
     },
-    drainGuest: async ({ id, wait = true }, signal) => {
+    drainGuest: async ({ id, wait = true }, { signal }) => {
       there(id);
       if (wait) {
         await table.drain(id, { signal });
@@ -70,10 +70,13 @@ export function operationsOf({ table, recorder, version, onLateError }: Operatio
     warmImage: async ({ name }) => imageJson(await table.warm(name)),
     getLimits: () => ({ ...table.limits }),
     setLimits: (some) => ({ ...table.setLimits(defined(some)) }),
-    shutdown: ({ withinMs }) => {
-      table
-        .shutdown(withinMs === undefined ? {} : { withinMs })
-        .catch((error: unknown) => onLateError("Ending the server", error));
+    shutdown: ({ withinMs }, { afterwards }) => {
+      // Nobody is left to answer when it has ended.
+      afterwards(() => {
+        table
+          .shutdown(withinMs === undefined ? {} : { withinMs })
+          .catch((error: unknown) => onLateError("Ending the server", error));
+      });
       return {};
     },
   };

@@ -165,10 +165,18 @@ export type InputOf<Name extends OperationName> = Part<Routes[Name], "params"> &
 
 export type AnswerOf<Name extends OperationName> = z.infer<Routes[Name]["answer"]>;
 
+/** The request that an operation answers. */
+export interface Asked {
+  /** Raised when the one who asked has gone before he was answered. */
+  readonly signal: AbortSignal;
+  /** Does something when he has his answer. */
+  afterwards(work: () => void): void;
+}
+
 /** Does what a request asks for; what it throws becomes the answer. */
 export type Operations = {
   readonly [Name in OperationName]: (
     input: InputOf<Name>,
-    signal: AbortSignal,
+    asked: Asked,
   ) => AnswerOf<Name> | Promise<AnswerOf<Name>>;
 };

@@ -10,7 +10,7 @@ import type { z } from "zod";
 import { MinorfaultError } from "../../base/errors.ts";
 import { failureOf } from "./failure.ts";
 import { gate } from "./gate.ts";
-import { type Operations, ROUTES, type Route } from "./routes.ts";
+import { type Asked, type Operations, ROUTES, type Route } from "./routes.ts";
 
 /** LIMITs of what a request may be. */
 const BODY_BYTES_MAX = 64 * 1024;
@@ -122,7 +122,7 @@ export class ControlServer {
   }
 
   #serve(name: string, route: Route, operations: Operations): void {
-    const operation = operations[name as keyof Operations] as (input: object, signal: AbortSignal) => unknown;
+    const operation = operations[name as keyof Operations] as (input: object, asked: Asked) => unknown;
     this.#app.route({
       method: route.method,
       url: route.path.replaceAll(/\{(\w+)\}/g, ":$1"),
@@ -133,7 +133,10 @@ export class ControlServer {
           ...part("the query", route.query, request.query),
           ...part("the body", route.body, request.body ?? {}),
         };
-        const answer = await operation(input, goneSignal(reply));
+        const answer = await operation(input, {
+          signal: goneSignal(reply),
+          afterwards: (work) => void reply.raw.once("close", work),
+        });
         return reply.status(route.status).send(answer);
       },
     });

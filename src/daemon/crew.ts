@@ -212,7 +212,10 @@ export class Crew {
   }
 
   #hearPeer(): void {
-    while (this.#peer >= 0) {
+    while (this.#peer >= 0 && poll(local, [{ fd: this.#peer }], 0)[0] !== 0) {
+      // What the other one says of a connection comes after what the keeper has said of it, also where it is read sooner.
+      this.#hearKeeper();
+      if (this.#peer < 0) return;
       const arrived = hear(this.#peer);
       if (arrived === "nothing") return;
       if (arrived !== "end") {

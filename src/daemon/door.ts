@@ -115,6 +115,8 @@ export class Door {
     setNonBlocking(local, socket!, true);
     setPeekOffset(local, socket!, 0);
     this.#readiness.watch(socket!, () => this.#look(visit));
+    // Mostly it has sent everything before it was taken in.
+    this.#look(visit);
   }
 
   /** Whoever waits is turned away. */
@@ -123,15 +125,25 @@ export class Door {
   }
 
   #makeRoom(listener: string, connectionsMax: number): void {
+    for (;;) {
+      const oldest = this.#superfluous(listener, connectionsMax);
+      if (oldest === undefined) return;
+      // The news that its message has come may still be on its way: a hundred guests may come at once.
+      this.#look(oldest);
+      if (this.#visits.get(oldest.entry.id) !== oldest) continue;
+      this.#refuse(
+        oldest,
+        new MinorfaultError("ERR_LIMIT", "Others wait, and this connection has not said everything yet"),
+      );
+    }
+  }
+
+  /** The one that has waited longest where there is no room for another. */
+  #superfluous(listener: string, connectionsMax: number): Visit | undefined {
     const waiting = [...this.#visits.values()];
     const here = waiting.filter(({ note }) => note.listener === listener);
-    const oldest =
-      here.length >= WAITING_MAX ? here[0] : waiting.length >= connectionsMax ? waiting[0] : undefined;
-    if (oldest === undefined) return;
-    this.#refuse(
-      oldest,
-      new MinorfaultError("ERR_LIMIT", "Others wait, and this connection has said nothing yet"),
-    );
+    if (here.length >= WAITING_MAX) return here[0];
+    return waiting.length >= connectionsMax ? waiting[0] : undefined;
   }
 
   #look(visit: Visit): void {

@@ -197,7 +197,9 @@ export class Keeper {
     const id = String(this.#nextId++);
     const entry: Entry = { id, type: "connection", text: JSON.stringify(note), descriptors: [socket, pidfd] };
     this.#ledger.put(entry);
-    for (const { link } of this.#followers) {
+    // The one who serves comes last: whatever it says of the connection, the other one has heard of it before.
+    const followers = this.#followers.toSorted((a, b) => Number(a.isServing) - Number(b.isServing));
+    for (const { link } of followers) {
       tellEntry(link, entry);
       step("told");
     }

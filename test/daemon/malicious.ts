@@ -16,7 +16,7 @@ const PAGES = 64;
 /** A region as it is spelled; its values may be anything. */
 type Fields = Readonly<Record<string, unknown>>;
 
-interface Piece {
+export interface Piece {
   readonly bytes: string | Uint8Array;
   readonly descriptors?: readonly number[];
 }
@@ -108,7 +108,7 @@ export const MALICES: readonly Malice[] = [
   regions("two page sizes", /differ/, (good) => [{ ...good, page_size_kib: 2 ** 21 }]),
   regions("no region", /has no region/, () => []),
   regions("a region without an address", /is not a number/, () => [{ size: PAGE_SIZE, offset: 0 }]),
-  regions("fields from a prototype", /is not a number/, () => [
+  regions("fields from a prototype", /nested too deep/, () => [
     JSON.parse('{"__proto__":{"size":4096,"offset":0,"base_host_virt_addr":4096}}'),
   ]),
   regions("regions that are none", /is not an object/, () => [1, "two", null]),

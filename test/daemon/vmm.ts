@@ -324,6 +324,8 @@ export class Vmm {
   #checkDeadline(until: number, what: string | (() => string)): void {
     if (performance.now() < until) return;
     const name = typeof what === "string" ? what : what();
-    throw new MinorfaultError("ERR_DEADLINE", `${name} did not come in ${this.#deadlineMs} ms`);
+    const heard = this.isAlive ? this.heard().text.trim() : "";
+    const said = heard === "" ? "" : `; the server said ${heard}`;
+    throw new MinorfaultError("ERR_DEADLINE", `${name} did not come in ${this.#deadlineMs} ms${said}`);
   }
 }

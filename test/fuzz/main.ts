@@ -1,12 +1,52 @@
-// npm run fuzz -- image [--count N] [--seed S]
+// npm run fuzz -- image|server [--count N] [--seed S]
 
 import { parseArgs } from "node:util";
+import { skipUnlessUserfaultfd } from "../linux/host.ts";
 import { fuzzImages } from "./image.ts";
+import { fuzzServer } from "./server.ts";
 
-const HELP = `npm run fuzz -- image [--count N] [--seed S]
+const HELP = `npm run fuzz -- image|server [--count N] [--seed S]
 
-Corrupts a store at random, N times (default 100000), and reads its image each time: the bytes must be right, or there
-must be an error of the catalogue. The same seed does the same.`;
+image    corrupts a store at random, N times (default 100000), and reads its image each time: the bytes must be right, or
+         there must be an error of the catalogue
+server   hands over at random, N times, to the parser and one time in a hundred to a server that runs: what is not right
+         must be refused with a reason, and the server must have no more descriptors or memory afterwards
+
+The same seed does the same.`;
+
+type OnProgress = (done: number) => void;
+
+async function image(count: number, seed: number, onProgress: OnProgress): Promise<readonly string[]> {
+  const { outcomes, codes, failures } = await fuzzImages(count, seed, onProgress);
+  for (const [name, { refused, harmless }] of Object.entries(outcomes)) {
+    console.log(
+      `  ${name.padEnd(18)} ${String(refused).padStart(7)} refused ${String(harmless).padStart(7)} harmless`,
+    );
+  }
+  for (const [code, times] of Object.entries(codes)) console.log(`  ${code.padEnd(24)} ${times}`);
+  return failures;
+}
+
+async function server(count: number, seed: number, onProgress: OnProgress): Promise<readonly string[]> {
+  const isPossible = skipUnlessUserfaultfd === false;
+  if (!isPossible) console.log(`  The parser only: a server ${skipUnlessUserfaultfd}`);
+  const { taken, refused, served, before, after, failures } = await fuzzServer(count, seed, {
+    server: isPossible,
+    onProgress,
+  });
+  for (const [reason, times] of Object.entries(refused).sort(([, a], [, b]) => b - a)) {
+    console.log(`  ${String(times).padStart(8)} ${reason}`);
+  }
+  console.log(`  ${String(taken).padStart(8)} taken`);
+  if (before !== undefined && after !== undefined) {
+    const told = ({ descriptors, bytes }: typeof before): string =>
+      `${descriptors} descriptors, ${(bytes / 2 ** 20).toFixed(0)} MiB`;
+    console.log(`  ${served} of them to a server, which had ${told(before)} before and ${told(after)} after`);
+  }
+  return failures;
+}
+
+const TARGETS = { image, server } as const;
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
@@ -23,27 +63,22 @@ async function main(): Promise<number> {
     console.log(HELP);
     return 0;
   }
-  if (positionals[0] !== "image" || !Number.isInteger(count) || !Number.isInteger(seed)) {
+  const [name = ""] = positionals;
+  if (!Object.hasOwn(TARGETS, name) || !Number.isInteger(count) || !Number.isInteger(seed)) {
     console.error(HELP);
     return 2;
   }
   const began = performance.now();
-  console.log(`image: ${count} corruptions, seed ${seed}`);
+  console.log(`${name}: ${count} times, seed ${seed}`);
   let toldAt = began;
-  const { outcomes, codes, failures } = await fuzzImages(count, seed, (done) => {
+  const failures = await TARGETS[name as keyof typeof TARGETS](count, seed, (done) => {
     if (performance.now() - toldAt < 5000) return;
     toldAt = performance.now();
     console.error(`${done} of ${count}`);
   });
-  for (const [name, { refused, harmless }] of Object.entries(outcomes)) {
-    console.log(
-      `  ${name.padEnd(18)} ${String(refused).padStart(7)} refused ${String(harmless).padStart(7)} harmless`,
-    );
-  }
-  for (const [code, times] of Object.entries(codes)) console.log(`  ${code.padEnd(24)} ${times}`);
   for (const failure of failures.slice(0, 20)) console.log(`  FAILED ${failure}`);
   const seconds = ((performance.now() - began) / 1000).toFixed(0);
-  console.log(`${count} corruptions in ${seconds} s: ${failures.length} went wrong`);
+  console.log(`${count} times in ${seconds} s: ${failures.length} went wrong`);
   return failures.length === 0 ? 0 : 1;
 }
 

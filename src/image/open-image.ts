@@ -241,6 +241,35 @@ export class OpenedImage implements Image {
     await this.packs.contentInto(pack, place, target, () => this.#chunkText(chunk), signal);
   }
 
+  /**
+   * Chunks that follow one another, by one read if they lie so in one pack: false if they don't. Tells how each has
+   * ended; its target is written before, and not after.
+   */
+  async readChunks(
+    first: number,
+    targets: readonly Uint8Array[],
+    signal: AbortSignal,
+    end: (index: number, result: "bytes" | "failed", error?: unknown) => void,
+  ): Promise<boolean> {
+    const records: IndexRecord[] = [];
+    for (const [index, target] of targets.entries()) {
+      this.#checkTarget(target);
+      const found = this.index.locate(first + index);
+      const record = found instanceof Promise ? await found : found;
+      const last = records.at(-1);
+      if (record === undefined) return false;
+      const follows = record.pack === last?.pack && record.offset === last.offset + last.storedBytes;
+      if (last !== undefined && !follows) return false;
+      records.push(record);
+    }
+    const [{ offset, pack }] = records as [IndexRecord];
+    const places = records.map((record) => ({ ...record, contentBytes: this.chunkBytes }));
+    const name = this.index.root.packs.name(pack);
+    const text = (index: number) => this.#chunkText(first + index);
+    await this.packs.contentsInto(name, offset, places, targets, text, signal, end);
+    return true;
+  }
+
   readChunkSync(chunk: number, target: Uint8Array): boolean {
     this.#checkTarget(target);
     let record = this.index.peek(chunk);

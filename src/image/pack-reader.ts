@@ -71,6 +71,30 @@ export class PackReader {
     }
   }
 
+  /** Content of places that follow one another from `offset` on, by one read; tells how each has ended. */
+  async contentsInto(
+    pack: string,
+    offset: number,
+    places: readonly Place[],
+    targets: readonly Uint8Array[],
+    what: (index: number) => string,
+    signal: AbortSignal,
+    end: (index: number, result: "bytes" | "failed", error?: unknown) => void,
+  ): Promise<void> {
+    const stored = new Uint8Array(places.reduce((sum, { storedBytes }) => sum + storedBytes, 0));
+    await this.read(pack, offset, stored, signal);
+    for (const [index, place] of places.entries()) {
+      const from = place.offset - offset;
+      try {
+        const bytes = stored.subarray(from, from + place.storedBytes);
+        targets[index]!.set(contentOf(bytes, place, () => what(index)));
+        end(index, "bytes");
+      } catch (error) {
+        end(index, "failed", error);
+      }
+    }
+  }
+
   /** The same without waiting; false when the pack can't be read so. */
   contentIntoSync(pack: string, place: Place, target: Uint8Array, what: () => string): boolean {
     const opened = this.#openedSync(pack);

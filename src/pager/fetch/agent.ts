@@ -1,11 +1,16 @@
 // Does what is asked for: reads, verifies and decompresses units into their slots, and tells how each ended.
 //
+// What has to be waited for is gathered first: units that lie side by side and were asked for together are one read.
+//
+//   asked for   8 9 10 11   40        reads   [8 9 10 11]   [40]        faults before what nobody waits for
+//
 // A slot is written to from its request until its end is told, and never later: also a cancelled fetch has its end, when
 // its source has let go.
 
 import { MinorfaultError } from "../../base/errors.ts";
 import { noteOf } from "../notes.ts";
-import type { UnitReader } from "./opened-source.ts";
+import { RANK, type Rank } from "./machine.ts";
+import { GATHERED_MAX, type UnitReader } from "./opened-source.ts";
 import type { WireEnd, WireRequest } from "./order.ts";
 
 export interface AgentOptions {
@@ -14,12 +19,34 @@ export interface AgentOptions {
   readonly staging: Uint8Array;
   /** One bit a unit; only written here. */
   readonly holes: Uint32Array;
+  /** LIMIT: reads that wait for something at once. */
+  readonly readsMax: number;
   readonly tell: (end: WireEnd) => void;
+}
+
+/** A unit that waits for its read. */
+interface Asked {
+  readonly ticket: number;
+  readonly unit: number;
+  readonly rank: Rank;
+  readonly target: Uint8Array;
+}
+
+interface Read {
+  readonly controller: AbortController;
+  /** Units that are still wanted. */
+  wanted: number;
 }
 
 export class FetchAgent {
   readonly #options: AgentOptions;
-  readonly #running = new Map<number, AbortController>();
+  /** In the order of their asking. */
+  readonly #asked = new Map<number, Asked>();
+  /** By the tickets of their units. */
+  readonly #running = new Map<number, Read>();
+  #reads = 0;
+  #lowReads = 0;
+  #isGathering = false;
   readonly #spans = new Set<number>();
   /** Told of slots of the replay that can be filled again. */
   onFree: ((slot: number) => void) | undefined;
@@ -32,21 +59,24 @@ export class FetchAgent {
     this.#options = options;
   }
 
-  /** Reads that wait for something. */
+  /** Units that wait for something. */
   get running(): number {
-    return this.#running.size;
+    return this.#running.size + this.#asked.size;
   }
 
   handle(request: WireRequest): void {
     if (request.kind === "free") this.onFree?.(request.slot);
     else if (request.kind === "replay") this.onReplay?.(request.workingSet);
-    else if (request.kind === "cancel") this.#running.get(request.ticket)?.abort(cancelled());
-    else if (request.kind === "fetch") this.#fetch(request.ticket, request.unit, request.slot);
+    else if (request.kind === "cancel") this.#cancel(request.ticket);
+    else if (request.kind === "fetch") {
+      this.#fetch(request.ticket, request.unit, request.slot, request.rank);
+    }
   }
 
   /** Ends everything. */
   abort(): void {
-    for (const controller of this.#running.values()) controller.abort(cancelled());
+    this.#asked.clear();
+    for (const { controller } of this.#running.values()) controller.abort(cancelled());
   }
 
   /** Marks the holes among the first units, as far as the index is in memory. */
@@ -75,7 +105,7 @@ export class FetchAgent {
     }
   }
 
-  #fetch(ticket: number, unit: number, slot: number): void {
+  #fetch(ticket: number, unit: number, slot: number, rank: Rank): void {
     const { reader, tell } = this.#options;
     const target = this.#slot(slot);
     try {
@@ -91,22 +121,83 @@ export class FetchAgent {
       return;
     }
     this.isLocal = false;
-    void this.#fetchLater(ticket, unit, target);
+    this.#asked.set(ticket, { ticket, unit, rank, target });
+    if (this.#isGathering) return;
+    this.#isGathering = true;
+    // When all messages that are there have been heard.
+    setImmediate(() => {
+      this.#isGathering = false;
+      this.#begin();
+    });
   }
 
-  async #fetchLater(ticket: number, unit: number, target: Uint8Array): Promise<void> {
-    const { reader, tell } = this.#options;
-    const controller = new AbortController();
-    this.#running.set(ticket, controller);
-    let end: WireEnd;
-    try {
-      end = { kind: "end", ticket, result: await reader.read(unit, target, controller.signal) };
-    } catch (error) {
-      end = { kind: "end", ticket, result: "failed", error: noteOf(error) };
+  #cancel(ticket: number): void {
+    if (this.#asked.delete(ticket)) {
+      this.#options.tell({ kind: "end", ticket, result: "failed", error: noteOf(cancelled()) });
+      return;
     }
-    this.#running.delete(ticket);
-    tell(end);
-    if (end.result !== "failed") this.#learnAround(unit);
+    const read = this.#running.get(ticket);
+    if (read !== undefined && --read.wanted === 0) read.controller.abort(cancelled());
+  }
+
+  /** Begins as many reads as may be. */
+  #begin(): void {
+    const { readsMax } = this.#options;
+    const lowMax = Math.max(1, readsMax - Math.max(1, readsMax >> 2));
+    while (this.#reads < readsMax) {
+      const first = this.#first();
+      if (first === undefined || (first.rank !== RANK.FAULT && this.#lowReads >= lowMax)) return;
+      void this.#read(this.#gather(first));
+    }
+  }
+
+  /** Faults first. */
+  #first(): Asked | undefined {
+    let best: Asked | undefined;
+    for (const asked of this.#asked.values()) {
+      if (best === undefined || asked.rank < best.rank) best = asked;
+      if (best.rank === RANK.FAULT) return best;
+    }
+    return best;
+  }
+
+  /** Takes a unit, and those around it that are asked for with the same rank. */
+  #gather(one: Asked): readonly Asked[] {
+    const sameRank = new Map<number, Asked>();
+    for (const asked of this.#asked.values()) if (asked.rank === one.rank) sameRank.set(asked.unit, asked);
+    let first = one.unit;
+    while (one.unit - first < GATHERED_MAX - 1 && sameRank.has(first - 1)) first--;
+    const gathered: Asked[] = [];
+    for (let asked = sameRank.get(first); asked !== undefined; asked = sameRank.get(asked.unit + 1)) {
+      if (gathered.length === GATHERED_MAX) break;
+      this.#asked.delete(asked.ticket);
+      gathered.push(asked);
+    }
+    return gathered;
+  }
+
+  async #read(gathered: readonly Asked[]): Promise<void> {
+    const { reader, tell } = this.#options;
+    const [{ unit, rank }] = gathered as readonly [Asked];
+    const read: Read = { controller: new AbortController(), wanted: gathered.length };
+    for (const { ticket } of gathered) this.#running.set(ticket, read);
+    this.#reads++;
+    if (rank !== RANK.FAULT) this.#lowReads++;
+    const end = (index: number, result: WireEnd["result"], error?: unknown): void => {
+      const { ticket } = gathered[index]!;
+      if (!this.#running.delete(ticket)) return;
+      tell({ kind: "end", ticket, result, ...(error === undefined ? {} : { error: noteOf(error) }) });
+    };
+    const targets = gathered.map(({ target }) => target);
+    try {
+      await reader.readRun(unit, targets, read.controller.signal, end);
+      this.#learnAround(unit);
+    } catch (error) {
+      for (const index of gathered.keys()) end(index, "failed", error);
+    }
+    this.#reads--;
+    if (rank !== RANK.FAULT) this.#lowReads--;
+    this.#begin();
   }
 
   #slot(slot: number): Uint8Array {

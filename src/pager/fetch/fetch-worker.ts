@@ -14,7 +14,7 @@ import { noteOf } from "../notes.ts";
 import { orderOf } from "../thread-order.ts";
 import { FetchAgent } from "./agent.ts";
 import { REPLAY_BYTES, REPLAY_SLOTS } from "./link.ts";
-import { openUnits, type UnitReader } from "./opened-source.ts";
+import { GATHERED_MAX, openUnits, type UnitReader } from "./opened-source.ts";
 import { type FetchWorkOrder, type OpenedMessage, WIRE, type WireNews, type WireRequest } from "./order.ts";
 import { rehearseFetching } from "./rehearsal.ts";
 import { Replayer } from "./replayer.ts";
@@ -44,11 +44,20 @@ try {
 async function run(): Promise<void> {
   const reader = await openUnits(order.source, order.unitBytesMin);
   const { name, byteLength, unitBytes, identity, image } = reader;
-  const unitsBytes = order.slots * unitBytes;
+  // Far away, units are gathered to longer reads: as many reads need more units.
+  const fetchesMax = reader.isLocal ? order.fetchesMax : order.fetchesMax * GATHERED_MAX;
+  const slots = Math.max(order.slots, reader.isLocal ? 0 : fetchesMax + (fetchesMax >> 2));
+  const unitsBytes = slots * unitBytes;
   const staging = mapMemory(unitsBytes + REPLAY_SLOTS * REPLAY_BYTES);
   const units = Math.ceil(byteLength / unitBytes);
   const holes = new Uint32Array(new SharedArrayBuffer(wordsFor(units) * 4));
-  const agent = new FetchAgent({ reader, staging: staging.bytes, holes, tell });
+  const agent = new FetchAgent({
+    reader,
+    staging: staging.bytes,
+    holes,
+    readsMax: order.fetchesMax,
+    tell,
+  });
   const free = Array.from({ length: REPLAY_SLOTS }, (_, slot) => REPLAY_SLOTS - 1 - slot);
   const replayerOf = (workingSet: string): Replayer | undefined =>
     image &&
@@ -71,6 +80,8 @@ async function run(): Promise<void> {
     byteLength,
     unitBytes,
     identity,
+    slots,
+    fetchesMax,
     tid: threadId(local),
     staging: address,
     stagingBytes,

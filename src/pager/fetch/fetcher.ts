@@ -24,8 +24,6 @@ import type { FetchEnd, FetchLink, FetchNews, ReplayEnd } from "./link.ts";
 import { type Action, FetchMachine, type MachineOptions, RANK, type Rank } from "./machine.ts";
 import { ReplayInstaller } from "./replay.ts";
 
-/** Units that a bulk has fetched ahead of what it installs. */
-const BULK_UNITS = 32;
 /** What is installed at once, in between looks for faults: a tenth of a millisecond's work. */
 const SLICE_BYTES = 256 * 1024;
 /** LIMIT: failures that are kept until somebody asks. */
@@ -240,7 +238,11 @@ export class Fetcher implements AddressableSource, Fetching {
       return unitUntil;
     }
     const last = this.#unitOf(part, until - 1);
-    for (let next = unit; next <= Math.min(last, unit + BULK_UNITS); next++) {
+    // Once half of what was asked for is there, the other half is on its way, and it is time to ask for more.
+    const ahead = 2 * this.#options.fetchesMax;
+    if (this.machine.isKnown(unit) && this.machine.isKnown(Math.min(last, unit + (ahead >> 1))))
+      return undefined;
+    for (let next = unit; next <= Math.min(last, unit + ahead); next++) {
       if (!this.want(client, next, RANK.BACKGROUND)) break;
     }
     return undefined;

@@ -17,6 +17,12 @@ import {
 } from "../../source/index.ts";
 import type { SourceDescriptor } from "./options.ts";
 
+/** LIMIT: units that are read as one from far away: a MiB of those of 64 KiB. */
+export const GATHERED_MAX = 16;
+
+/** How one unit of a run has ended. */
+export type RunEnd = (index: number, result: "bytes" | "zero" | "failed", error?: unknown) => void;
+
 /** Gives units of a source, the last one completed with zeros. */
 export interface UnitReader {
   readonly name: string;
@@ -31,6 +37,13 @@ export interface UnitReader {
   read(unit: number, target: Uint8Array, signal: AbortSignal): Promise<"bytes" | "zero">;
   /** Units of which one page of the index tells whether they are holes. */
   readonly spanUnits: number;
+  /** Whether everything is read at once. */
+  readonly isLocal: boolean;
+  /**
+   * Reads units that lie side by side, at most GATHERED_MAX, and tells how each has ended: from then on its target is
+   * somebody else's. What it throws is the end of those that it has not told of.
+   */
+  readRun(first: number, targets: readonly Uint8Array[], signal: AbortSignal, end: RunEnd): Promise<void>;
   /** Whether a unit is zeros, by what is in memory; undefined when that does not tell. */
   isHole(unit: number): boolean | undefined;
   close(): Promise<void>;
@@ -116,12 +129,16 @@ class RawUnits implements UnitReader {
   readonly identity: string | undefined;
   readonly image = undefined;
   readonly spanUnits = 1;
+  readonly isLocal: boolean;
+  /** For runs: as many as there were at once. */
+  readonly #scratch: Uint8Array[] = [];
   readonly #source: PageSource;
 
   constructor(source: PageSource, unitBytes: number) {
     this.#source = source;
     this.name = source.name;
     this.identity = source.identity;
+    this.isLocal = source.readSync !== undefined;
     this.byteLength = source.byteLength;
     this.unitBytes = unitBytes;
   }
@@ -136,6 +153,36 @@ class RawUnits implements UnitReader {
   async read(unit: number, target: Uint8Array, signal: AbortSignal): Promise<"bytes"> {
     await this.#source.read(unit * this.unitBytes, this.#partOf(unit, target), signal);
     return "bytes";
+  }
+
+  async readRun(
+    first: number,
+    targets: readonly Uint8Array[],
+    signal: AbortSignal,
+    end: RunEnd,
+  ): Promise<void> {
+    if (targets.length === 1) {
+      end(0, await this.read(first, targets[0]!, signal));
+      return;
+    }
+    const { unitBytes } = this;
+    const offset = first * unitBytes;
+    const scratch = this.#scratch.pop() ?? new Uint8Array(GATHERED_MAX * unitBytes);
+    const run = scratch.subarray(0, Math.min(targets.length * unitBytes, this.byteLength - offset));
+    try {
+      await this.#source.read(offset, run, signal);
+      for (const [index, target] of targets.entries()) {
+        const part = run.subarray(index * unitBytes, (index + 1) * unitBytes);
+        target.set(part);
+        target.fill(0, part.byteLength);
+        end(index, "bytes");
+      }
+    } catch (error) {
+      if (signal.aborted) throw error;
+      await eachAlone(this, first, targets, signal, end);
+    } finally {
+      this.#scratch.push(scratch);
+    }
   }
 
   isHole(): boolean {
@@ -158,6 +205,7 @@ class ImageUnits implements UnitReader {
   readonly byteLength: number;
   readonly unitBytes: number;
   readonly identity: string;
+  readonly isLocal: boolean;
   readonly image: OpenedImage;
   readonly spanUnits: number;
   readonly #store: ObjectStore;
@@ -168,6 +216,7 @@ class ImageUnits implements UnitReader {
     this.#store = store;
     this.name = image.name;
     this.identity = IMAGE + image.digest;
+    this.isLocal = store.openSync !== undefined;
     this.byteLength = image.byteLength;
     this.unitBytes = roundUp(unitBytes, image.chunkBytes);
     this.spanUnits = Math.max(1, (PAGE_CHUNKS * image.chunkBytes) / this.unitBytes);
@@ -190,6 +239,21 @@ class ImageUnits implements UnitReader {
     return this.isHole(unit) === true ? "zero" : "bytes";
   }
 
+  async readRun(
+    first: number,
+    targets: readonly Uint8Array[],
+    signal: AbortSignal,
+    end: RunEnd,
+  ): Promise<void> {
+    const { chunkBytes } = this.image;
+    // A unit of many chunks is a run by itself; the end of the image is part of one.
+    if (targets.length > 1 && this.unitBytes === chunkBytes && first + targets.length <= this.#chunks) {
+      const areRead = await this.image.readChunks(first, targets, signal, end);
+      if (areRead) return;
+    }
+    await eachAlone(this, first, targets, signal, end);
+  }
+
   isHole(unit: number): boolean | undefined {
     const offset = unit * this.unitBytes;
     return this.image.isZero(offset, Math.min(this.unitBytes, this.byteLength - offset));
@@ -207,4 +271,23 @@ class ImageUnits implements UnitReader {
       yield [first + at / chunkBytes, target.subarray(at, at + chunkBytes)];
     }
   }
+}
+
+/** Units one by one, all at once: what is wrong with one of them is not to be the end of the others. */
+async function eachAlone(
+  reader: UnitReader,
+  first: number,
+  targets: readonly Uint8Array[],
+  signal: AbortSignal,
+  end: RunEnd,
+): Promise<void> {
+  await Promise.all(
+    targets.map(async (target, index) => {
+      try {
+        end(index, await reader.read(first + index, target, signal));
+      } catch (error) {
+        end(index, "failed", error);
+      }
+    }),
+  );
 }

@@ -34,6 +34,8 @@ export interface FetchWorkOrder {
   /** The working set to replay: true for the image's first, if it has one. */
   readonly replay: boolean | string;
   readonly slots: number;
+  /** LIMIT: reads at once. */
+  readonly fetchesMax: number;
   readonly words: Int32Array;
   readonly port: MessagePort;
   /** The pipe's writing end. */
@@ -52,6 +54,9 @@ export interface OpenedSource {
   readonly unitBytes: number;
   /** Names this very content, if that is known. */
   readonly identity: string | undefined;
+  /** Pieces of memory for one unit each, and how many units may be on their way at once. */
+  readonly slots: number;
+  readonly fetchesMax: number;
   /** Of the thread that fetches. */
   readonly tid: number;
   /** Address of slot 0. */
@@ -70,8 +75,6 @@ export interface FetchOrder extends OpenedSource {
   readonly words: Int32Array;
   /** The pipe's reading end, the serving thread's to close. */
   readonly bellFd: number;
-  readonly slots: number;
-  readonly fetchesMax: number;
   readonly deadlineMs: number;
   readonly expires: boolean;
   readonly backgroundRate: number;

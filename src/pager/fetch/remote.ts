@@ -58,6 +58,7 @@ export async function openRemote(source: PagerSource, options: RemoteOptions): P
     unitBytesMin,
     replay,
     slots,
+    fetchesMax: settings.fetchesMax,
     words,
     port: port2,
     bellFd: writer,
@@ -84,7 +85,7 @@ export async function openRemote(source: PagerSource, options: RemoteOptions): P
   // The serving thread decides whether the process goes on.
   worker.unref();
   return {
-    order: { ...opened, ...settings, slots, source: order.source, port: port1, words, bellFd: reader },
+    order: { ...settings, ...opened, source: order.source, port: port1, words, bellFd: reader },
     transfer: [port1],
     async close(wasTaken) {
       if (!wasTaken) {

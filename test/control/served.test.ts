@@ -94,7 +94,7 @@ async function until<T>(ask: () => Promise<T>, isIt: (answer: T) => boolean): Pr
   for (;;) {
     const answer = await ask().catch((error: unknown) => error as Error);
     if (!(answer instanceof Error) && isIt(answer)) return answer;
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await new Promise((resolve) => setImmediate(resolve));
   }
 }
 

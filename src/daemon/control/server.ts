@@ -5,6 +5,7 @@
 
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import type { Duplex } from "node:stream";
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import type { z } from "zod";
 import { MinorfaultError } from "../../base/errors.ts";
@@ -48,8 +49,14 @@ export class ControlServer {
       requestTimeout: REQUEST_MS,
       forceCloseConnections: true,
       http: { maxHeaderSize: HEADER_BYTES_MAX, headersTimeout: HEADERS_MS },
-      // Bodies that are not JSON are refused, whatever they say they are.
+      clientErrorHandler: refuseBytes,
+      // What the router refuses by itself: paths that cannot be decoded, names that are too long.
+      frameworkErrors: (error, _request, reply) => {
+        const { status, body } = failureOf(error);
+        void (reply as FastifyReply).status(status).send(body);
+      },
     });
+    // A body is JSON or nothing.
     this.#app.removeContentTypeParser("text/plain");
     this.#app.addHook("onRequest", async (request, reply) => {
       reply.header("cache-control", "no-store").header("x-content-type-options", "nosniff");
@@ -104,6 +111,7 @@ export class ControlServer {
       (request, response) => this.#app.routing(request, response),
     );
     this.#tcp = tcp;
+    tcp.on("clientError", refuseBytes);
     tcp.maxConnections = CONNECTIONS_MAX;
     await new Promise<void>((resolve, reject) => {
       tcp.once("error", reject);
@@ -141,6 +149,22 @@ export class ControlServer {
       },
     });
   }
+}
+
+/** Answers what is no HTTP, and hangs up. */
+function refuseBytes(error: Error & { readonly code?: string }, socket: Duplex): void {
+  if (!socket.writable || error.code === "ECONNRESET") {
+    socket.destroy();
+    return;
+  }
+  const isTooLong = error.code === "HPE_HEADER_OVERFLOW";
+  const message = isTooLong ? "The headers are too long" : "The request is not HTTP";
+  const { body } = failureOf(new MinorfaultError("ERR_BAD_MESSAGE", message));
+  const text = JSON.stringify(body);
+  socket.end(
+    `HTTP/1.1 ${isTooLong ? "431 Request Header Fields Too Large" : "400 Bad Request"}\r\n` +
+      `content-type: application/json\r\ncontent-length: ${Buffer.byteLength(text)}\r\nconnection: close\r\n\r\n${text}`,
+  );
 }
 
 /** Raised when the one who asked has gone before he was answered. */

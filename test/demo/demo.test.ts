@@ -148,7 +148,7 @@ test("demo --quiet prints nothing on stderr", async () => {
 test("bad options are usage errors: exit 2, a message that says what is right, nothing on stdout", async () => {
   const cases: readonly (readonly [args: string[], message: RegExp])[] = [
     [["--size", "5"], /'5' is invalid.*such as 256MiB/],
-    [["--size", "999TiB"], /such as 256MiB/],
+    [["--size", "999TB"], /such as 64KiB/],
     [["--size", "100000GiB"], /needs .* of memory.*are available/],
     [["--guest", "horse"], /auto, kvm, process, software/],
     [["--fault-around", "3"], /power of two from 1 to 512/],

@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import { ERRNO } from "../../src/abi/errno.ts";
 import { MAP, O, PAGE_SIZE, PROT } from "../../src/abi/memory.ts";
 import type { Caller, Ending, Operation, Process, System, Thread } from "../../src/abi/system.ts";
+import { UFFDIO_REGISTER_MODE } from "../../src/abi/userfaultfd.ts";
 import { setBits, wordsFor } from "../../src/base/bitmap.ts";
 import type { MinorfaultError } from "../../src/base/errors.ts";
 import { type Counters, makeCounters, readStatistics } from "../../src/pager/counters.ts";
@@ -13,6 +14,7 @@ import type { PagerStatistics } from "../../src/pager/options.ts";
 import { CallerPort } from "../../src/pager/port.ts";
 import { Region, RegionMap, wholePart } from "../../src/pager/regions.ts";
 import { type AddressableSource, MemorySource } from "../../src/pager/source.ts";
+import { Writes } from "../../src/pager/writes.ts";
 import { Ioctls } from "../../src/uffd/ioctls.ts";
 
 /** LIMIT: rounds of serving until a scene must have come to rest. */
@@ -25,6 +27,10 @@ export interface SceneOptions {
   readonly features?: bigint;
   /** Pages that are known to be zeros. */
   readonly zeroPages?: readonly number[];
+  /** Bytes that may be resident: others are evicted. */
+  readonly budgetBytes?: number;
+  /** Tracks written pages, which go to a swap file when they are evicted; or stay, without one. */
+  readonly writes?: "swap" | "no swap";
   /** In the place of the image's memory. */
   readonly source?: (image: MemorySource) => AddressableSource;
   /** In the place of the process's own calls, for the loop. */
@@ -48,12 +54,17 @@ export class Scene {
   readonly children: { readonly fd: number; readonly regions: RegionMap }[] = [];
   readonly #source: AddressableSource;
   readonly #caller: Caller;
+  readonly #budgetBytes: number;
+  readonly #isTracking: boolean;
+  #swapFd = -1;
   /** Where the image's bytes are, in the process. */
   readonly imageAddress: number;
 
   constructor(system: System, options: SceneOptions = {}) {
     const { pages = 16, windowPages = 1, features = 0n, zeroPages = [] } = options;
     this.pages = pages;
+    this.#budgetBytes = options.budgetBytes ?? 0;
+    this.#isTracking = options.writes !== undefined;
     this.process = system.spawnProcess();
     this.#caller = options.caller?.(this.process) ?? this.process;
     const fd = this.process.call("userfaultfd", O.NONBLOCK | O.CLOEXEC);
@@ -73,6 +84,7 @@ export class Scene {
       resident,
       zero,
       hasZeros,
+      writes: options.writes && this.#writes(options.writes === "swap"),
     });
     const image = this.process.share(pages * PAGE_SIZE);
     for (let page = 0; page < pages; page++) {
@@ -84,6 +96,21 @@ export class Scene {
     this.loop = this.loopFor(fd, new RegionMap([wholePart(this.base, this.region)]));
   }
 
+  #writes(hasSwap: boolean): Writes {
+    const bits = () => new Uint32Array(wordsFor(this.pages));
+    const bytes = this.pages * PAGE_SIZE;
+    let swapAddress = 0;
+    if (hasSwap) {
+      // An empty name: the first byte of fresh memory.
+      this.#swapFd = this.process.call("memfd_create", this.process.share(PAGE_SIZE).address, 0);
+      assert.ok(this.#swapFd >= 0, `memfd_create answered ${this.#swapFd}`);
+      assert.equal(this.process.call("ftruncate", this.#swapFd, bytes), 0);
+      swapAddress = this.process.call("mmap", 0, bytes, PROT.READ, MAP.SHARED, this.#swapFd, 0);
+      assert.ok(swapAddress > 0, `mmap answered ${swapAddress}`);
+    }
+    return new Writes({ written: bits(), swapped: bits(), flushing: bits() }, swapAddress);
+  }
+
   /** Fresh private memory, between two pages that are not there, registered for missing pages. */
   map(pages: number): number {
     const bytes = (pages + 2) * PAGE_SIZE;
@@ -92,7 +119,8 @@ export class Scene {
     assert.ok(start > 0, `mmap answered ${start}`);
     assert.equal(this.process.call("munmap", start, PAGE_SIZE), 0);
     assert.equal(this.process.call("munmap", start + (pages + 1) * PAGE_SIZE, PAGE_SIZE), 0);
-    assert.equal(this.ioctls.register(start + PAGE_SIZE, pages * PAGE_SIZE, 1).errno, 0);
+    const mode = UFFDIO_REGISTER_MODE.MISSING | (this.#isTracking ? UFFDIO_REGISTER_MODE.WP : 0);
+    assert.equal(this.ioctls.register(start + PAGE_SIZE, pages * PAGE_SIZE, mode).errno, 0);
     return start + PAGE_SIZE;
   }
 
@@ -102,6 +130,11 @@ export class Scene {
       regions,
       source: this.#source,
       counters: this.counters,
+      protects: this.#isTracking,
+      budget:
+        this.#budgetBytes > 0
+          ? { caller: this.#caller, budgetBytes: this.#budgetBytes, swapFd: this.#swapFd }
+          : undefined,
       now: () => performance.now(),
       onError: (error) => this.errors.push(error),
       onFork: (child, memory) => this.children.push({ fd: child, regions: memory }),
@@ -140,6 +173,13 @@ export class Scene {
       if (threads.every(({ ending }) => ending !== undefined)) return;
     }
     assert.fail(`A thread still waits after ${ROUNDS_MAX} rounds: ${threads.map(({ state }) => state)}`);
+  }
+
+  /** Writes the first byte of a page, served if need be. */
+  store(page: number, byte: number): void {
+    const thread = this.begin({ kind: "store", address: this.address(page), value: byte });
+    this.serve(thread);
+    value(thread.ending);
   }
 
   /** The byte at a page, served if need be. */

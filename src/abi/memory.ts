@@ -52,6 +52,9 @@ export const MFD = { CLOEXEC: 1, ALLOW_SEALING: 2, HUGETLB: 4 } as const;
 
 export const O = { RDONLY: 0, WRONLY: 1, RDWR: 2, NONBLOCK: 0x800, APPEND: 0x400, CLOEXEC: 0x80000 } as const;
 
+/** Flags of preadv2(2). */
+export const RWF = { NOWAIT: 8 } as const;
+
 export const POLL = { IN: 1, PRI: 2, OUT: 4, ERR: 8, HUP: 16, NVAL: 32 } as const;
 /** Of epoll: tells of news only, not of what is still there. */
 export const EPOLL_EDGE: number = 2 ** 31;

@@ -48,19 +48,20 @@ export function chainCode(list: number, count: number): MachineCode {
 }
 
 /** The same over entries that begin `at` bytes behind the address that stands in a cell of memory. */
-function movableChainCode(cell: number, { at, count }: ChainShape): MachineCode {
+function movableChainCode(cell: number, { at, count, sixth }: ChainShape): MachineCode {
   const code = new MachineCode()
     .op("push rbx", 0x53)
     .op("push rbp", 0x55)
     .op("movabs rbx, cell", 0x48, 0xbb, ...wordBytes(cell))
     .op("mov rbx, [rbx]", 0x48, 0x8b, 0x1b)
     .op32("add rbx, at", [0x48, 0x81, 0xc3], at);
-  return goThrough(code, count);
+  return goThrough(code, count, sixth);
 }
 
-/** From the entry to which rbx points. */
-function goThrough(code: MachineCode, count: number): MachineCode {
+/** From the entry to which rbx points. System calls leave r9 alone, so it is set once. */
+function goThrough(code: MachineCode, count: number, sixth = 0): MachineCode {
   return code
+    .op32("mov r9d, sixth", [0x41, 0xb9], sixth)
     .op32("mov ebp, count", [0xbd], count)
     .label("next")
     .op("mov rax, [rbx]", 0x48, 0x8b, 0x03)
@@ -131,6 +132,8 @@ export function putCalls(memory: Scratch, at: number, calls: readonly ChainCall[
 export interface ChainShape {
   readonly at: number;
   readonly count: number;
+  /** The sixth argument of all calls, for which an entry has no room; most do not look at it. */
+  readonly sixth?: number;
 }
 
 export interface MovableChains {

@@ -1,5 +1,6 @@
 // The port of a real userfaultfd in this process: fill and read in one step, stamped by the CPU's own counter.
 
+import { RWF } from "../abi/memory.ts";
 import { UFFD_MSG_SIZE } from "../abi/message.ts";
 import type { Scratch } from "../abi/system.ts";
 import { UFFDIO } from "../abi/userfaultfd.ts";
@@ -19,15 +20,21 @@ const CALIBRATION_MS = 2;
 export interface PortOptions {
   /** Where messages come from, if not from the userfaultfd. */
   readonly readFd?: number;
+  /**
+   * Reads never wait, whatever the descriptor says: who else has it may change that at any time, and one guest is not to
+   * keep the thread of many. Where chains work, and the system can.
+   */
+  readonly neverWaits?: boolean;
   /** A page for the port, where it is not to have one of its own. */
   readonly memory?: Scratch | undefined;
 }
 
 /** The fastest port that this host allows. */
-export function openPort(fd: number, { readFd = fd, memory }: PortOptions = {}): FaultPort {
+export function openPort(fd: number, options: PortOptions = {}): FaultPort {
+  const { readFd = fd, memory } = options;
   if (chainsWork()) {
     try {
-      return new ChainPort(fd, readFd, memory);
+      return new ChainPort(fd, options);
     } catch {
       // Memory that may not become executable (some hardened hosts): one call after the other, then.
     }
@@ -44,18 +51,20 @@ class ChainPort implements FaultPort {
   readonly words: Int32Array;
   readonly memory: Scratch;
   readonly nanosecondsPerTick: number;
+  readonly #readFd: number;
   readonly #own: (Scratch & { close(): void }) | undefined;
   readonly #chains: MovableChains;
   readonly #turn: () => void;
   readonly #fill: () => void;
   readonly #read: () => void;
 
-  constructor(fd: number, readFd: number, memory: Scratch | undefined) {
+  constructor(fd: number, { readFd = fd, memory, neverWaits = false }: PortOptions) {
     this.fd = fd;
+    this.#readFd = readFd;
     chains ??= makeMovableChains(local, [
-      { at: PORT.FILL, count: 2 },
+      { at: PORT.FILL, count: 2, sixth: RWF.NOWAIT },
       { at: PORT.FILL, count: 1 },
-      { at: PORT.READ, count: 1 },
+      { at: PORT.READ, count: 1, sixth: RWF.NOWAIT },
     ]);
     this.#chains = chains;
     [this.#turn, this.#fill, this.#read] = chains.run as [() => void, () => void, () => void];
@@ -65,10 +74,11 @@ class ChainPort implements FaultPort {
     this.words = wordsOf(this.memory);
     layPort(this.memory, fd);
     const { address } = this.memory;
-    putCalls(this.memory, PORT.FILL, [
-      { name: "ioctl", args: [fd, UFFDIO.COPY, address + PORT.COPY] },
-      { name: "read", args: [readFd, address + PORT.MESSAGE, UFFD_MSG_SIZE] },
-    ]);
+    putCalls(this.memory, PORT.FILL, [{ name: "ioctl", args: [fd, UFFDIO.COPY, address + PORT.COPY] }]);
+    // A file position of -1: as read(2).
+    const place = [readFd, address + PORT.PLACE, 1, -1, 0];
+    if (neverWaits) putCalls(this.memory, PORT.READ, [{ name: "preadv2", args: place }]);
+    else this.readPlainly();
   }
 
   fill(): void {
@@ -84,6 +94,11 @@ class ChainPort implements FaultPort {
   turn(): void {
     if (selected !== this) this.#select();
     this.#turn();
+  }
+
+  readPlainly(): void {
+    const args = [this.#readFd, this.memory.address + PORT.MESSAGE, UFFD_MSG_SIZE];
+    putCalls(this.memory, PORT.READ, [{ name: "read", args }]);
   }
 
   close(): void {

@@ -6,6 +6,7 @@
 //   128  struct of COPY (40 bytes)                    turn()   both, the second only if the first worked
 //   192  struct of ZEROPAGE and POISON (32 bytes)
 //   256  one message (32 bytes)
+//   320  where a message goes, for reads that take a list of places (16 bytes)
 //
 // An entry has the form of src/linux/chain.ts, where both calls can be made in one step out of JavaScript. Here
 // they are made one by one over any `Caller`. All is prepared once; a fault rewrites the words that change.
@@ -21,7 +22,7 @@ import { UFFDIO } from "../abi/userfaultfd.ts";
 export const PORT_BYTES = 4096;
 
 /** Byte offsets in a port's memory. */
-export const PORT = { FILL: 0, READ: 64, COPY: 128, RANGE: 192, MESSAGE: 256 } as const;
+export const PORT = { FILL: 0, READ: 64, COPY: 128, RANGE: 192, MESSAGE: 256, PLACE: 320 } as const;
 
 const ENTRY = { ARGUMENTS: 8, RESULT: 48, STAMP: 56 } as const;
 
@@ -54,6 +55,8 @@ export interface FaultPort {
   fill(): void;
   read(): void;
   turn(): void;
+  /** From now on reads wait where the descriptor says so: this system has none that never wait. */
+  readPlainly(): void;
   close(): void;
 }
 
@@ -65,6 +68,8 @@ export function layPort(memory: Scratch, fd: number): void {
   writeWord(view, PORT.READ + ENTRY.ARGUMENTS, fd);
   writeWord(view, PORT.READ + ENTRY.ARGUMENTS + 8, address + PORT.MESSAGE);
   writeWord(view, PORT.READ + ENTRY.ARGUMENTS + 16, UFFD_MSG_SIZE);
+  writeWord(view, PORT.PLACE, address + PORT.MESSAGE);
+  writeWord(view, PORT.PLACE + 8, UFFD_MSG_SIZE);
   writeWord(view, PORT.FILL + ENTRY.ARGUMENTS + 8, UFFDIO.COPY);
   writeWord(view, PORT.FILL + ENTRY.ARGUMENTS + 16, address + PORT.COPY);
 }
@@ -115,6 +120,8 @@ export class CallerPort implements FaultPort {
     this.fill();
     if (this.words[WORD.FILL_RESULT]! >= 0) this.read();
   }
+
+  readPlainly(): void {}
 
   close(): void {
     this.#own?.close();

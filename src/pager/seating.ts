@@ -82,7 +82,7 @@ export class Seating {
     const { order } = seat;
     const { budgetBytes, swapFd, counters } = order;
     const state = common.seat.loops.length === 0 ? common.state : undefined;
-    const port = openPort(fd, { memory: state?.port });
+    const port = openPort(fd, { memory: state?.port, neverWaits: !this.#options.isSole });
     const client = this.#clientOf(common);
     const loop: FaultLoop = new FaultLoop({
       port,

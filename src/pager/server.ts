@@ -10,6 +10,8 @@
 // which it asks after every wait: whoever wants it to look interrupts the thread (src/linux/interrupt.ts).
 
 import { ERRNO } from "../abi/errno.ts";
+import { POLL } from "../abi/memory.ts";
+import { MinorfaultError } from "../base/errors.ts";
 import { Epoll, failure, local, setNonBlocking } from "../linux/index.ts";
 import type { EndNote } from "./control.ts";
 import type { FaultLoop } from "./fault-loop.ts";
@@ -31,6 +33,8 @@ const LOOK_MS = 1000;
 const NESTED_MS = 50;
 /** How long a spinning server goes on without a fault: some ten times what a sleep and a wake cost. */
 const SPIN_MS = 1;
+/** LIMIT: how often others may make the reads of a userfaultfd wait. */
+const INSISTED_MAX = 1000;
 /** LIMIT: descriptors that one wait answers; the others have their turn after them. */
 const READY_MAX = 64;
 
@@ -48,6 +52,8 @@ interface Place {
   readonly loop: FaultLoop;
   readonly seat: Seat;
   isBlocking: boolean | undefined;
+  /** How often its reads were made to wait by others. */
+  insisted: number;
 }
 
 export class Server {
@@ -88,7 +94,7 @@ export class Server {
   /** Adds the memory of a guest, or of a child of it. */
   addLoop(seat: Seat, loop: FaultLoop): void {
     seat.loops.push(loop);
-    const place: Place = { loop, seat, isBlocking: undefined };
+    const place: Place = { loop, seat, isBlocking: undefined, insisted: 0 };
     this.#places.set(loop.port.fd, place);
     this.#setBlocking(place, false);
     this.#epoll.add(loop.port.fd);
@@ -217,7 +223,11 @@ export class Server {
     const { seat, loop } = place;
     const before = seat.messages;
     try {
-      const result = loop.pump(messagesMax);
+      let result = loop.pump(messagesMax);
+      if (result === -ERRNO.EOPNOTSUPP) {
+        loop.port.readPlainly();
+        result = loop.pump(messagesMax);
+      }
       const isUsual = result === 0 || result === -ERRNO.EAGAIN || result === -ERRNO.EINTR;
       if (!isUsual) throw failure(result, "read");
       return result;
@@ -228,7 +238,7 @@ export class Server {
       const messages = seat.messages - before;
       if (messages > 0) {
         this.#served += messages;
-        this.#last = place;
+        if (!seat.hasEnded) this.#last = place;
       }
     }
   }
@@ -240,11 +250,26 @@ export class Server {
     for (let index = 0; index < count; index++) {
       const fd = this.#ready[2 * index]!;
       const place = this.#places.get(fd);
-      if (place !== undefined) this.#pump(place, turn);
-      else if (this.#bells.has(fd)) this.#bells.get(fd)?.silence();
-      else this.#processEnded(this.#pidfds.get(fd));
+      if (place !== undefined) {
+        if ((this.#ready[2 * index + 1]! & POLL.ERR) !== 0) this.#insist(place);
+        if (!place.seat.hasEnded) this.#pump(place, turn);
+      } else if (this.#bells.has(fd)) {
+        this.#bells.get(fd)?.silence();
+      } else {
+        this.#processEnded(this.#pidfds.get(fd));
+      }
     }
     for (const companion of this.#bells.values()) companion.fetcher.collect();
+  }
+
+  /** Somebody else who has the descriptor has made its reads wait: nothing can be polled so. */
+  #insist(place: Place): void {
+    place.isBlocking = undefined;
+    this.#setBlocking(place, false);
+    place.insisted++;
+    if (place.insisted < INSISTED_MAX) return;
+    const message = "Somebody makes the reads of this userfaultfd wait, again and again";
+    this.remove(place.seat, { reason: "failed", error: noteOf(new MinorfaultError("ERR_LIMIT", message)) });
   }
 
   #processEnded(seat: Seat | undefined): void {

@@ -8,7 +8,7 @@ import { describe, type TestContext, test } from "node:test";
 import { PAGE_SIZE, SIGNAL } from "../../src/abi/memory.ts";
 import type { MinorfaultError } from "../../src/base/errors.ts";
 import { addWorkingSet, buildImage } from "../../src/image/index.ts";
-import { close, local } from "../../src/linux/index.ts";
+import { close, isNonBlocking, local, setNonBlocking } from "../../src/linux/index.ts";
 import {
   openPagerHost,
   type Pager,
@@ -69,7 +69,7 @@ async function until(isSo: () => boolean): Promise<void> {
   const end = performance.now() + DEADLINE_MS;
   while (!isSo()) {
     assert.ok(performance.now() < end, "it did not come to pass");
-    await new Promise((resolve) => setTimeout(resolve, 1));
+    await new Promise((resolve) => setImmediate(resolve));
   }
 }
 
@@ -217,6 +217,37 @@ describe("a host of pagers", { skip, timeout: 120_000 }, () => {
     assert.deepEqual(errors[1], []);
     const other = guests[1]!.process.spawnThread();
     assert.equal(guests[1]!.load(40, other), imageByte(40));
+  });
+
+  test("a guest that makes its userfaultfd wait keeps nobody waiting, itself neither", async (t) => {
+    const host = await hostFor(t);
+    const [hostile, other] = [guestFor(t), guestFor(t)];
+    for (const guest of [hostile, other]) await seat(host, guest);
+    for (let page = 0; page < 64; page += 16) {
+      setNonBlocking(hostile.process, hostile.uffd.fd, false);
+      assert.equal(other.load(page), imageByte(page));
+      assert.equal(hostile.load(page), imageByte(page));
+    }
+    assert.ok(isNonBlocking(hostile.process, hostile.uffd.fd));
+  });
+
+  test("one that does it for ever is let go of", async (t) => {
+    const host = await hostFor(t);
+    const [hostile, other] = [guestFor(t, { pages: 2000 }), guestFor(t)];
+    const pager = await seat(host, hostile, { plan: { faultAroundPages: 1 } });
+    await seat(host, other);
+    let isOver = false;
+    void pager.ended.then(() => {
+      isOver = true;
+    });
+    for (let page = 0; page < 2000 && !isOver; page++) {
+      setNonBlocking(hostile.process, hostile.uffd.fd, false);
+      hostile.thread.start({ kind: "load", address: hostile.address(page), size: 1 });
+      await until(() => isOver || hostile.thread.ending !== undefined);
+    }
+    const ended = await pager.ended;
+    assert.ok(ended.reason === "failed" && ended.error.code === "ERR_LIMIT");
+    other.checkAll();
   });
 
   test("what can't be is refused, and nobody else notices", async (t) => {

@@ -77,6 +77,7 @@ class ScriptedPort implements FaultPort {
     if (this.words[WORD.FILL_RESULT] === 0) this.read();
   }
 
+  readPlainly(): void {}
   close(): void {}
 }
 

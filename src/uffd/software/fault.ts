@@ -192,6 +192,20 @@ function mapAround(space: AddressSpace, vma: Vma, page: number): void {
   }
 }
 
+/** Tells of a store to a protected page, unless nobody is to be told (WP_ASYNC): undefined then, and where it is not protected. */
+export function raiseProtected(
+  space: AddressSpace,
+  vma: Vma,
+  faulter: Faulter,
+  address: number,
+  entry: number,
+  kernelMode: boolean,
+): number | undefined {
+  if ((entry & PTE.WP) === 0 || !vma.writeProtect || vma.ctx!.has(FEATURE.WP_ASYNC)) return undefined;
+  const flags = UFFD_PAGEFAULT_FLAG.WRITE | UFFD_PAGEFAULT_FLAG.WP;
+  return raise(space, vma, faulter, address, flags, kernelMode);
+}
+
 function makeWritable(
   space: AddressSpace,
   vma: Vma,
@@ -201,14 +215,9 @@ function makeWritable(
   found: number,
   kernelMode: boolean,
 ): number {
-  let entry = found;
-  if ((entry & PTE.WP) !== 0 && vma.writeProtect) {
-    if (!vma.ctx!.has(FEATURE.WP_ASYNC)) {
-      const flags = UFFD_PAGEFAULT_FLAG.WRITE | UFFD_PAGEFAULT_FLAG.WP;
-      return raise(space, vma, faulter, address, flags, kernelMode);
-    }
-    entry &= ~PTE.WP;
-  }
+  const protection = raiseProtected(space, vma, faulter, address, found, kernelMode);
+  if (protection !== undefined) return protection;
+  const entry = vma.writeProtect ? found & ~PTE.WP : found;
   space.table.split(page);
   if (vma.shared) {
     space.table.set(page, entry | PTE.READ | PTE.WRITE);

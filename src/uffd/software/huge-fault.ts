@@ -6,8 +6,7 @@
 import { HUGE_PAGE_SIZE } from "../../abi/memory.ts";
 import { UFFD_PAGEFAULT_FLAG } from "../../abi/userfaultfd.ts";
 import type { AddressSpace } from "./address-space.ts";
-import { FEATURE } from "./context.ts";
-import { FAULT, type Faulter, raise } from "./fault.ts";
+import { FAULT, type Faulter, raise, raiseProtected } from "./fault.ts";
 import { FRAME_SHIFT, PTE } from "./page-table.ts";
 import type { Vma } from "./vma.ts";
 
@@ -105,14 +104,9 @@ function makeHugeWritable(
   found: number,
   kernelMode: boolean,
 ): number {
-  let entry = found;
-  if ((entry & PTE.WP) !== 0 && vma.writeProtect) {
-    if (!vma.ctx!.has(FEATURE.WP_ASYNC)) {
-      const flags = UFFD_PAGEFAULT_FLAG.WRITE | UFFD_PAGEFAULT_FLAG.WP;
-      return raise(space, vma, faulter, address, flags, kernelMode);
-    }
-    entry &= ~PTE.WP;
-  }
+  const protection = raiseProtected(space, vma, faulter, address, found, kernelMode);
+  if (protection !== undefined) return protection;
+  const entry = vma.writeProtect ? found & ~PTE.WP : found;
   const { pool } = space;
   const frame = entry >>> FRAME_SHIFT;
   const own = (entry & PTE.ANON) !== 0 && ((entry & PTE.EXCLUSIVE) !== 0 || pool.users(frame) === 1);

@@ -3,9 +3,9 @@
 import assert from "node:assert/strict";
 import { closeSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { skipUnlessUserfaultfd } from "../../linux/host.ts";
-import { makeMemoryCgroup } from "./cgroup.ts";
+import { type MemoryCgroup, makeMemoryCgroup } from "./cgroup.ts";
 import { numberOf, ownFolder, PAGE, runChild } from "./files.ts";
 
 const MIB = 2 ** 20;
@@ -33,11 +33,12 @@ const WALKS: readonly { name: string; options: string; write: boolean }[] = [
 ];
 let path: string | undefined;
 
-for (const { name, options, write } of WALKS) {
-  test(`${BYTES / MIB} MiB walked twice in a cgroup of ${LIMIT / MIB} MiB, Node included: ${name}`, {
-    skip: skipUnlessUserfaultfd,
-    timeout: 120_000,
-  }, (context) => {
+/** A test with a cgroup of LIMIT, and a file of BYTES. */
+function limited(
+  name: string,
+  work: (cgroup: MemoryCgroup, path: string, context: TestContext) => void,
+): void {
+  test(name, { skip: skipUnlessUserfaultfd, timeout: 120_000 }, (context) => {
     const cgroup = makeMemoryCgroup(LIMIT);
     if (typeof cgroup === "string") {
       context.skip(cgroup);
@@ -45,6 +46,17 @@ for (const { name, options, write } of WALKS) {
     }
     try {
       path ??= bigFile();
+      work(cgroup, path, context);
+    } finally {
+      cgroup.remove();
+    }
+  });
+}
+
+for (const { name, options, write } of WALKS) {
+  limited(
+    `${BYTES / MIB} MiB walked twice in a cgroup of ${LIMIT / MIB} MiB, Node included: ${name}`,
+    (cgroup, path, context) => {
       const program = `
         const memory = await open(path, { ...${options}, swapFolder: args[0] });
         const words = new Uint32Array(memory.buffer);
@@ -75,34 +87,19 @@ for (const { name, options, write } of WALKS) {
       assert.equal(swapped > BYTES, write);
       assert.equal(cgroup.oomKills, 0);
       context.diagnostic(`peak of the cgroup: ${Math.round(cgroup.peakBytes / MIB)} MiB`);
-    } finally {
-      cgroup.remove();
-    }
-  });
+    },
+  );
 }
 
-test("without a budget the same walk is killed: the limit is real", {
-  skip: skipUnlessUserfaultfd,
-  timeout: 120_000,
-}, (context) => {
-  const cgroup = makeMemoryCgroup(LIMIT);
-  if (typeof cgroup === "string") {
-    context.skip(cgroup);
-    return;
-  }
-  try {
-    path ??= bigFile();
-    const program = `
+limited("without a budget the same walk is killed: the limit is real", (cgroup, path) => {
+  const program = `
       const memory = await open(path, { implementation: "kernel" });
       const words = new Uint32Array(memory.buffer);
       let sum = 0;
       for (let at = 0; at < words.length; at += 1024) sum += words[at];
       say(sum);
     `;
-    const result = runChild(program, { args: [path], wrapper: cgroup.wrapper, deadlineMs: 60_000 });
-    assert.notEqual(result.status, 0);
-    assert.ok(cgroup.oomKills > 0);
-  } finally {
-    cgroup.remove();
-  }
+  const result = runChild(program, { args: [path], wrapper: cgroup.wrapper, deadlineMs: 60_000 });
+  assert.notEqual(result.status, 0);
+  assert.ok(cgroup.oomKills > 0);
 });

@@ -135,7 +135,7 @@ export async function idOf(
 
 function textOf(guest: GuestDetails): string {
   const { id, name, image, state, pid, uid, gid, since, handOverMs, pagers, statistics, regions } = guest;
-  const { faults, outcomes, bytesInstalled, bytesZeroed, bytesReplayed, latencyUs, events, retries } =
+  const { faults, outcomes, away, bytesInstalled, bytesZeroed, bytesReplayed, latencyUs, events, retries } =
     statistics;
   const ended = Object.entries(outcomes).filter(([, count]) => count > 0);
   const row = (label: string, text: string) => `  ${label.padEnd(12)} ${text}`;
@@ -157,6 +157,10 @@ function textOf(guest: GuestDetails): string {
     row(
       "installed",
       `${bytesText(bytesInstalled)}, ${bytesText(bytesZeroed)} of zeros, ${bytesText(bytesReplayed)} replayed`,
+    ),
+    row(
+      "bytes",
+      `${faults - away.read - away.fetched - away.joined} at hand, ${away.read} read, ${away.fetched} fetched, ${away.joined} on their way`,
     ),
     row("events", `${events}, ${retries} retries`),
     ...regions.map(({ start, byteLength, imageOffset, pageSize }) =>

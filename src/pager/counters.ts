@@ -30,6 +30,13 @@ export const COUNTER = {
   LATENCY_SUM: 16,
   /** Faults that wait for their bytes now: it goes up and down. */
   WAITING: 17,
+  /** Faults whose bytes were not at hand: read at once, fetched for them, or on their way already. */
+  READ_AT_FAULT: 18,
+  FETCHED: 19,
+  JOINED: 20,
+  /** Units asked for ahead of the guest, and faults that found one of them on its way. */
+  AHEAD: 21,
+  AHEAD_MET: 22,
 } as const;
 
 const HISTOGRAM_AT = 24;
@@ -73,6 +80,13 @@ export function readStatistics(counters: Counters): PagerStatistics {
     events: get(COUNTER.EVENTS),
     retries: get(COUNTER.RETRIES),
     waiting: get(COUNTER.WAITING),
+    away: {
+      read: get(COUNTER.READ_AT_FAULT),
+      fetched: get(COUNTER.FETCHED),
+      joined: get(COUNTER.JOINED),
+      ahead: get(COUNTER.AHEAD),
+      aheadMet: get(COUNTER.AHEAD_MET),
+    },
     latencyUs: { p50: us(0.5), p99: us(0.99), max: max / 1000 },
     latencyCounts: histogram,
     latencySumUs: get(COUNTER.LATENCY_SUM) / 1000,

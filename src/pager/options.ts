@@ -114,6 +114,20 @@ export interface FaultOutcomes {
   readonly woken: number;
 }
 
+/** Faults by how the bytes came that were not at hand; and what was asked for ahead. */
+export interface AwayCounts {
+  /** Read at the fault itself. */
+  readonly read: number;
+  /** Fetched for this fault. */
+  readonly fetched: number;
+  /** On their way already: for another guest, for a neighbour, or ahead. */
+  readonly joined: number;
+  /** Units that were asked for ahead of the guest: some are there before it comes, and no fault tells of them. */
+  readonly ahead: number;
+  /** Faults that found such a unit on its way. */
+  readonly aheadMet: number;
+}
+
 export interface PagerStatistics {
   /** Fault messages read. */
   readonly faults: number;
@@ -134,6 +148,8 @@ export interface PagerStatistics {
   readonly retries: number;
   /** Faults that wait for their bytes now. */
   readonly waiting: number;
+  /** Of the faults, those whose bytes were not at hand, where they have to be fetched. */
+  readonly away: AwayCounts;
   /** From the read of a message until its page was installed, as the pager sees it; microseconds. */
   readonly latencyUs: { readonly p50: number; readonly p99: number; readonly max: number };
   /** Faults by how long they took: the buckets of src/base/histogram.ts, nanoseconds. */

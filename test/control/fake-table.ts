@@ -82,6 +82,7 @@ export class FakeGuest {
         events: 0,
         retries: 0,
         waiting,
+        away: { read: 0, fetched: 3, joined: 2, ahead: 4, aheadMet: 1 },
         latencyUs: { p50: 10, p99: 20, max: 30 },
         latencyCounts: this.latencyCounts.slice(),
         latencySumUs: this.latencySumUs,

@@ -44,6 +44,11 @@ test("/metrics counts faults, bytes, latencies and guests by image, and goes on 
   assert.equal(before.get('minorfault_guests{image="web",state="serving"}'), 2);
   assert.equal(before.get('minorfault_guest_resident_bytes{image="web"}'), 11 * 65_536);
   assert.equal(before.get('minorfault_faults_waiting{image="web"}'), 3);
+  const bytes = (where: string) =>
+    before.get(`minorfault_faults_by_bytes_total{image="web",bytes="${where}"}`);
+  assert.deepEqual(["at-hand", "fetched", "joined"].map(bytes), [1, 6, 4]);
+  assert.equal(before.get('minorfault_ahead_units_total{image="web"}'), 8);
+  assert.equal(before.get('minorfault_image_info{image="web",source="/srv/images/web",state="cold"}'), 1);
   const bucket = (le: string) =>
     before.get(`minorfault_fault_latency_seconds_bucket{image="web",le="${le}"}`);
   assert.deepEqual(["0.000005", "0.00001", "0.00005", "0.0001", "+Inf"].map(bucket), [0, 10, 10, 11, 11]);

@@ -5,7 +5,6 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { type IncomingHttpHeaders, request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { TestContext } from "node:test";
 import { type Client, createClient } from "../../src/client/index.ts";
 import { type Control, startControl } from "../../src/daemon/control/index.ts";
 import { FakeTable } from "./fake-table.ts";
@@ -19,7 +18,12 @@ export interface Scene {
   readonly client: Client;
 }
 
-export async function openScene(t: Pick<TestContext, "after">, { tcp = false } = {}): Promise<Scene> {
+/** Whoever tells us when it is over: a test, or a program. */
+export interface Ending {
+  after(end: () => Promise<void>): void;
+}
+
+export async function openScene(t: Ending, { tcp = false } = {}): Promise<Scene> {
   const folder = mkdtempSync(join(tmpdir(), "minorfault-control-"));
   const socket = join(folder, "control.sock");
   const table = new FakeTable();

@@ -1,16 +1,23 @@
-// npm run fuzz -- image|server [--count N] [--seed S]
+// npm run fuzz -- image|server|control [--count N] [--seed S]
 
 import { parseArgs } from "node:util";
+import { openScene } from "../control/scene.ts";
 import { skipUnlessUserfaultfd } from "../linux/host.ts";
+import { fuzzControl } from "./control.ts";
 import { fuzzImages } from "./image.ts";
 import { fuzzServer } from "./server.ts";
 
-const HELP = `npm run fuzz -- image|server [--count N] [--seed S]
+const HELP = `npm run fuzz -- image|server|control [--count N] [--seed S]
 
 image    corrupts a store at random, N times (default 100000), and reads its image each time: the bytes must be right, or
          there must be an error of the catalogue
 server   hands over at random, N times, to the parser and one time in a hundred to a server that runs: what is not right
-         must be refused with a reason, and the server must have no more descriptors or memory afterwards
+         must be refused with a reason, and the server must have no more descriptors or memory afterwards; one time in
+         ten it is a call of the control API instead
+control  such calls alone: what is answered must be what the operation says, or an error of the catalogue
+
+control  calls the control API at random, N times: each call is answered or refused with an error of the catalogue, and
+         nothing is left behind
 
 The same seed does the same.`;
 
@@ -27,7 +34,27 @@ async function image(count: number, seed: number, onProgress: OnProgress): Promi
   return failures;
 }
 
-async function server(count: number, seed: number, onProgress: OnProgress): Promise<readonly string[]> {
+/** One call of the control API in so many of a server's. */
+const CONTROL_SHARE = 10;
+
+async function control(count: number, seed: number, onProgress: OnProgress): Promise<readonly string[]> {
+  const ends: (() => unknown)[] = [];
+  const scene = await openScene({ after: (end) => void ends.push(end as () => unknown) });
+  const { statuses, failures, descriptors } = await fuzzControl(scene, count, seed, onProgress);
+  for (const end of ends) await end();
+  const told = Object.entries(statuses).map(([status, times]) => `${times} x ${status}`);
+  console.log(`  control calls: ${told.join(", ")}`);
+  const { before, after } = descriptors;
+  return after <= before + 2 ? failures : [...failures, `${after} descriptors, before there were ${before}`];
+}
+
+async function server(all: number, seed: number, onProgress: OnProgress): Promise<readonly string[]> {
+  const calls = Math.floor(all / CONTROL_SHARE);
+  const wrongCalls = await control(calls, seed, onProgress);
+  return [...wrongCalls, ...(await handOvers(all - calls, seed, (done) => onProgress(calls + done)))];
+}
+
+async function handOvers(count: number, seed: number, onProgress: OnProgress): Promise<readonly string[]> {
   const isPossible = skipUnlessUserfaultfd === false;
   if (!isPossible) console.log(`  The parser only: a server ${skipUnlessUserfaultfd}`);
   const { taken, refused, served, before, after, failures } = await fuzzServer(count, seed, {
@@ -46,7 +73,18 @@ async function server(count: number, seed: number, onProgress: OnProgress): Prom
   return failures;
 }
 
-const TARGETS = { image, server } as const;
+async function control(count: number, seed: number, onProgress: OnProgress): Promise<readonly string[]> {
+  const ends: (() => Promise<void>)[] = [];
+  const scene = await openScene({ after: (end: () => Promise<void>) => void ends.push(end) });
+  const { statuses, failures, descriptors } = await fuzzControl(scene, count, seed, onProgress);
+  for (const end of ends) await end();
+  for (const [status, times] of Object.entries(statuses))
+    console.log(`  ${String(times).padStart(8)} ${status}`);
+  console.log(`  ${descriptors.before} descriptors before and ${descriptors.after} after`);
+  return failures;
+}
+
+const TARGETS = { image, server, control } as const;
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({

@@ -3,7 +3,9 @@
 
 import { Counter, collectDefaultMetrics, Gauge, type Metric, Registry } from "prom-client";
 import { bucketUntil } from "../../base/histogram.ts";
+import { plain } from "../../source/plain-url.ts";
 import type { GuestTable } from "../guests.ts";
+import { imageJson } from "./status.ts";
 import { type ImageTotals, Totals } from "./totals.ts";
 
 /** Upper bounds of the latency histogram, seconds. */
@@ -94,6 +96,34 @@ export class Metrics {
       ["image"],
       ofImages(({ waiting }) => waiting),
     );
+    counter(
+      "minorfault_faults_by_bytes_total",
+      "Faults by where their bytes were: at hand (in memory, in a neighbour's block), read, fetched, on their way",
+      ["image", "bytes"],
+      () => [...this.#read].flatMap(([image, totals]) => whereBytesWere(image, totals)),
+    );
+    counter(
+      "minorfault_ahead_units_total",
+      "Units of 64 KiB and more that were asked for ahead of the guest",
+      ["image"],
+      ofImages(({ away }) => away.ahead),
+    );
+    counter(
+      "minorfault_ahead_met_total",
+      "Faults that found such a unit on its way: it was wanted, though not early enough",
+      ["image"],
+      ofImages(({ away }) => away.aheadMet),
+    );
+    gauge(
+      "minorfault_image_info",
+      "Always 1: an image, its source and its state",
+      ["image", "source", "state"],
+      () =>
+        table
+          .images()
+          .map(imageJson)
+          .map(({ name, url, state }): Sample => [{ image: name, source: plain(url), state }, 1]),
+    );
     this.#ofServer(table, counter, gauge);
     gauge("minorfault_info", "Always 1", ["version"], () => [[{ version }, 1]]);
     this.#requests = new Counter({
@@ -154,6 +184,13 @@ export class Metrics {
       Object.entries(table.limits).map(([limit, value]): Sample => [{ limit }, value]),
     );
   }
+}
+
+function whereBytesWere(image: string, { outcomes, away }: ImageTotals): Sample[] {
+  const faults = Object.values(outcomes).reduce((sum, count) => sum + count, 0);
+  const { read, fetched, joined } = away;
+  const counts = { "at-hand": Math.max(0, faults - read - fetched - joined), read, fetched, joined };
+  return Object.entries(counts).map(([bytes, count]) => [{ image, bytes }, count]);
 }
 
 type Labels = Readonly<Record<string, string>>;

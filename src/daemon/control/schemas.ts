@@ -24,10 +24,16 @@ const latency = z
   .object({ p50: z.number(), p99: z.number(), max: z.number() })
   .meta({ id: "Latency", description: "Microseconds" });
 
+const away = z
+  .object({ read: count, fetched: count, joined: count, ahead: count, aheadMet: count })
+  .meta({ id: "AwayCounts", description: "Faults whose bytes were not at hand, and units asked for ahead" });
+
 const statistics = z
   .object({
     faults: count,
     outcomes,
+    away,
+    waiting: count.describe("Faults that wait for their bytes now"),
     bytesInstalled: count,
     bytesZeroed: count,
     bytesReplayed: count.describe("Installed ahead of the guest, from a working set"),

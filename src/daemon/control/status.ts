@@ -11,8 +11,18 @@ export function isoTime(msSinceEpoch: number): string {
 
 export function guestJson(status: GuestStatus): Guest {
   const { id, name, image, state, pid, uid, gid, since, handOverMs, pagers, byteLength, statistics } = status;
-  const { faults, outcomes, bytesInstalled, bytesZeroed, bytesReplayed, events, retries, latencyUs } =
-    statistics;
+  const {
+    faults,
+    outcomes,
+    away,
+    waiting,
+    bytesInstalled,
+    bytesZeroed,
+    bytesReplayed,
+    events,
+    retries,
+    latencyUs,
+  } = statistics;
   return {
     id,
     ...(name === undefined ? {} : { name }),
@@ -26,7 +36,18 @@ export function guestJson(status: GuestStatus): Guest {
     pagers,
     byteLength,
     residentBytes: residentBytes(status),
-    statistics: { faults, outcomes, bytesInstalled, bytesZeroed, bytesReplayed, events, retries, latencyUs },
+    statistics: {
+      faults,
+      outcomes,
+      away,
+      waiting,
+      bytesInstalled,
+      bytesZeroed,
+      bytesReplayed,
+      events,
+      retries,
+      latencyUs,
+    },
   };
 }
 

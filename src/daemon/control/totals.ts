@@ -17,6 +17,7 @@ export interface ImageTotals {
   bytesReplayed: number;
   events: number;
   retries: number;
+  readonly away: Record<keyof PagerStatistics["away"], number>;
   latencyCounts: Float64Array;
   latencySumUs: number;
 }
@@ -79,13 +80,19 @@ function emptyTotals(): ImageTotals {
     bytesReplayed: 0,
     events: 0,
     retries: 0,
+    away: { read: 0, fetched: 0, joined: 0, ahead: 0, aheadMet: 0 },
     latencyCounts: new Float64Array(0),
     latencySumUs: 0,
   };
 }
 
 function copyOf(totals: ImageTotals): ImageTotals {
-  return { ...totals, outcomes: { ...totals.outcomes }, latencyCounts: totals.latencyCounts.slice() };
+  return {
+    ...totals,
+    outcomes: { ...totals.outcomes },
+    away: { ...totals.away },
+    latencyCounts: totals.latencyCounts.slice(),
+  };
 }
 
 function addCounters(totals: ImageTotals, statistics: PagerStatistics): void {
@@ -98,6 +105,9 @@ function addCounters(totals: ImageTotals, statistics: PagerStatistics): void {
   totals.bytesReplayed += bytesReplayed;
   totals.events += events;
   totals.retries += retries;
+  for (const how of Object.keys(totals.away) as (keyof ImageTotals["away"])[]) {
+    totals.away[how] += statistics.away[how];
+  }
   totals.latencySumUs += statistics.latencySumUs;
   const { latencyCounts } = statistics;
   if (totals.latencyCounts.length < latencyCounts.length) {

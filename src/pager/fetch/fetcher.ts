@@ -14,6 +14,7 @@
 
 import { hasBit } from "../../base/bitmap.ts";
 import { hex, MinorfaultError } from "../../base/errors.ts";
+import { COUNTER } from "../counters.ts";
 import type { FaultLoop } from "../fault-loop.ts";
 import { type Part, untilPage } from "../regions.ts";
 import type { Fault, Parked } from "../resolver.ts";
@@ -157,11 +158,15 @@ export class Fetcher implements AddressableSource, Fetching {
       knowZeros(part, unit, this.unitBytes);
       return "again";
     }
+    const { counters } = client.options;
     if (this.#readDirectly(unit)) {
+      counters[COUNTER.READ_AT_FAULT]! += 1;
       if (hasBit(this.#options.holes, unit)) knowZeros(part, unit, this.unitBytes);
       else if (installsWhole) this.#goAhead(client, part, unit);
       return "again";
     }
+    counters[this.machine.isKnown(unit) ? COUNTER.JOINED : COUNTER.FETCHED]! += 1;
+    if (this.#wanting.get(unit)?.has(client)) counters[COUNTER.AHEAD_MET]! += 1;
     const waiter = ++this.#lastWaiter;
     client.wait(waiter, fault);
     this.#waiting.set(waiter, client);
@@ -190,7 +195,9 @@ export class Fetcher implements AddressableSource, Fetching {
       const next = unit + stride * index;
       const page = (next * this.unitBytes - region.imageOffset) / region.pageSize;
       if (page < part.firstPage || page >= untilPage(part)) return;
-      if (!hasBit(region.resident, Math.floor(page)) && !this.want(client, next, RANK.AHEAD)) return;
+      if (hasBit(region.resident, Math.floor(page))) continue;
+      if (!this.want(client, next, RANK.AHEAD)) return;
+      client.options.counters[COUNTER.AHEAD]! += 1;
     }
   }
 

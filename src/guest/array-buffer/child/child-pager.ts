@@ -49,6 +49,7 @@ const NO_STATISTICS: PagerStatistics = {
   events: 0,
   retries: 0,
   waiting: 0,
+  away: { read: 0, fetched: 0, joined: 0, ahead: 0, aheadMet: 0 },
   latencyUs: { p50: 0, p99: 0, max: 0 },
   latencyCounts: new Float64Array(0),
   latencySumUs: 0,

@@ -38,7 +38,7 @@ if [ -e /sys/class/net/eth0 ]; then ip addr add ${ADDRESS} dev eth0; ip link set
 
 mkfifo /asked /answered
 exec 3<>/asked 4<>/answered
-/pattern $fill <&3 >&4 &
+/pattern \${fill:-16} <&3 >&4 &
 read line <&4
 
 echo 0 > /count

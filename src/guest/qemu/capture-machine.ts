@@ -55,6 +55,9 @@ const CONNECT_MS = 30_000;
 const LOOK_MS = 20;
 const PROGRESS_MS = 500;
 const UNLIMITED = 2 ** 50;
+/** LIMIT: how long a machine may take to close its end; and to send the rest of a snapshot that nobody wants. */
+const END_MS = 5000;
+const RUN_OUT_MS = 120_000;
 
 export async function captureMachine(
   qmp: QmpClient,
@@ -120,8 +123,9 @@ class MachineCapture {
       if (after === "quit") await this.#quit();
       return { ...report, downtimeMs: this.#downtimeMs };
     } catch (error) {
+      const reason = await this.#reasonOf(error);
       if (!this.#hasLetGo) await this.#backOut();
-      throw error;
+      throw reason;
     } finally {
       clearInterval(looking);
     }
@@ -164,10 +168,29 @@ class MachineCapture {
   async #backOut(): Promise<void> {
     // What went wrong first is what is told; a QEMU that is gone needs no backing out.
     try {
-      this.#socket.close();
+      if (this.#options.mode === "background-snapshot") await this.#runOut();
       await cancelMigration(this.#qmp);
+      // QEMU cleans up behind a migration before it closes the socket, by the capabilities that are set then.
+      await this.#socket.ended(END_MS);
       await this.#goOn();
     } catch {}
+  }
+
+  /**
+   * Lets a snapshot in the background come to its end, as fast as can be and to nobody: QEMU 7.2 cannot migrate any
+   * more once one was cancelled.
+   */
+  async #runOut(): Promise<void> {
+    if ((await queryMigration(this.#qmp)).status !== "active") return;
+    await setBandwidth(this.#qmp, UNLIMITED);
+    await this.#socket.ended(RUN_OUT_MS);
+  }
+
+  /** QEMU's own words for a stream that ended too early. */
+  async #reasonOf(error: unknown): Promise<unknown> {
+    if (!(error instanceof MinorfaultError) || error.code !== "ERR_SOURCE_SHORT") return error;
+    const migration = await queryMigration(this.#qmp).catch(() => undefined);
+    return migration?.status === "failed" ? migrationFailed(migration, error) : error;
   }
 
   async #goOn(): Promise<void> {
@@ -200,11 +223,14 @@ async function applySettings(
     undo.length = 0;
   };
   try {
-    const isBackground = (await queryCapabilities(qmp)).has("background-snapshot");
-    const shallBackground = mode === "background-snapshot";
-    if (isBackground !== shallBackground) {
-      await setCapability(qmp, "background-snapshot", shallBackground);
-      undo.push(() => setCapability(qmp, "background-snapshot", isBackground));
+    const capabilities = await queryCapabilities(qmp);
+    // A machine that came by post-copy would want answers from us when it leaves.
+    const shall = { "background-snapshot": mode === "background-snapshot", "postcopy-ram": false };
+    for (const [name, state] of Object.entries(shall)) {
+      const before = capabilities.has(name);
+      if (before === state) continue;
+      await setCapability(qmp, name, state);
+      undo.push(() => setCapability(qmp, name, before));
     }
     const wanted = bytesPerSecond ?? (mode === "stopped" ? UNLIMITED : undefined);
     if (wanted !== undefined) {
@@ -231,16 +257,33 @@ function streamOptions(options: CaptureMachineOptions): Omit<CaptureStreamOption
   };
 }
 
-/** What comes over a socket; its end by an error is one. */
+/**
+ * What comes over a socket. Whoever stops to listen leaves it open: QEMU closes it when it has cleaned up behind a
+ * migration, which is worth waiting for.
+ */
 async function* piecesOf(socket: Socket, signal: AbortSignal | undefined): AsyncGenerator<Uint8Array> {
-  const abort = () => socket.destroy(signal?.reason);
-  signal?.addEventListener("abort", abort, { once: true });
-  try {
+  for (;;) {
     signal?.throwIfAborted();
-    for await (const piece of socket) yield piece as Buffer;
-  } finally {
-    signal?.removeEventListener("abort", abort);
+    const piece = socket.read() as Buffer | null;
+    if (piece !== null) yield piece;
+    else if (socket.errored !== null) throw socket.errored;
+    else if (socket.readableEnded || socket.destroyed) return;
+    else await news(socket, signal);
   }
+}
+
+/** Resolves when there is something to be read, or nothing more to come. */
+async function news(socket: Socket, signal: AbortSignal | undefined): Promise<void> {
+  const events = ["readable", "end", "error", "close"];
+  let resolve: () => void = () => {};
+  const happened = new Promise<void>((call) => {
+    resolve = call;
+  });
+  for (const event of events) socket.once(event, resolve);
+  signal?.addEventListener("abort", resolve, { once: true });
+  await happened;
+  for (const event of events) socket.removeListener(event, resolve);
+  signal?.removeEventListener("abort", resolve);
 }
 
 function after(ms: number): Promise<undefined> {

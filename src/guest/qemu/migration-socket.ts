@@ -58,6 +58,21 @@ export class MigrationSocket {
     return this.#connected;
   }
 
+  /** Resolves when the machine has closed its end, or when time is up; what still comes is thrown away. */
+  async ended(ms: number): Promise<void> {
+    const socket = this.#socket;
+    if (socket === undefined || socket.destroyed || socket.readableEnded) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      const end = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      for (const event of ["end", "close"]) socket.once(event, end);
+      socket.resume();
+    });
+  }
+
   close(): void {
     this.#socket?.destroy();
     this.#server.close();

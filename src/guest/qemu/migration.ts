@@ -43,7 +43,11 @@ const migrationSchema = z.looseObject({
 export type MigrationStatus = z.infer<typeof migrationSchema>;
 
 export async function isRunning(qmp: QmpClient): Promise<boolean> {
-  return answer("query-status", statusSchema, await qmp.execute("query-status")).running;
+  return (await queryStatus(qmp)).running;
+}
+
+async function queryStatus(qmp: QmpClient): Promise<z.infer<typeof statusSchema>> {
+  return answer("query-status", statusSchema, await qmp.execute("query-status"));
 }
 
 export async function queryMigration(qmp: QmpClient): Promise<MigrationStatus> {
@@ -69,8 +73,13 @@ export async function setBandwidth(qmp: QmpClient, bytesPerSecond: number): Prom
   return answer("query-migrate-parameters", parameters, before)["max-bandwidth"];
 }
 
-/** Refuses a machine that is being migrated, or whose stream could not be read. */
+/** Refuses a machine that is being or has been migrated, or whose stream could not be read. */
 export async function checkMigratable(qmp: QmpClient): Promise<void> {
+  if ((await queryStatus(qmp)).status === "postmigrate") {
+    throw new MinorfaultError("ERR_BUSY", "The machine stands since its last migration or capture", {
+      hint: "It has not changed since; let it run (cont), and stop it again if it shall stand",
+    });
+  }
   const { status } = await queryMigration(qmp);
   if (!ENDED.has(status)) {
     throw new MinorfaultError("ERR_BUSY", `The machine is being migrated already (${status})`, {
@@ -114,9 +123,12 @@ export async function cancelMigration(qmp: QmpClient): Promise<void> {
   }
 }
 
-export function migrationFailed({ status, "error-desc": reason }: MigrationStatus): MinorfaultError {
+export function migrationFailed(
+  { status, "error-desc": reason }: MigrationStatus,
+  cause?: unknown,
+): MinorfaultError {
   const words = reason === undefined ? "it gives no reason" : reason;
-  return new MinorfaultError("ERR_QEMU", `The migration ended as ${status}: ${words}`);
+  return new MinorfaultError("ERR_QEMU", `The migration ended as ${status}: ${words}`, { cause });
 }
 
 /** Page sizes of the host by block, as the monitor prints them; empty where it does not. */

@@ -14,8 +14,6 @@ image    corrupts a store at random, N times (default 100000), and reads its ima
 server   hands over at random, N times, to the parser and one time in a hundred to a server that runs: what is not right
          must be refused with a reason, and the server must have no more descriptors or memory afterwards; one time in
          ten it is a call of the control API instead
-control  such calls alone: what is answered must be what the operation says, or an error of the catalogue
-
 control  calls the control API at random, N times: each call is answered or refused with an error of the catalogue, and
          nothing is left behind
 
@@ -36,17 +34,6 @@ async function image(count: number, seed: number, onProgress: OnProgress): Promi
 
 /** One call of the control API in so many of a server's. */
 const CONTROL_SHARE = 10;
-
-async function control(count: number, seed: number, onProgress: OnProgress): Promise<readonly string[]> {
-  const ends: (() => unknown)[] = [];
-  const scene = await openScene({ after: (end) => void ends.push(end as () => unknown) });
-  const { statuses, failures, descriptors } = await fuzzControl(scene, count, seed, onProgress);
-  for (const end of ends) await end();
-  const told = Object.entries(statuses).map(([status, times]) => `${times} x ${status}`);
-  console.log(`  control calls: ${told.join(", ")}`);
-  const { before, after } = descriptors;
-  return after <= before + 2 ? failures : [...failures, `${after} descriptors, before there were ${before}`];
-}
 
 async function server(all: number, seed: number, onProgress: OnProgress): Promise<readonly string[]> {
   const calls = Math.floor(all / CONTROL_SHARE);

@@ -1,13 +1,14 @@
-// npm run fuzz -- image|server|control [--count N] [--seed S]
+// npm run fuzz -- image|server|control|qemu [--count N] [--seed S]
 
 import { parseArgs } from "node:util";
 import { openScene } from "../control/scene.ts";
 import { skipUnlessUserfaultfd } from "../linux/host.ts";
 import { fuzzControl } from "./control.ts";
 import { fuzzImages } from "./image.ts";
+import { fuzzQemu } from "./qemu.ts";
 import { fuzzServer } from "./server.ts";
 
-const HELP = `npm run fuzz -- image|server|control [--count N] [--seed S]
+const HELP = `npm run fuzz -- image|server|control|qemu [--count N] [--seed S]
 
 image    corrupts a store at random, N times (default 100000), and reads its image each time: the bytes must be right, or
          there must be an error of the catalogue
@@ -16,6 +17,8 @@ server   hands over at random, N times, to the parser and one time in a hundred 
          ten it is a call of the control API instead
 control  calls the control API at random, N times: each call is answered or refused with an error of the catalogue, and
          nothing is left behind
+qemu     damages migration streams and return paths of QEMU, N times: each byte of one in turn, then several at random.
+         Each must be read or refused with an error of the catalogue, the same way in pieces of any size
 
 The same seed does the same.`;
 
@@ -23,13 +26,20 @@ type OnProgress = (done: number) => void;
 
 async function image(count: number, seed: number, onProgress: OnProgress): Promise<readonly string[]> {
   const { outcomes, codes, failures } = await fuzzImages(count, seed, onProgress);
+  print(outcomes, codes);
+  return failures;
+}
+
+function print(
+  outcomes: Readonly<Record<string, { readonly refused: number; readonly harmless: number }>>,
+  codes: Readonly<Record<string, number>>,
+): void {
   for (const [name, { refused, harmless }] of Object.entries(outcomes)) {
     console.log(
       `  ${name.padEnd(18)} ${String(refused).padStart(7)} refused ${String(harmless).padStart(7)} harmless`,
     );
   }
   for (const [code, times] of Object.entries(codes)) console.log(`  ${code.padEnd(24)} ${times}`);
-  return failures;
 }
 
 /** One call of the control API in so many of a server's. */
@@ -71,7 +81,13 @@ async function control(count: number, seed: number, onProgress: OnProgress): Pro
   return failures;
 }
 
-const TARGETS = { image, server, control } as const;
+async function qemu(count: number, seed: number, onProgress: OnProgress): Promise<readonly string[]> {
+  const { outcomes, codes, failures } = fuzzQemu(count, seed, onProgress);
+  print(outcomes, codes);
+  return failures;
+}
+
+const TARGETS = { image, server, control, qemu } as const;
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({

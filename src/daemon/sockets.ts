@@ -96,7 +96,7 @@ export function ticketListener(
 }
 
 /** The doors that the ledger's sockets stand for. */
-export function takeOpenDoors(ledger: Ledger): readonly { readonly id: string; readonly door: Door }[] {
+export function openDoors(ledger: Ledger): readonly { readonly id: string; readonly door: Door }[] {
   return ledger.of("listener").map(({ id, text }) => ({ id, door: JSON.parse(text) as Door }));
 }
 

@@ -11,6 +11,7 @@ import type { PagerEnd, PagerHost, WarmSource } from "../pager/index.ts";
 import { DEFAULT_LIMITS, type ImageConfig, type ServerConfig, type ServerLimits } from "./config.ts";
 import type { Crew } from "./crew.ts";
 import { consumeAll, Door, type HandedOver, sendLine } from "./door.ts";
+import { Doors } from "./doors.ts";
 import { endGuest } from "./endings.ts";
 import { report } from "./front-pipe.ts";
 import { Guest, stateBytes } from "./guest.ts";
@@ -35,7 +36,7 @@ import type { Entry } from "./link.ts";
 import { canonicalImage, ownPolicy, type Policy, type PolicyFile, policyOf } from "./policy.ts";
 import type { Readiness } from "./readiness.ts";
 import { rehearse } from "./rehearsal.ts";
-import { checkName, closeListener, imageListener, takeOpenDoors, ticketListener } from "./sockets.ts";
+import { checkName, closeListener, imageListener, ticketListener } from "./sockets.ts";
 import { step } from "./step.ts";
 import type { Tally } from "./tally.ts";
 import { CONTROL_ID, configEntry, type Door as DoorNote, GUEST_FD, type GuestNote } from "./texts.ts";
@@ -46,6 +47,9 @@ const EXPECTED_MS = 60_000;
 /** LIMIT: names of guests, in characters. */
 const NAME_MAX = 128;
 const SHUTDOWN_MS = 30_000;
+/** How long a guest may wait for its image when its pager has died, and how often that is tried. */
+const ADOPTION_MS = 5000;
+const ADOPTION_RETRY_MS = 250;
 
 export class Guests implements GuestTable {
   readonly #crew: Crew;
@@ -56,8 +60,7 @@ export class Guests implements GuestTable {
   readonly #images: Images;
   readonly #guests = new Map<string, Guest>();
   readonly #events = new EventEmitter();
-  readonly #doors = new Map<string, DoorNote>();
-  readonly #timers = new Map<string, NodeJS.Timeout>();
+  readonly #doors: Doors;
   readonly #since = Date.now();
   #config: ServerConfig;
   #policy: Policy;
@@ -75,6 +78,7 @@ export class Guests implements GuestTable {
     this.#config = config;
     this.#policy = config.policy === undefined ? ownPolicy() : policyOf(config.policy);
     this.#images = new Images(host);
+    this.#doors = new Doors(crew);
     this.#door = new Door(readiness, {
       // The limits of now.
       get limits() {
@@ -104,7 +108,7 @@ export class Guests implements GuestTable {
 
   /** It is our turn: takes over every guest that there is. Answers how many. */
   async adopt(): Promise<number> {
-    for (const { id, door } of takeOpenDoors(this.#crew.ledger)) this.#open(id, door);
+    this.#doors.openAll();
     const entries = this.#crew.ledger.of("guest");
     await Promise.all(entries.map((entry) => this.#adoptOne(entry)));
     return entries.length;
@@ -137,7 +141,7 @@ export class Guests implements GuestTable {
   }
 
   expected(): readonly ExpectedGuest[] {
-    return [...this.#doors.values()].flatMap((door) => (door.door === "ticket" ? [door.ticket] : []));
+    return this.#doors.tickets;
   }
 
   get counters(): ServerCounters {
@@ -192,16 +196,15 @@ export class Guests implements GuestTable {
     // Known to be there before anybody relies on it.
     await this.#images.open(ticket.image);
     const { withinMs = EXPECTED_MS } = ticket;
-    const { entry, door } = ticketListener(this.#config.folder, ticket, Date.now() + withinMs);
-    this.#crew.book(entry);
-    this.#open(entry.id, door);
-    return door.ticket;
+    const listener = ticketListener(this.#config.folder, ticket, Date.now() + withinMs);
+    this.#doors.add(listener);
+    return listener.door.ticket;
   }
 
   async forget(id: string): Promise<void> {
     const door = this.#doors.get(id);
     if (door?.door !== "ticket") throw new MinorfaultError("ERR_NO_SUCH", `No guest ${id} is expected`);
-    this.#shut(id);
+    this.#doors.shut(id);
   }
 
   async addImage(config: ImageConfig): Promise<ImageStatus> {
@@ -209,18 +212,17 @@ export class Guests implements GuestTable {
     if (this.#images.isNamed(config.name)) {
       throw new MinorfaultError("ERR_BUSY", `An image is called ${config.name} already`);
     }
-    const { entry, door } = imageListener(this.#config.folder, config.name);
+    const listener = imageListener(this.#config.folder, config.name);
     this.#images.add(config);
     this.#configure({ ...this.#config, images: [...this.#config.images, config] });
-    this.#crew.book(entry);
-    this.#open(entry.id, door);
+    this.#doors.add(listener);
     if (config.warm !== false) await this.#images.open(config.name);
     return this.#imageStatus(config.name);
   }
 
   async removeImage(name: string): Promise<void> {
     if (!this.#images.isNamed(name)) throw new MinorfaultError("ERR_NO_SUCH", `No image is called ${name}`);
-    for (const [id, door] of this.#doors) if (door.door === "image" && door.image === name) this.#shut(id);
+    this.#doors.shutImage(name);
     this.#images.remove(name);
     this.#configure({ ...this.#config, images: this.#config.images.filter((image) => image.name !== name) });
   }
@@ -265,7 +267,7 @@ export class Guests implements GuestTable {
       ended++;
       await this.drop(id, `The server ended, and the guest could not be drained within ${withinMs} ms`);
     }
-    for (const id of [...this.#doors.keys()]) this.#shut(id);
+    this.#doors.shutAll();
     for (const { id, text } of this.#crew.ledger.of("kept")) {
       if (id === CONTROL_ID) closeListener(JSON.parse(text) as DoorNote);
     }
@@ -285,8 +287,14 @@ export class Guests implements GuestTable {
   }
 
   emit<Name extends GuestEventName>(name: Name, event: GuestEvents[Name]): void {
-    // "error" is nothing special here: an emitter would throw it where nobody listens.
-    if (this.#events.listenerCount(name) > 0) this.#events.emit(name, event);
+    // Not `emit` of the emitter: whoever listens is no reason not to go on, and "error" is nothing special here.
+    for (const listener of this.#events.listeners(name) as GuestListener<Name>[]) {
+      try {
+        listener(event);
+      } catch (error) {
+        this.#complain(error);
+      }
+    }
   }
 
   // ── hand-overs ──
@@ -312,7 +320,7 @@ export class Guests implements GuestTable {
       throw error;
     }
     const { byteLength, workingSets } = warm;
-    if (door.door === "ticket") this.#shut(note.listener);
+    if (door.door === "ticket") this.#doors.shut(note.listener);
     this.#starting++;
     try {
       // From here on the ledger has the descriptors.
@@ -389,16 +397,23 @@ export class Guests implements GuestTable {
 
   // ── guests ──
 
-  async #adoptOne(entry: Entry): Promise<void> {
+  /** One that can't be taken over now is tried again, for a while: a store may be away for a moment. */
+  async #adoptOne(entry: Entry, until = performance.now() + ADOPTION_MS): Promise<void> {
+    if (this.#crew.ledger.get(entry.id) !== entry || this.#guests.has(entry.id)) return;
     this.#starting++;
     try {
       const guest = await this.#start(entry, true);
       step("adopted");
       this.#welcomeAgain(guest);
     } catch (error) {
-      // Nobody else could serve it either.
-      const why = `It could not be taken over: ${error instanceof Error ? error.message : error}`;
-      this.#onEnded(entry, undefined, "failed", why);
+      const isHopeless = !(error instanceof MinorfaultError) || error.kind !== "source";
+      if (isHopeless || performance.now() > until) {
+        // Nobody else could serve it either.
+        const why = `It could not be taken over: ${error instanceof Error ? error.message : error}`;
+        this.#onEnded(entry, undefined, "failed", why);
+      } else {
+        setTimeout(() => void this.#adoptOne(entry, until), ADOPTION_RETRY_MS);
+      }
     } finally {
       this.#starting--;
     }
@@ -454,30 +469,12 @@ export class Guests implements GuestTable {
     return guest;
   }
 
-  // ── doors, images, configuration ──
-
-  #open(id: string, door: DoorNote): void {
-    this.#doors.set(id, door);
-    if (door.door !== "ticket") return;
-    const left = Math.max(0, door.ticket.until - Date.now());
-    this.#timers.set(id, setTimeout(() => this.#shut(id), left).unref());
-  }
-
-  #shut(id: string): void {
-    const door = this.#doors.get(id);
-    this.#doors.delete(id);
-    clearTimeout(this.#timers.get(id));
-    this.#timers.delete(id);
-    if (door !== undefined) closeListener(door);
-    this.#crew.drop(id);
-  }
+  // ── images, configuration ──
 
   #imageStatus(name: string): ImageStatus {
     const { source } = this.#images.find(name);
-    const door = [...this.#doors.values()].find((each) => each.door === "image" && each.image === name);
     const guests = [...this.#guests.values()].filter(({ note }) => note.image === name).length;
-    const socket = door?.door === "image" ? door.path : "";
-    return { name, source, socket, guests, ...this.#images.status(name) };
+    return { name, source, socket: this.#doors.pathOf(name), guests, ...this.#images.status(name) };
   }
 
   #configure(config: ServerConfig): void {

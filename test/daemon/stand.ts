@@ -1,7 +1,15 @@
 // A page server for tests: its processes, its image, and what it has said so far.
 
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PAGE_SIZE } from "../../src/abi/memory.ts";
@@ -9,6 +17,7 @@ import { Random } from "../../src/base/random.ts";
 import type { ServerConfig } from "../../src/daemon/config.ts";
 import type { FrontEvent } from "../../src/daemon/front-pipe.ts";
 import { type RunningServer, startServer, takeOver } from "../../src/daemon/start.ts";
+import type { Step } from "../../src/daemon/step.ts";
 
 const DEADLINE_MS = 20_000;
 
@@ -18,6 +27,8 @@ export interface StandOptions {
   /** Of the image. Default 1024. */
   readonly pages?: number;
   readonly config?: Partial<ServerConfig>;
+  /** Its processes can be told to die at a step. */
+  readonly canDie?: boolean;
 }
 
 export class Stand {
@@ -31,7 +42,7 @@ export class Stand {
   readonly #root: string;
   readonly #waiting = new Set<() => void>();
 
-  private constructor(root: string, pages: number, config: Partial<ServerConfig>) {
+  private constructor(root: string, { pages = 1024, config = {}, canDie = false }: StandOptions) {
     this.#root = root;
     this.folder = join(root, "run");
     this.imagePath = join(root, "memory");
@@ -41,15 +52,18 @@ export class Stand {
     writeFileSync(this.imagePath, words);
     const images = [{ name: "a", source: { url: this.imagePath, kind: "raw" as const } }];
     const control = { logLevel: "silent" };
+    // Whoever is started from here inherits it, and so do its children.
+    if (canDie) process.env.MINORFAULT_DIE_AT = this.#order;
     this.server = startServer(
       { folder: this.folder, images, control, ...config },
       { onEvent: (event) => this.#hear(event) },
     );
+    delete process.env.MINORFAULT_DIE_AT;
   }
 
   /** Serves, and has a spare. */
-  static async open({ pages = 1024, config = {} }: StandOptions = {}): Promise<Stand> {
-    const stand = new Stand(mkdtempSync(join(tmpdir(), "minorfault-server-")), pages, config);
+  static async open(options: StandOptions = {}): Promise<Stand> {
+    const stand = new Stand(mkdtempSync(join(tmpdir(), "minorfault-server-")), options);
     try {
       await stand.server.ready;
       stand.keeperPid = parentOf(stand.server.pid);
@@ -65,8 +79,19 @@ export class Stand {
     return join(this.folder, "images", "a.sock");
   }
 
-  get path(): (name: string) => string {
-    return (name) => join(this.#root, name);
+  get #order(): string {
+    return join(this.#root, "die-at");
+  }
+
+  /** Whoever comes to the step next dies there. */
+  dieAt(step: Step): void {
+    writeFileSync(`${this.#order}.new`, step);
+    renameSync(`${this.#order}.new`, this.#order);
+  }
+
+  /** Somebody has. */
+  get hasDied(): boolean {
+    return !existsSync(this.#order);
   }
 
   /** All processes of the server, as the system lists them. */
@@ -113,7 +138,9 @@ export class Stand {
   }
 
   async untilSpare(): Promise<void> {
-    await this.until(() => this.sparePid !== 0 && this.sparePid !== this.server.pid, "a spare");
+    // It may have had its turn, and died before it said so.
+    const isSpare = (pid: number) => pid !== 0 && pid !== this.server.pid && isAlive(pid);
+    await this.until(() => isSpare(this.sparePid), "a spare");
   }
 
   /** The planned upgrade: another server takes this one's place. */
@@ -131,7 +158,9 @@ export class Stand {
 
   /** Whatever is left of it is gone. */
   async close(): Promise<void> {
-    for (const pid of this.processes) tryKill(pid);
+    // One that has just been killed may have started another one.
+    for (let left = this.processes; left.length > 0; left = this.processes)
+      for (const pid of left) tryKill(pid);
     await this.server.ended;
     rmSync(this.#root, { recursive: true, force: true });
   }

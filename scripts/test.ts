@@ -18,6 +18,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   gcc: "gcc libc6-dev linux-libc-dev",
   objdump: "binutils",
   nginx: "nginx-light",
+  promtool: "prometheus",
   memcached: "memcached",
   "swift-proxy-server": "swift-proxy",
   "swift-account-server": "swift-account",

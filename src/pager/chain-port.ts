@@ -7,11 +7,13 @@ import { UFFDIO } from "../abi/userfaultfd.ts";
 import {
   chainsWork,
   local,
+  type Memory,
   type MovableChains,
   makeChain,
   makeMovableChains,
   putCalls,
 } from "../linux/index.ts";
+import { giveMemory, takeMemory } from "./memory-pool.ts";
 import { CallerPort, type FaultPort, layPort, PORT, PORT_BYTES, WORD, wordsOf } from "./port.ts";
 
 /** Long enough to know the counter's speed to a thousandth, short enough for a start. */
@@ -52,7 +54,7 @@ class ChainPort implements FaultPort {
   readonly memory: Scratch;
   readonly nanosecondsPerTick: number;
   readonly #readFd: number;
-  readonly #own: (Scratch & { close(): void }) | undefined;
+  readonly #own: Memory | undefined;
   readonly #chains: MovableChains;
   readonly #turn: () => void;
   readonly #fill: () => void;
@@ -69,7 +71,7 @@ class ChainPort implements FaultPort {
     this.#chains = chains;
     [this.#turn, this.#fill, this.#read] = chains.run as [() => void, () => void, () => void];
     this.nanosecondsPerTick = nanosecondsPerTick();
-    this.#own = memory === undefined ? local.share(PORT_BYTES) : undefined;
+    this.#own = memory === undefined ? takeMemory(PORT_BYTES) : undefined;
     this.memory = memory ?? this.#own!;
     this.words = wordsOf(this.memory);
     layPort(this.memory, fd);
@@ -103,7 +105,7 @@ class ChainPort implements FaultPort {
 
   close(): void {
     if (selected === this) selected = undefined;
-    this.#own?.close();
+    if (this.#own !== undefined) giveMemory(this.#own, PORT_BYTES);
   }
 
   #select(): void {

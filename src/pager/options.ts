@@ -89,12 +89,14 @@ export interface PagerOptions {
   /**
    * This userfaultfd was served by a pager that has died for certain (its process has been waited for, or its pidfd says
    * so): nothing is known to be resident. The message that it died over is taken up, everybody who waits is woken,
-   * and pages that are there already are left as they are.
+   * and pages that are there already are left as they are. What a guest has dropped stays zeros if it has EVENT_REMOVE;
+   * without, nobody can tell, and the image's bytes come back.
    */
   readonly adopt?: true;
   /**
    * A file of `pagerStateBytes` bytes in memory (memfd), which outlives the pager: what a successor has to know. Whoever
-   * may have to `adopt` keeps a duplicate. Ours is mapped; the descriptor stays the caller's. See src/pager/state.ts.
+   * may have to `adopt` keeps a duplicate. Ours is mapped; the descriptor stays the caller's. A userfaultfd with EVENT_FORK
+   * is refused: a child's descriptor comes with a message, and would die with the pager that has read it.
    */
   readonly stateDescriptor?: number;
   /**

@@ -2,7 +2,7 @@
 
 import { HUGE_PAGE_SIZE, MAP, PAGE_SIZE, PROT, SIGNAL } from "../abi/memory.ts";
 import { MinorfaultError } from "../base/errors.ts";
-import { close, local, mapMemory, mmap, munmap, pidfdOpen, signalByPidfd } from "../linux/index.ts";
+import { close, local, mmap, munmap, pidfdOpen, signalByPidfd } from "../linux/index.ts";
 import { Ioctls } from "../uffd/ioctls.ts";
 import { openPort } from "./chain-port.ts";
 import type { GuestMessage, GuestOrder, ImageOrder, SourceOrder } from "./control.ts";
@@ -12,6 +12,7 @@ import type { FetchClient } from "./fetch/client.ts";
 import type { Companion } from "./fetch/companion.ts";
 import type { ReplayEnd } from "./fetch/link.ts";
 import { HugePages } from "./huge-ahead.ts";
+import { giveMemory, takeMemory } from "./memory-pool.ts";
 import { noteOf } from "./notes.ts";
 import { WINDOW_PAGES_MAX } from "./plan.ts";
 import { type Part, Region, RegionMap, wholePart } from "./regions.ts";
@@ -220,8 +221,9 @@ function openState(seat: Seat): PagerState | undefined {
   const { stateFd, shapes, adopts } = seat.order;
   if (stateFd < 0) return undefined;
   try {
-    const memory = mapMemory(pagerStateBytes(shapes), { fd: stateFd });
-    seat.onRelease(() => memory.close());
+    const byteLength = pagerStateBytes(shapes);
+    const memory = takeMemory(byteLength, stateFd);
+    seat.onRelease(() => giveMemory(memory, byteLength));
     // A message must always find its page: a read that can't store it has lost it.
     local.call("mlock", memory.address, PAGE_SIZE);
     return new PagerState(memory, shapes, adopts);

@@ -1,6 +1,7 @@
 // Many guests in one serving thread, on the real kernel.
 
 import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,13 +9,14 @@ import { describe, type TestContext, test } from "node:test";
 import { PAGE_SIZE, SIGNAL } from "../../src/abi/memory.ts";
 import type { MinorfaultError } from "../../src/base/errors.ts";
 import { addWorkingSet, buildImage } from "../../src/image/index.ts";
-import { close, isNonBlocking, local, setNonBlocking } from "../../src/linux/index.ts";
+import { close, isNonBlocking, local, memfd, setNonBlocking } from "../../src/linux/index.ts";
 import {
   openPagerHost,
   type Pager,
   type PagerHost,
   type PagerHostOptions,
   type PagerOptions,
+  pagerStateBytes,
 } from "../../src/pager/index.ts";
 import { MemorySource, openStore } from "../../src/source/index.ts";
 import { skipUnlessUserfaultfd as skip } from "../linux/host.ts";
@@ -250,6 +252,34 @@ describe("a host of pagers", { skip, timeout: 120_000 }, () => {
     other.checkAll();
   });
 
+  test("guests that come and go leave nothing behind: no descriptor, no mapping", async (t) => {
+    const host = await hostFor(t);
+    const guest = guestFor(t, { features: ["EVENT_REMOVE"] });
+    const stateDescriptor = memfd(local, "host-test", pagerStateBytes([guest]));
+    t.after(() => close(local, stateDescriptor));
+    const source = behaving({ byteLength: guest.byteLength });
+    const warm = await host.warm(source);
+    const comeAndGo = async (times: number): Promise<void> => {
+      for (let time = 0; time < times; time++) {
+        const pager = await seat(host, guest, { stateDescriptor, adopt: true });
+        assert.equal(guest.load(time % 64), imageByte(time % 64));
+        await pager.close();
+        await (await seat(host, guest, { source })).close();
+      }
+    };
+    const count = (): [fds: number, mappings: number] => [
+      readdirSync("/proc/self/fd").length,
+      readFileSync("/proc/self/maps", "latin1").split("\n").length,
+    ];
+    await comeAndGo(20);
+    const [fds, mappings] = count();
+    await comeAndGo(200);
+    const [fdsAfter, mappingsAfter] = count();
+    assert.equal(fdsAfter, fds);
+    assert.ok(mappingsAfter < mappings + 50, `${mappings} mappings before, ${mappingsAfter} after`);
+    await warm.close();
+  });
+
   test("what can't be is refused, and nobody else notices", async (t) => {
     const host = await hostFor(t, { guestsMax: 2 });
     const guest = guestFor(t);
@@ -258,6 +288,13 @@ describe("a host of pagers", { skip, timeout: 120_000 }, () => {
     await assert.rejects(seat(host, guestFor(t), bad), { code: "ERR_SOURCE_DENIED" });
     const image = { descriptor: 9999, byteLength: guest.byteLength };
     await assert.rejects(seat(host, guestFor(t), { image }), { code: "ERR_SYSCALL" });
+    const forking = guestFor(t, { features: ["EVENT_FORK"] });
+    const stateDescriptor = memfd(local, "host-test", pagerStateBytes([forking]));
+    t.after(() => close(local, stateDescriptor));
+    await assert.rejects(seat(host, forking, { stateDescriptor }), { code: "ERR_BAD_ARGUMENT" });
+    const other = guestFor(t, { pages: 32 });
+    await (await seat(host, other, { stateDescriptor })).close();
+    await assert.rejects(seat(host, other, { stateDescriptor }), { code: "ERR_BAD_ARGUMENT" });
     await seat(host, guestFor(t));
     await assert.rejects(seat(host, guestFor(t)), { code: "ERR_LIMIT" });
     guest.checkAll();

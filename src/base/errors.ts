@@ -122,7 +122,8 @@ export const ERRORS = {
   },
   ERR_MACHINE_DIFFERS: {
     kind: "usage",
-    meaning: "A QEMU is another machine than the one that was saved: its type, its version, its memory or its devices",
+    meaning:
+      "A QEMU is another machine than the one that was saved: its type, its version, its memory or its devices",
     hint: "Start QEMU with the command line of the machine that was saved; nothing was sent to this one",
   },
   ERR_QEMU: {
@@ -233,7 +234,7 @@ export const ERRORS = {
   ERR_NOT_ALLOWED: {
     kind: "protocol",
     meaning: "The policy of the page server does not let this peer have this image",
-    hint: "`minorfault images` of the server's operator shows who may; the policy is part of its configuration",
+    hint: "The server's operator decides, by its policy; docs/server.md describes it",
   },
   ERR_DENIED: {
     kind: "protocol",

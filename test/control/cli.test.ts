@@ -149,6 +149,16 @@ test("every command has help with an example", async () => {
   }
 });
 
+test("completion knows the commands, their verbs and their options", async () => {
+  const { stdout } = await run(["completion", "bash"]);
+  assert.match(stdout, /"guest"\) words="expect show drain drop/);
+  assert.match(stdout, /"server"\) words="health images warm add remove limits stop/);
+  assert.match(
+    stdout,
+    /"guest expect"\) words="--folder --control --url --token-file --json --quiet --name --uid/,
+  );
+});
+
 test("over TCP the token comes from a file", async (t) => {
   const { control } = await openScene(t, { tcp: true });
   const file = join(folder, "token");

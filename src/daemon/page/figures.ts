@@ -82,7 +82,7 @@ function heatFigure({ columns, byteLength }: History): string {
     title: "Heat over time",
     said,
     plot: heatSvg(columns, said),
-    left: ["first address", "last"],
+    left: ["first", "last"],
     below: ["0", durationText(end)],
     key: [
       ["level-2", "few pages a millisecond"],
@@ -136,8 +136,8 @@ function waitFigure({ columns, image }: History): string {
   const most = Math.max(0, ...columns.map(({ waiting }) => waiting));
   const said =
     now === 0
-      ? `Nothing waits${most === 0 ? "" : `; at most ${countText(most)} faults did`}`
-      : `${countText(now)} ${now === 1 ? "fault waits" : "faults wait"} for bytes of ${image}`;
+      ? `Nothing waits${most === 0 ? "" : `; ${faultsText(most)} did at most`}`
+      : `${faultsText(now)} ${now === 1 ? "waits" : "wait"} for bytes of ${image}`;
   const rows = gathered(columns).map((some) => [
     durationText(some[0]!.startMs),
     countText(Math.max(...some.map(({ waiting }) => waiting))),
@@ -151,6 +151,10 @@ function waitFigure({ columns, image }: History): string {
     key: [["bars", "faults that wait for their bytes"]],
     table: { heads: ["At", "Waiting, at most"], rows },
   });
+}
+
+function faultsText(count: number): string {
+  return count === 1 ? "1 fault" : `${countText(count)} faults`;
 }
 
 interface FigureParts {

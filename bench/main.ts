@@ -12,6 +12,7 @@ import { image } from "./image.ts";
 import { oneFaultAtATime, placements } from "./latency.ts";
 import { LoadMeter, NOISE_MAX } from "./load.ts";
 import { many } from "./many.ts";
+import { qemu } from "./qemu.ts";
 import { type Group, isQuiet, printGroup, verdictText } from "./report.ts";
 import { restore } from "./restore.ts";
 import { server } from "./server.ts";
@@ -24,9 +25,9 @@ const MIB = 1024 * 1024;
 const QUIET_S = 20;
 const RESULTS = "bench/results/fault.json";
 /** Benchmarks that are one group of their own, and measured by one call. */
-const ALONE = ["image", "restore", "memory", "many", "server"] as const;
+const ALONE = ["image", "restore", "memory", "many", "server", "qemu"] as const;
 
-const HELP = `npm run bench -- fault|software|image|restore|memory|many|server [options]
+const HELP = `npm run bench -- fault|software|image|restore|memory|many|server|qemu [options]
 
 fault      what serving page faults costs, side by side with the same handler in C, in alternating rounds;
            then how fast the software implementation is
@@ -35,11 +36,12 @@ image      building an image beside zstd and sha256sum, reading it beside the co
 restore    memory from an image as it is touched, beside reading all of it first; recorded working sets beside mmap
 memory     lazy ArrayBuffers and WebAssembly memories beside the kernel's mappings; finding what was written
 server     the page server beside handlers in C: first page, restores, a hundred at once, a pager that is killed
+qemu       a saved machine that starts lazily beside QEMU's own -incoming, captures, recovery; needs QEMU
 many       a thousand guests in one pager beside one, a pager that is disturbed, and what a guest costs
 
-  --rounds N     rounds that count (default 5; one more before them for warmth)
+  --rounds N     rounds that count (default 5, of restore 3; one more before them for warmth)
   --quick        little memory and 3 rounds: to see that it works, not for figures
-  --only GROUP   latency, placement, touch, bulk or software
+  --only GROUP   latency, placement, touch, bulk or software; of server: first, restore, many or kill
   --json FILE    where the results go (default ${RESULTS}; with --quick nowhere)
   --help
 
@@ -67,16 +69,18 @@ async function main(): Promise<number> {
     return 0;
   }
   const [what = "fault"] = positionals;
-  const rounds = Number(values.rounds ?? (values.quick ? 3 : 5));
+  // Restores take long, and differ little from one another.
+  const rounds = Number(values.rounds ?? (values.quick || what === "restore" ? 3 : 5));
   const names = namesOf(what, values.only);
   if (names === undefined || !Number.isInteger(rounds) || rounds < 1) {
     console.error(HELP);
     return 2;
   }
-  const isWhole = !values.quick && (isAlone(what) || names.length === GROUPS.length);
+  const isWhole =
+    !values.quick && ((isAlone(what) && values.only === undefined) || names.length === GROUPS.length);
   const results = isAlone(what) ? `bench/results/${what}.json` : RESULTS;
   const file = values.json ?? (isWhole ? results : undefined);
-  const groups = await measure(names, rounds, values.quick);
+  const groups = await measure(names, rounds, values.quick, values.only);
   const missed = summarize(groups);
   if (file !== undefined) {
     mkdirSync(dirname(file), { recursive: true });
@@ -102,7 +106,7 @@ function summarize(groups: readonly Group[]): number {
 
 /** The groups that are asked for; undefined when there is no such thing. */
 function namesOf(what: string, only: string | undefined): readonly GroupName[] | undefined {
-  if (isAlone(what)) return only === undefined ? [what] : undefined;
+  if (isAlone(what)) return only === undefined || what === "server" ? [what] : undefined;
   const names = GROUPS.filter((name) => only === undefined || name === only);
   if (names.length === 0 || (what !== "fault" && what !== "software")) return undefined;
   return what === "fault" ? names : ["software"];
@@ -112,7 +116,12 @@ function isAlone(what: string): what is Alone {
   return ALONE.some((name) => name === what);
 }
 
-async function measure(names: readonly GroupName[], rounds: number, isQuick: boolean): Promise<Group[]> {
+async function measure(
+  names: readonly GroupName[],
+  rounds: number,
+  isQuick: boolean,
+  only: string | undefined,
+): Promise<Group[]> {
   const meter = new LoadMeter();
   const groups: Group[] = [];
   const add = async (run: () => Promise<readonly Group[]>): Promise<void> => {
@@ -130,8 +139,9 @@ async function measure(names: readonly GroupName[], rounds: number, isQuick: boo
   if (names.includes("image")) await add(() => image({ rounds, quick: isQuick, meter }));
   if (names.includes("restore")) await add(() => restore({ rounds, quick: isQuick, meter }));
   if (names.includes("many")) await add(() => many({ rounds, quick: isQuick, meter }));
+  if (names.includes("qemu")) await add(() => qemu({ rounds, quick: isQuick, meter }));
   if (names.includes("memory")) await add(() => guests({ rounds, quick: isQuick, meter }));
-  if (names.includes("server")) await add(() => server({ rounds, quick: isQuick, meter }));
+  if (names.includes("server")) await server({ rounds, quick: isQuick, meter }, only, add);
   if (names.includes("software")) await add(() => software({ rounds, quick: isQuick, meter }));
   return groups;
 }

@@ -71,6 +71,11 @@ export class Monitor {
     await this.event(isIt, `a migration that is ${status}`, deadlineMs);
   }
 
+  /** Events that nobody has waited for are of no interest any more. */
+  forgetEvents(): void {
+    this.#events.length = 0;
+  }
+
   close(): void {
     this.#socket.destroy();
   }

@@ -1,0 +1,269 @@
+// One Linux machine under QEMU, saved twice: as QEMU's own file and as an image; and every way to bring it back.
+//
+// The clock starts when the destination's QEMU is there and waits, and stops when the guest's shell has answered, or when
+// all of its memory is there. Everything is in the page cache.
+
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  captureMachine,
+  connectTo,
+  type MachineCaptureReport,
+  QmpClient,
+  type RestoreOptions,
+  reconnect,
+  restoreMachine,
+  WORKING_SET,
+} from "../src/guest/qemu/index.ts";
+import { addWorkingSet, openImageIn } from "../src/image/index.ts";
+import { type ObjectStore, openStore, type PageSource } from "../src/source/index.ts";
+import { linuxGuest } from "../test/qemu/guest/linux-guest.ts";
+import { QemuMachine } from "../test/qemu/harness/machine.ts";
+import type { MachineSpec } from "../test/qemu/harness/machine-spec.ts";
+import type { LoadMeter } from "./load.ts";
+import type { Figures } from "./rounds.ts";
+
+const IMAGE = "machine";
+const UNLIMITED = 2 ** 40;
+const READY_MS = 180_000;
+/** How long a cut connection's machine is left alone before it is recovered. */
+const CUT_SHARE = 0.5;
+
+export interface LazyOptions {
+  readonly replay: boolean;
+  /** Each read of the image's store takes so much longer. */
+  readonly delayMs?: number;
+  /** Requested pages come alone: plain demand paging. */
+  readonly isPlain?: boolean;
+  /** Whether the rest is pushed, and waited for. */
+  readonly push?: boolean;
+  /** The connection is cut when half has been moved. */
+  readonly cut?: boolean;
+}
+
+export class QemuStage {
+  readonly memoryMiB: number;
+  readonly #spec: MachineSpec;
+  readonly #folder: string;
+  readonly #store: ObjectStore;
+  readonly #meter: LoadMeter;
+  #source: QemuMachine | undefined;
+  #machines = 0;
+
+  private constructor(spec: MachineSpec, folder: string, store: ObjectStore, meter: LoadMeter) {
+    this.memoryMiB = spec.memoryMiB;
+    this.#spec = spec;
+    this.#folder = folder;
+    this.#store = store;
+    this.#meter = meter;
+  }
+
+  /** Boots the machine, whose guest fills so many MiB. */
+  static async boot(memoryMiB: number, fillMiB: number, meter: LoadMeter): Promise<QemuStage> {
+    const spec: MachineSpec = { type: "pc-i440fx-7.2", memoryMiB, fillMiB };
+    const folder = mkdtempSync(join(tmpdir(), "mf-bench-qemu-"));
+    const stage = new QemuStage(spec, folder, await openStore(join(folder, "images")), meter);
+    try {
+      stage.#source = await stage.#start("source", undefined);
+      await stage.#source.console.ready(READY_MS);
+      return stage;
+    } catch (error) {
+      await stage.close();
+      throw error;
+    }
+  }
+
+  /** QEMU's own way: `migrate "exec:cat > file"` of the machine, which stands. */
+  async saveByQemu(): Promise<Figures> {
+    const { monitor } = this.#running;
+    await this.#stand();
+    await monitor.command("migrate-set-parameters", { "max-bandwidth": UNLIMITED });
+    monitor.forgetEvents();
+    const startedAt = performance.now();
+    await monitor.command("migrate", { uri: `exec:cat > ${this.#file}` });
+    await monitor.migration("completed", READY_MS);
+    return { ms: performance.now() - startedAt };
+  }
+
+  /** Ours, of the machine that stands as well. */
+  async capture(name: string): Promise<MachineCaptureReport> {
+    await this.#stand();
+    const qmp = await QmpClient.connect(this.#running.qmpPath);
+    try {
+      return await captureMachine(qmp, this.#store, name, { mode: "stopped", bytesPerSecond: UNLIMITED });
+    } finally {
+      qmp.close();
+    }
+  }
+
+  /** Forgets all images, and what they have stored. */
+  forget(): void {
+    for (const part of ["manifests", "packs"]) {
+      rmSync(join(this.#folder, "images", part), { recursive: true, force: true });
+    }
+  }
+
+  /** The image that is restored, and its working set from a first run. */
+  async prepare(): Promise<void> {
+    await this.capture(IMAGE);
+    await this.#stop(this.#running);
+    this.#source = undefined;
+    const { touched } = await this.#lazy({ replay: false }, { record: true });
+    await addWorkingSet(this.#store, IMAGE, WORKING_SET, touched, { replace: true });
+  }
+
+  /** `-incoming "exec:cat file"`. */
+  async eager(): Promise<Figures> {
+    const machine = await this.#start("eager", "plain");
+    try {
+      const startedAt = performance.now();
+      await machine.listen(`exec:cat ${this.#file}`);
+      await machine.monitor.migration("completed", READY_MS);
+      // It was saved while it stood, which QEMU's own loading keeps to.
+      await machine.monitor.command("cont");
+      const runMs = performance.now() - startedAt;
+      await machine.console.run("count", READY_MS);
+      return { runMs, shellMs: performance.now() - startedAt, allMs: runMs };
+    } finally {
+      await this.#stop(machine);
+    }
+  }
+
+  async lazy(options: LazyOptions): Promise<Figures> {
+    return (await this.#lazy(options)).figures;
+  }
+
+  async close(): Promise<void> {
+    if (this.#source !== undefined) await this.#stop(this.#source);
+    await this.#store.close();
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+
+  async #lazy(
+    { replay, delayMs = 0, isPlain = false, push = true, cut = false }: LazyOptions,
+    { record = false } = {},
+  ): Promise<{ figures: Figures; touched: readonly number[] }> {
+    const machine = await this.#start("lazy", "post-copy");
+    const qmp = cut ? await QmpClient.connect(machine.qmpPath) : undefined;
+    const url = join(this.#folder, "images", IMAGE);
+    const over = new AbortController();
+    const figures: Record<string, number> = {};
+    try {
+      // What the machine's start has left to be done is done by then.
+      await sleep(200);
+      const startedAt = performance.now();
+      const since = (): number => performance.now() - startedAt;
+      const image = await openImageIn(delayed(this.#store, delayMs), IMAGE);
+      let cutAt = Number.NaN;
+      let socket: Awaited<ReturnType<typeof connectTo>> | undefined;
+      const options: RestoreOptions = {
+        image,
+        ...(delayMs === 0 && { url }),
+        connect: async (signal) => {
+          socket = await connectTo(`unix:${machine.incomingPath}`, signal);
+          return socket;
+        },
+        ...(qmp !== undefined && { reconnect: (signal) => reconnect(qmp, signal) }),
+        ...(!replay && { replay: false }),
+        record,
+        ...(isPlain && { neighbours: false }),
+        push,
+        signal: over.signal,
+        onProgress: ({ pagesSent, zerosSent, pagesTotal }) => {
+          if (!cut || !Number.isNaN(cutAt) || pagesSent + zerosSent < pagesTotal * CUT_SHARE) return;
+          cutAt = performance.now();
+          socket?.destroy();
+        },
+        onState: (state) => {
+          if (state === "running") figures.runMs ??= since();
+          if (state === "running" && !Number.isNaN(cutAt)) figures.recoveredMs ??= performance.now() - cutAt;
+        },
+      };
+      const restoring = restoreMachine(options);
+      restoring.catch(() => {});
+      await Promise.race([machine.runs(), restoring]);
+      await machine.console.run("count", READY_MS);
+      figures.shellMs = since();
+      if (!push) {
+        over.abort(new Error("enough"));
+        await restoring.catch(() => {});
+        return { figures, touched: [] };
+      }
+      const { counters, touched = [] } = await restoring;
+      figures.allMs = since();
+      figures.requests = counters.requests;
+      await image.close();
+      return { figures, touched };
+    } finally {
+      qmp?.close();
+      await this.#stop(machine);
+    }
+  }
+
+  get #running(): QemuMachine {
+    if (this.#source === undefined) throw new Error("The machine has been saved, and has ended");
+    return this.#source;
+  }
+
+  get #file(): string {
+    return join(this.#folder, "saved.qemu");
+  }
+
+  /** Runs for a moment if it has just been saved, and stands again. */
+  async #stand(): Promise<void> {
+    const { monitor } = this.#running;
+    await monitor.command("cont");
+    await monitor.command("stop");
+  }
+
+  async #start(what: string, incoming: "plain" | "post-copy" | undefined): Promise<QemuMachine> {
+    const guest = linuxGuest();
+    if (typeof guest === "string") throw new Error(guest);
+    const machine = await QemuMachine.start({
+      folder: this.#folder,
+      name: `${what}${this.#machines++}`,
+      spec: this.#spec,
+      guest,
+      ...(incoming !== undefined && { incoming }),
+    });
+    this.#meter.add(machine.process.pid!);
+    return machine;
+  }
+
+  async #stop(machine: QemuMachine): Promise<void> {
+    this.#meter.leave(machine.process.pid!);
+    await machine.stop();
+  }
+}
+
+/** A store that is far away: every read of it takes so much longer. */
+function delayed(store: ObjectStore, delayMs: number): ObjectStore {
+  if (delayMs === 0) return store;
+  const far = async (): Promise<unknown> => sleep(delayMs);
+  return {
+    url: store.url,
+    async open(key, signal): Promise<PageSource> {
+      const source = await store.open(key, signal);
+      await far();
+      return {
+        name: source.name,
+        byteLength: source.byteLength,
+        async read(offset, target, readSignal): Promise<void> {
+          await far();
+          await source.read(offset, target, readSignal);
+        },
+        close: () => source.close(),
+      };
+    },
+    async get(key, bytesMax, signal): Promise<Uint8Array> {
+      await far();
+      return store.get(key, bytesMax, signal);
+    },
+    put: (key, bytes, options) => store.put(key, bytes, options),
+    list: (prefix, signal) => store.list(prefix, signal),
+    delete: (key, signal) => store.delete(key, signal),
+    close: async () => {},
+  };
+}

@@ -270,7 +270,7 @@ describe("a pager with a source", { skip, timeout: 60_000 }, () => {
     const source = { module: MODULE, argument, deadlineMs: 40, atDeadline: "report" } as const;
     await guest.pager({ source, onError: (error) => errors.push(error) });
     assert.equal(guest.load(7), imageByte(7));
-    await new Promise((resolve) => setImmediate(resolve));
+    await until(() => errors.length > 0);
     assert.deepEqual(
       errors.map(({ code }) => code),
       ["ERR_DEADLINE"],

@@ -2,7 +2,16 @@
 // be compared. Cold means that the page cache has none of the files; only their own pages are dropped, nobody else's.
 
 import { randomFillSync } from "node:crypto";
-import { closeSync, fsyncSync, mkdtempSync, openSync, readdirSync, rmSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  fsyncSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MAP, PAGE_SIZE, PROT } from "../src/abi/memory.ts";
@@ -18,6 +27,8 @@ import { type Range, Stand } from "./stand.ts";
 
 const MIB = 1024 * 1024;
 const CHUNK = 64 * 1024;
+/** What an eager restore from far away reads at once: more gains nothing. */
+const FAR_CHUNK = MIB;
 const FADV_DONTNEED = 4;
 /** Chunks that an eager restore reads at once. */
 const EAGER_READS = 16;
@@ -57,28 +68,23 @@ export class RestoreStage {
 
   /** Drops the page cache's copy of all files of the stage. */
   makeCold(): void {
-    const drop = (folder: string): void => {
-      for (const entry of readdirSync(folder, { withFileTypes: true })) {
-        const path = join(folder, entry.name);
-        if (entry.isDirectory()) drop(path);
-        else if (entry.isFile()) dropFile(path);
-      }
-    };
-    drop(this.#folder);
+    for (const path of this.#files()) dropFile(path);
+  }
+
+  #files(): string[] {
+    const entries = readdirSync(this.#folder, { withFileTypes: true, recursive: true });
+    return entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
   }
 
   /** Reads all of the files once. */
-  async makeWarm(name: ImageName): Promise<void> {
-    const image = await openImage(this.urlOf(name));
-    const target = new Uint8Array(CHUNK);
-    for (let chunk = 0; chunk * CHUNK < this.byteLength; chunk++) await image.readChunk(chunk, target);
-    await image.close();
+  makeWarm(): void {
+    for (const path of this.#files()) readFileSync(path);
   }
 
-  /** Whole content first, then the touches; `source` gives 64 KiB by unit. */
+  /** Whole content first, then the touches. */
   async eager(openReader: () => Promise<UnitSource>): Promise<Figures> {
     const range = this.stand.map(this.byteLength);
-    const staging = local.share(EAGER_READS * CHUNK);
+    const staging = local.share(EAGER_READS * FAR_CHUNK);
     const ioctls = new Ioctls(local, this.stand.process.descriptor(range.uffd.fd));
     try {
       const begin = performance.now();
@@ -171,11 +177,13 @@ export class RestoreStage {
     ioctls: Ioctls,
     range: Range,
   ): Promise<void> {
-    const target = staging.bytes.subarray(lane * CHUNK, (lane + 1) * CHUNK);
-    for (let unit = next.unit++; unit * CHUNK < range.byteLength; unit = next.unit++) {
+    const { unitBytes } = source;
+    const target = staging.bytes.subarray(lane * unitBytes, (lane + 1) * unitBytes);
+    for (let unit = next.unit++; unit * unitBytes < range.byteLength; unit = next.unit++) {
       const waits = source.read(unit, target);
       if (waits !== undefined) await waits;
-      const { errno } = ioctls.copy(range.base + unit * CHUNK, staging.address + lane * CHUNK, CHUNK, 0);
+      const from = staging.address + lane * unitBytes;
+      const { errno } = ioctls.copy(range.base + unit * unitBytes, from, unitBytes, 0);
       if (errno !== 0) throw new Error(`COPY answered ${errno}`);
     }
   }
@@ -189,7 +197,6 @@ export class RestoreStage {
         regions: [{ start: range.base, byteLength: range.byteLength, imageOffset: 0 }],
         source,
         plan: { faultAroundPages },
-        placement: "block",
         guest: { pid: process.pid, tid: thread.tid },
         onError: (error) => console.error("pager:", error.message, error.cause ?? ""),
       });
@@ -230,9 +237,10 @@ function touches(stand: Stand, pages: number, count: number): Touches {
   return { list, count, pages: chosen, first: chosen[0] ?? 0 };
 }
 
-/** Units of 64 KiB; undefined: it was done at once. */
+/** What is read at once; undefined: it was done at once. */
 export interface UnitSource {
   readonly isLocal: boolean;
+  readonly unitBytes: number;
   read(unit: number, target: Uint8Array): Promise<void> | undefined;
   close(): Promise<void>;
 }
@@ -241,6 +249,7 @@ export async function imageUnits(url: string): Promise<UnitSource> {
   const image = await openImage(url);
   return {
     isLocal: true,
+    unitBytes: CHUNK,
     read: (unit, target) => (image.readChunkSync(unit, target) ? undefined : image.readChunk(unit, target)),
     close: () => image.close(),
   };
@@ -249,7 +258,8 @@ export async function imageUnits(url: string): Promise<UnitSource> {
 export function sourceUnits(source: PageSource): UnitSource {
   return {
     isLocal: false,
-    read: (unit, target) => source.read(unit * CHUNK, target),
+    unitBytes: FAR_CHUNK,
+    read: (unit, target) => source.read(unit * FAR_CHUNK, target),
     close: () => source.close(),
   };
 }

@@ -2,10 +2,10 @@
 // image in memory, and ranges of the guest's memory, each under a userfaultfd of its own.
 
 import { randomFillSync } from "node:crypto";
-import { MAP, PAGE_SIZE, PROT } from "../src/abi/memory.ts";
+import { MADV, MAP, PAGE_SIZE, PROT } from "../src/abi/memory.ts";
 import type { Scratch } from "../src/abi/system.ts";
 import { type GuestProcess, type GuestThread, KernelSystem } from "../src/guest/process/index.ts";
-import { affinity, close, local, memfd, mmap, munmap } from "../src/linux/index.ts";
+import { affinity, close, local, madvise, memfd, mmap, munmap } from "../src/linux/index.ts";
 import { type Pager, type PlacementChoice, startPager } from "../src/pager/index.ts";
 import { openUserfaultfd } from "../src/uffd/open.ts";
 import type { SystemUserfaultfd } from "../src/uffd/userfaultfd.ts";
@@ -184,4 +184,12 @@ function makeImage(byteLength: number): { fd: number; address: number } {
 export function warmMemory(byteLength: number): void {
   const flags = MAP.PRIVATE | MAP.ANONYMOUS | MAP.POPULATE;
   munmap(local, mmap(local, byteLength, { flags }), byteLength);
+}
+
+/** The same for memory that will be used in huge pages. */
+export function warmHugePages(byteLength: number): void {
+  const address = mmap(local, byteLength);
+  madvise(local, address, byteLength, MADV.HUGEPAGE);
+  madvise(local, address, byteLength, MADV.POPULATE_WRITE);
+  munmap(local, address, byteLength);
 }

@@ -9,7 +9,8 @@
 // small pages already: so the window of the fault itself is copied, and those behind it are moved, before the guest
 // goes on and meets them. How many depends on how long it has gone in order.
 //
-// It works where the guest's memory is this process's own. The first refusal ends it: then all is copied.
+// It works where the guest's memory is this process's own. The first refusal ends it: then all is copied. So it does
+// where fresh huge pages turn out to be dear, as in a virtual machine whose host has yet to find the memory for them.
 
 import { HUGE_PAGE_SIZE, MADV, MAP, PROT } from "../abi/memory.ts";
 import { nextSet, setBits } from "../base/bitmap.ts";
@@ -21,6 +22,10 @@ import { addressOfPage, type Part, untilPage } from "./regions.ts";
 
 /** LIMIT: huge pages that are brought ahead of one fault: some two milliseconds in which the guest waits. */
 const AHEAD_MAX = 8;
+/** What moving a huge page takes at most where it is worth it: about what copying it takes on a busy machine. */
+const WORTH_MS = 1;
+/** LIMIT: huge pages in a row that may take longer. */
+const DEAR_MAX = 3;
 
 /** A file with an image's bytes, and memory for a huge page of them. */
 export class HugePages {
@@ -59,6 +64,8 @@ export class HugeAhead {
   /** The page where a guest that goes on in order faults next, and how often it has done so. */
   #expected = -1;
   #streak = 0;
+  /** Huge pages in a row that were not worth it. */
+  #dear = 0;
 
   constructor(pages: HugePages, filler: Filler, counters: Counters) {
     this.#pages = pages;
@@ -92,6 +99,7 @@ export class HugeAhead {
     if (target % HUGE_PAGE_SIZE !== 0 || until > untilPage(part)) return false;
     if (nextSet(region.resident, page, until) < until) return false;
     if (region.hasZeros && nextSet(region.zero, page, until) < until) return false;
+    const begin = performance.now();
     if (!this.#pages.fill(region.imageOffset + page * region.pageSize)) return false;
     const errno = this.#filler.move(target, this.#pages.address, HUGE_PAGE_SIZE);
     const { bytesDone } = this.#filler;
@@ -101,6 +109,8 @@ export class HugeAhead {
     }
     // Whatever it is: copying, which is to come, knows what to do about it.
     if (errno !== 0 && !this.#filler.isPutOff) this.#isRefused = true;
+    this.#dear = performance.now() - begin > WORTH_MS ? this.#dear + 1 : 0;
+    if (this.#dear > DEAR_MAX) this.#isRefused = true;
     return errno === 0;
   }
 }

@@ -155,6 +155,7 @@ test("what cannot be captured is refused before the machine is told anything", {
     }
     await refused("nowhere", "--qmp", join(folder, "nowhere"));
     await refused("cannot be used with", "--stop", "--background-snapshot");
+    await refused("socket failed with ENOENT", "--socket-folder", join(folder, "nowhere"));
     await captured("--qmp", machine.qmpPath, image);
     const { code, stderr } = await minorfault("qemu", "capture", "--qmp", machine.qmpPath, image);
     assert.equal(code, 1);
@@ -194,6 +195,29 @@ test("Ctrl-C cancels the migration: the guest runs on, and the store is as it wa
     for (const option of [[], ["--background-snapshot"]]) {
       await captured("--qmp", machine.qmpPath, join(store, "vm"), "--replace", ...option);
     }
+  } finally {
+    await machine.stop();
+  }
+});
+
+test("a capture that cannot go on cancels the migration, and the guest runs on", { skip }, async () => {
+  const machine = await start();
+  try {
+    const image = join(folder, "no-room", "vm");
+    const nowhere = join(folder, "nowhere");
+    const { code, stderr } = await minorfault(
+      "qemu",
+      "capture",
+      "--qmp",
+      machine.qmpPath,
+      image,
+      "--temp",
+      nowhere,
+    );
+    assert.equal(code, 4);
+    assert.match(stderr, /the temporary file for RAM failed with ENOENT/);
+    assert.equal(await status(machine), "running");
+    await captured("--qmp", machine.qmpPath, image);
   } finally {
     await machine.stop();
   }

@@ -188,7 +188,8 @@ class MachineCapture {
 
   /** QEMU's own words for a stream that ended too early. */
   async #reasonOf(error: unknown): Promise<unknown> {
-    if (!(error instanceof MinorfaultError) || error.code !== "ERR_SOURCE_SHORT") return error;
+    const isCut = error instanceof MinorfaultError && ["ERR_SOURCE_SHORT", "ERR_QEMU"].includes(error.code);
+    if (!isCut) return error;
     const migration = await queryMigration(this.#qmp).catch(() => undefined);
     return migration?.status === "failed" ? migrationFailed(migration, error) : error;
   }
@@ -266,10 +267,14 @@ async function* piecesOf(socket: Socket, signal: AbortSignal | undefined): Async
     signal?.throwIfAborted();
     const piece = socket.read() as Buffer | null;
     if (piece !== null) yield piece;
-    else if (socket.errored !== null) throw socket.errored;
+    else if (socket.errored !== null) throw broken(socket.errored);
     else if (socket.readableEnded || socket.destroyed) return;
     else await news(socket, signal);
   }
+}
+
+function broken(cause: Error): MinorfaultError {
+  return new MinorfaultError("ERR_QEMU", `The connection of QEMU broke: ${cause.message}`, { cause });
 }
 
 /** Resolves when there is something to be read, or nothing more to come. */

@@ -6,6 +6,7 @@ import { createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MinorfaultError } from "../../base/errors.ts";
+import { fileCall } from "../../source/file-failure.ts";
 
 /** struct sockaddr_un has room for so many bytes. */
 const PATH_BYTES_MAX = 107;
@@ -34,7 +35,9 @@ export class MigrationSocket {
 
   /** Listens in a new folder within `parent`, which QEMU must be able to reach. */
   static async listen(parent: string = tmpdir()): Promise<MigrationSocket> {
-    const folder = mkdtempSync(join(parent, "minorfault-"));
+    const folder = fileCall("create", "a folder for the migration socket", () =>
+      mkdtempSync(join(parent, "minorfault-")),
+    );
     const server = createServer();
     const socket = new MigrationSocket(folder, server);
     try {

@@ -15,6 +15,7 @@ import { join } from "node:path";
 import { clearBits, hasBit, nextClear, nextSet, setBits, wordsFor } from "../../base/bitmap.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { type Range, roundUp } from "../../base/range.ts";
+import { fileCall } from "../../source/file-failure.ts";
 import { checkRead, type PageSource } from "../../source/page-source.ts";
 import { HUGE_PAGE_BYTES, PAGE_BYTES, type RamBlock } from "./stream-format.ts";
 
@@ -193,31 +194,30 @@ export class RamSpool {
   }
 
   #copy(first: number, until: number, target: Uint8Array): void {
-    this.#flush();
     for (let page = first; page < until; ) {
-      const end = hasBit(this.#filled, page)
-        ? nextClear(this.#filled, page, until)
-        : nextSet(this.#filled, page, until);
+      const isFilled = hasBit(this.#filled, page);
+      const end = isFilled ? nextClear(this.#filled, page, until) : nextSet(this.#filled, page, until);
       const part = target.subarray((page - first) * PAGE_BYTES, (end - first) * PAGE_BYTES);
-      if (hasBit(this.#filled, page)) this.#readFile(page, part);
-      else part.fill(0);
+      if (!isFilled) part.fill(0);
+      else if (this.#isInUnit(page, end)) part.set(this.#unitBytes(page, end));
+      else {
+        this.#flush();
+        readFully(this.#fd, part, page * PAGE_BYTES);
+      }
       page = end;
     }
   }
 
-  #readFile(first: number, target: Uint8Array): void {
-    for (let filled = 0; filled < target.byteLength; ) {
-      const count = readSync(
-        this.#fd,
-        target,
-        filled,
-        target.byteLength - filled,
-        first * PAGE_BYTES + filled,
-      );
-      if (count === 0)
-        throw new MinorfaultError("ERR_BUG", "The spool of RAM ends before a page that was written");
-      filled += count;
-    }
+  /** Whether pages are in memory, as they are when they have come in order. */
+  #isInUnit(first: number, until: number): boolean {
+    const start = first - this.#unitFirst;
+    const end = until - this.#unitFirst;
+    return start >= 0 && end <= UNIT_PAGES && nextClear(this.#unitFresh, start, end) === end;
+  }
+
+  #unitBytes(first: number, until: number): Uint8Array {
+    const from = this.#unitFirst;
+    return this.#unit.subarray((first - from) * PAGE_BYTES, (until - from) * PAGE_BYTES);
   }
 
   /** Makes the unit that holds a page the one in memory; answers the page's place in it. */
@@ -233,25 +233,37 @@ export class RamSpool {
   #flush(): void {
     for (let page = nextSet(this.#unitFresh, 0, UNIT_PAGES); page < UNIT_PAGES; ) {
       const end = nextClear(this.#unitFresh, page, UNIT_PAGES);
-      const bytes = this.#unit.subarray(page * PAGE_BYTES, end * PAGE_BYTES);
-      writeFully(this.#fd, bytes, (this.#unitFirst + page) * PAGE_BYTES);
+      const first = this.#unitFirst + page;
+      writeFully(this.#fd, this.#unitBytes(first, this.#unitFirst + end), first * PAGE_BYTES);
       page = nextSet(this.#unitFresh, end, UNIT_PAGES);
     }
     this.#unitFresh.fill(0);
   }
 }
 
+const SPOOL = "the temporary file for RAM";
+
 function writeFully(fd: number, bytes: Uint8Array, offset: number): void {
   for (let written = 0; written < bytes.byteLength; ) {
-    written += writeSync(fd, bytes, written, bytes.byteLength - written, offset + written);
+    const left = bytes.byteLength - written;
+    written += fileCall("write", SPOOL, () => writeSync(fd, bytes, written, left, offset + written));
+  }
+}
+
+function readFully(fd: number, target: Uint8Array, offset: number): void {
+  for (let filled = 0; filled < target.byteLength; ) {
+    const left = target.byteLength - filled;
+    const count = fileCall("read", SPOOL, () => readSync(fd, target, filled, left, offset + filled));
+    if (count === 0) throw new MinorfaultError("ERR_SOURCE_SHORT", `${SPOOL} ends before what was written`);
+    filled += count;
   }
 }
 
 /** A file that only this descriptor reaches: a guest's memory is nobody else's business. */
 function openTemporary(folder: string): number {
-  const own = mkdtempSync(join(folder, "minorfault-capture-"));
+  const own = fileCall("create", SPOOL, () => mkdtempSync(join(folder, "minorfault-capture-")));
   try {
-    return openSync(join(own, "ram"), "wx+", 0o600);
+    return fileCall("create", SPOOL, () => openSync(join(own, "ram"), "wx+", 0o600));
   } finally {
     rmSync(own, { recursive: true });
   }

@@ -8,7 +8,8 @@
 import { local, type Memory, mapMemory, memfd, pidfdOpen, pidfdOpenThread } from "../linux/index.ts";
 
 const BYTES = 4096;
-const WORD = { PROCESS: 0, THREAD: 1 } as const;
+/** The thread is that of the process that stands behind it: whoever has just taken the baton has not said his yet. */
+const WORD = { PROCESS: 0, THREAD: 1, THREAD_OF: 2 } as const;
 
 /** A new baton, held by nobody. */
 export function makeBaton(): number {
@@ -31,9 +32,11 @@ export class Baton {
 
   /** A descriptor that is readable once the holder serves no more; undefined when that is so already. */
   watch(): number | undefined {
-    const [pid, tid] = [this.holder, Atomics.load(this.#words, WORD.THREAD)];
+    const pid = this.holder;
+    const tid = Atomics.load(this.#words, WORD.THREAD);
+    const isKnown = tid !== 0 && Atomics.load(this.#words, WORD.THREAD_OF) === pid;
     try {
-      return (tid === 0 ? undefined : pidfdOpenThread(tid)) ?? pidfdOpen(pid);
+      return (isKnown ? pidfdOpenThread(tid) : undefined) ?? pidfdOpen(pid);
     } catch {
       return undefined;
     }
@@ -41,13 +44,13 @@ export class Baton {
 
   /** Takes it from a holder that serves no more; false: somebody else did. */
   take(holder: number): boolean {
-    if (Atomics.compareExchange(this.#words, WORD.PROCESS, holder, process.pid) !== holder) return false;
-    Atomics.store(this.#words, WORD.THREAD, 0);
-    return true;
+    return Atomics.compareExchange(this.#words, WORD.PROCESS, holder, process.pid) === holder;
   }
 
   /** Which thread of the holder serves. */
   serveBy(tid: number): void {
+    Atomics.store(this.#words, WORD.THREAD_OF, 0);
     Atomics.store(this.#words, WORD.THREAD, tid);
+    Atomics.store(this.#words, WORD.THREAD_OF, process.pid);
   }
 }

@@ -54,7 +54,7 @@ export function registerServe(program: Command): void {
     .option("--folder <path>", "where its sockets are, mode 0700", defaultFolder())
     .option("--policy <file>", "who may use which image (JSON); default: who runs the server, and root")
     .option("--port <number>", "control API at this port of the loopback, too", parseNumber)
-    .option("--log-level <level>", "of the log on stderr: trace, debug, info, warn, error, fatal, silent")
+    .option("--log-level <level>", "of the log on stderr: silent, error, warn, info or debug")
     .option("--guests-max <number>", "guests at once; default 1024", parseNumber)
     .option("--hand-over <time>", "how long a hand-over may take; default 5s", parseMs)
     .option("--cold", "open an image at its first guest, not ahead")

@@ -24,6 +24,7 @@ export function registerServer(program: Command): void {
   registerHealth(server);
   registerImages(server);
   registerLimits(server);
+  registerPolicy(server);
   registerStop(server);
 }
 
@@ -119,6 +120,23 @@ function registerLimits(server: Command): void {
             ? await client.getLimits({}, { signal })
             : await client.setLimits(wanted, { signal });
         return { json, text: columns(Object.entries(json).map(([name, value]) => [name, String(value)])) };
+      }),
+    );
+}
+
+function registerPolicy(server: Command): void {
+  const command = server
+    .command("policy")
+    .description("changes who may use which image, while the server runs")
+    .argument("<file>", "the new policy, JSON");
+  withManner(command)
+    .addHelpText("after", "\nExamples:\n  $ minorfault server policy /etc/minorfault/policy.json")
+    .action((file, options) =>
+      runVerb("server policy", options, async (client, signal) => {
+        const { readPolicyFile } = await import("../daemon/policy.ts");
+        const policy = await readPolicyFile(file);
+        const json = await client.setPolicy(policy, { signal });
+        return { json, text: `${policy.rules.length} rules hold from now on` };
       }),
     );
 }

@@ -114,6 +114,20 @@ test("limits change one by one, within bounds", async (t) => {
   assert.equal((await client.getLimits()).guestsMax, 7);
 });
 
+test("the policy is replaced as a whole, if it is one", async (t) => {
+  const { client, table } = await openScene(t);
+  await client.setPolicy({ rules: [{ uid: 7, images: ["/srv/*"] }] });
+  assert.deepEqual(table.calls, ["policy of 1 rules"]);
+  for (const rule of [
+    { images: ["/srv/*"] },
+    { uid: -1, images: ["/srv/*"] },
+    { uid: 7, images: ["relative"] },
+  ]) {
+    await assert.rejects(client.setPolicy({ rules: [rule] }), code("ERR_BAD_ARGUMENT"));
+  }
+  assert.equal(table.calls.length, 1);
+});
+
 test("health and readiness tell a server that serves from one that is ending", async (t) => {
   const { client, table, socket } = await openScene(t);
   const health = await client.health();

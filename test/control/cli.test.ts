@@ -113,8 +113,11 @@ test("minorfault server shows health, images and limits, and changes them", asyn
   assert.match(limits.stdout, /^guestsMax +9$/m);
   assert.match(limits.stdout, /^guestBytesMax +68719476736$/m);
   assert.match(limits.stdout, /^handOverMs +2000$/m);
+  const file = join(folder, "policy.json");
+  writeFileSync(file, '{"rules":[{"uid":7,"images":["/srv/*"]}]}');
+  assert.equal((await run(["server", "policy", file, ...at(scene)])).stdout, "1 rules hold from now on\n");
   await run(["server", "stop", ...at(scene)]);
-  assert.deepEqual(scene.table.calls, ["shutdown"]);
+  assert.deepEqual(scene.table.calls, ["policy of 1 rules", "shutdown"]);
 });
 
 test("errors have their exit codes: usage 2, no server 3, no such guest 2; and --json prints them", async (t) => {
@@ -137,7 +140,10 @@ test("every command has help with an example", async () => {
   const commands = [
     ["guests"],
     ...["expect", "show", "drain", "drop"].map((verb) => ["guest", verb]),
-    ...["health", "images", "warm", "add", "remove", "limits", "stop"].map((verb) => ["server", verb]),
+    ...["health", "images", "warm", "add", "remove", "limits", "policy", "stop"].map((verb) => [
+      "server",
+      verb,
+    ]),
     ["top"],
     ["report"],
   ];
@@ -152,7 +158,7 @@ test("every command has help with an example", async () => {
 test("completion knows the commands, their verbs and their options", async () => {
   const { stdout } = await run(["completion", "bash"]);
   assert.match(stdout, /"guest"\) words="expect show drain drop/);
-  assert.match(stdout, /"server"\) words="health images warm add remove limits stop/);
+  assert.match(stdout, /"server"\) words="health images warm add remove limits policy stop/);
   assert.match(
     stdout,
     /"guest expect"\) words="--folder --control --url --token-file --json --quiet --name --uid/,

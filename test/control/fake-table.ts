@@ -15,6 +15,7 @@ import type {
   ImageStatus,
   Ticket,
 } from "../../src/daemon/guests.ts";
+import type { PolicyFile } from "../../src/daemon/policy.ts";
 
 const PAGE = 4096;
 
@@ -177,7 +178,9 @@ export class FakeTable extends EventEmitter implements GuestTable {
     if (!this.served.delete(name)) throw new MinorfaultError("ERR_NO_SUCH", `There is no image ${name}`);
   }
 
-  setPolicy(): void {}
+  setPolicy({ rules }: PolicyFile): void {
+    this.calls.push(`policy of ${rules.length} rules`);
+  }
 
   async warm(name: string): Promise<ImageStatus> {
     const found = this.served.get(name);

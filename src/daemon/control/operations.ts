@@ -70,6 +70,10 @@ export function operationsOf({ table, recorder, version, onLateError }: Operatio
     warmImage: async ({ name }) => imageJson(await table.warm(name)),
     getLimits: () => ({ ...table.limits }),
     setLimits: (some) => ({ ...table.setLimits(defined(some)) }),
+    setPolicy: ({ rules }) => {
+      table.setPolicy({ rules });
+      return {};
+    },
     shutdown: ({ withinMs }, { afterwards }) => {
       // Nobody is left to answer when it has ended.
       afterwards(() => {

@@ -3,6 +3,7 @@
 // An operation's input is one flat object; where each of its fields travels (path, query, body) is written here.
 
 import { z } from "zod";
+import { policyFile } from "../policy.ts";
 import { history } from "./history-schema.ts";
 import {
   expectedGuest,
@@ -138,6 +139,14 @@ export const ROUTES = {
     body: someLimits,
     status: 200,
     answer: limits,
+  },
+  setPolicy: {
+    method: "PUT",
+    path: "/v1/policy",
+    summary: "Changes who may use which image, for what comes; whoever is there stays",
+    body: policyFile,
+    status: 200,
+    answer: nothing,
   },
   shutdown: {
     method: "POST",

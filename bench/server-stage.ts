@@ -22,7 +22,7 @@ const MIB = 1024 * 1024;
 const BLOCK_BYTES = 8 * MIB;
 /** Runs of pages that a guest touches: 256 KiB each. */
 const RUN_PAGES = 64;
-const DEADLINE_MS = 30_000;
+const DEADLINE_MS = 60_000;
 
 export type ImageName = "raw" | "image" | "set";
 
@@ -62,7 +62,7 @@ export class ServerStage {
 
   /** `touchedBytes`: how much of its memory a guest touches. */
   static async open(byteLength: number, touchedBytes: number, meter: LoadMeter): Promise<ServerStage> {
-    const folder = mkdtempSync(join(tmpdir(), "minorfault-server-"));
+    const folder = mkdtempSync(join(tmpdir(), "minorfault-bench-server-"));
     try {
       const touches = runsOf(byteLength, touchedBytes);
       await write(folder, byteLength, touches);

@@ -20,6 +20,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   nginx: "nginx-light",
   promtool: "prometheus",
   memcached: "memcached",
+  "qemu-system-x86_64": "qemu-system-x86 qemu-utils busybox-static linux-image-cloud-amd64 cpio",
   "swift-proxy-server": "swift-proxy",
   "swift-account-server": "swift-account",
   "swift-container-server": "swift-container",

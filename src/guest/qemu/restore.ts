@@ -10,6 +10,7 @@
 // A connection that breaks while the machine runs costs nothing: QEMU waits (postcopy-paused), and whoever comes next,
 // this process or another one (resume.ts), is told by QEMU which pages it has.
 
+import { MinorfaultError } from "../../base/errors.ts";
 import type { Image } from "../../image/index.ts";
 import { pause, Recording } from "./recording.ts";
 import { type RestorableMachine, readMachine } from "./saved-machine.ts";
@@ -129,6 +130,9 @@ async function quiet(touchedAt: () => number, over: AbortSignal): Promise<void> 
 
 function workingSetOf(image: Image, wanted: string | false | undefined): string | undefined {
   if (wanted === false) return undefined;
-  if (wanted !== undefined) return wanted;
-  return image.workingSets().includes(WORKING_SET) ? WORKING_SET : undefined;
+  const isThere = image.workingSets().includes(wanted ?? WORKING_SET);
+  if (isThere || wanted === undefined) return isThere ? (wanted ?? WORKING_SET) : undefined;
+  throw new MinorfaultError("ERR_SOURCE_MISSING", `${image.name} has no working set ${wanted}`, {
+    hint: "`minorfault image working-set` lists those that it has",
+  });
 }

@@ -13,6 +13,7 @@ import { closeAll, Ledger } from "./ledger.ts";
 import { type Arrived, type Entry, hear, linkPair, tell, tellEntry } from "./link.ts";
 import type { Readiness } from "./readiness.ts";
 import { step } from "./step.ts";
+import { BATON_ID } from "./texts.ts";
 
 /** How long a new server may take until it could serve. */
 const SUCCESSOR_MS = 20_000;
@@ -72,7 +73,7 @@ export class Crew {
 
   /** It could serve now: asks for the baton, and whenever who has it serves no more. */
   standBy(): void {
-    this.#baton ??= new Baton(this.ledger.get("baton")!.descriptors[0]!);
+    this.#baton ??= new Baton(this.ledger.get(BATON_ID)!.descriptors[0]!);
     const holder = this.#baton.holder;
     if (holder === 0) this.#take(holder, "the server has started") || this.#stepBack();
     else this.#await(holder);
@@ -284,14 +285,30 @@ export class Crew {
       closeAll([this.#keeper]);
       this.#keeper = -1;
     }
-    // Nobody alive knows more: one that has been born into this takes what it has.
-    if (!this.#isServing && !this.#isSynced && this.ledger.get("baton") !== undefined) {
+    if (this.#isServing) {
+      if (this.#successor === undefined) this.#foundKeeper(why);
+      else this.#follow(this.#successor.link);
+      return;
+    }
+    // Whoever serves does not know of us and tells us nothing: what we know becomes old, and others will be born.
+    if (this.#peer < 0 && this.#isServed) process.exit(0);
+    // Nobody alive knows more.
+    if (!this.#isSynced) {
       this.#isSynced = true;
       this.#listener.onSynced();
     }
-    if (!this.#isServing) return;
-    if (this.#successor === undefined) this.#foundKeeper(why);
-    else this.#follow(this.#successor.link);
+  }
+
+  /** Whether somebody serves now; also when nobody has told us yet how to know. */
+  get #isServed(): boolean {
+    const descriptor = this.ledger.get(BATON_ID)?.descriptors[0];
+    if (descriptor === undefined) return true;
+    this.#baton ??= new Baton(descriptor);
+    const watched = this.#baton.watch();
+    if (watched === undefined) return false;
+    const hasEnded = poll(local, [{ fd: watched }], 0)[0] !== 0;
+    closeAll([watched]);
+    return !hasEnded;
   }
 
   /** The keeper of the server that is to take over gets what ours had. It takes no connections before it serves. */

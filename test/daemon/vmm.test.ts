@@ -168,6 +168,22 @@ test("a wrong byte is seen, and so is a page that came back after it was given a
   );
 });
 
+test("without KVM a thread touches the same pages, stores included, and is checked by the hash", {
+  skip,
+}, async (t) => {
+  const scene = sceneFor(t);
+  const half = (PAGES / 2) * PAGE_SIZE;
+  const vmm = scene.vmm({ cpu: "thread", regions: [{ byteLength: half }, { byteLength: half }] });
+  assert.equal(vmm.why, "asked for");
+  await scene.serve({ plan: { faultAroundPages: 1 } });
+  const walking = vmm.begin({ shuffle: 8 });
+  await vmm.balloon(PAGES / 2, 16);
+  assert.equal((await walking.ended()).latenciesUs.length, PAGES);
+  await vmm.touch({ from: 10, count: 4 }, "store");
+  await vmm.touch({ from: PAGES / 2, count: 4 }, "store");
+  assert.deepEqual(await vmm.verify(), []);
+});
+
 test("2 MiB pages come whole and are given away whole", { skip: hugePages(4) }, async (t) => {
   const scene = sceneFor(t, 4 * 512);
   const pageSize = HUGE_PAGE_SIZE;

@@ -3,10 +3,12 @@
 // The clock starts when the destination's QEMU is there and waits, and stops when the guest's shell has answered, or when
 // all of its memory is there. Everything is in the page cache.
 
+import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { Worker } from "node:worker_threads";
 import {
   captureMachine,
   connectTo,
@@ -23,6 +25,7 @@ import { linuxGuest } from "../test/qemu/guest/linux-guest.ts";
 import { QemuMachine } from "../test/qemu/harness/machine.ts";
 import type { MachineSpec } from "../test/qemu/harness/machine-spec.ts";
 import type { LoadMeter } from "./load.ts";
+import type { WaiterOrder } from "./qemu-waiter-worker.ts";
 import type { Figures } from "./rounds.ts";
 
 const IMAGE = "machine";
@@ -30,6 +33,8 @@ const UNLIMITED = 2 ** 40;
 const READY_MS = 180_000;
 /** How long a cut connection's machine is left alone before it is recovered. */
 const CUT_SHARE = 0.5;
+/** Pages that are asked for, one after the other, to see how long one takes. */
+const WAITS = 2000;
 
 export interface LazyOptions {
   readonly replay: boolean;
@@ -133,6 +138,46 @@ export class QemuStage {
 
   async lazy(options: LazyOptions): Promise<Figures> {
     return (await this.#lazy(options)).figures;
+  }
+
+  /** What a page costs that is asked for, in microseconds, with the rest being pushed meanwhile or not. */
+  async waits(push: boolean, round: number): Promise<Figures> {
+    const path = join(this.#folder, `waiter${this.#machines++}`);
+    const image = await openImageIn(this.#store, IMAGE);
+    const ram = image.regions.reduce((a, b) => (a.byteLength > b.byteLength ? a : b));
+    const order: WaiterOrder = {
+      path,
+      block: ram.name,
+      pages: ram.byteLength / 4096,
+      requests: WAITS,
+      seed: round + 1,
+    };
+    const worker = new Worker(new URL("./qemu-waiter-worker.js", import.meta.url), { workerData: order });
+    const over = new AbortController();
+    try {
+      await once(worker, "message");
+      const url = join(this.#folder, "images", IMAGE);
+      const restoring = restoreMachine({
+        image,
+        url,
+        connect: (signal) => connectTo(`unix:${path}`, signal),
+        replay: false,
+        record: false,
+        neighbours: false,
+        push,
+        signal: over.signal,
+      });
+      restoring.catch(() => {});
+      const [waits] = (await once(worker, "message")) as [number[]];
+      over.abort(new Error("enough"));
+      await restoring.catch(() => {});
+      const sorted = Float64Array.from(waits).sort();
+      const at = (share: number): number => sorted[Math.floor(share * sorted.length)] ?? Number.NaN;
+      return { p50Us: at(0.5), p99Us: at(0.99), waits: sorted.length };
+    } finally {
+      await worker.terminate();
+      await image.close();
+    }
   }
 
   async close(): Promise<void> {

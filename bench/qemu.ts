@@ -37,7 +37,8 @@ export async function qemu({
       const restores = await restoresOf(stage, rounds, meter);
       shells.push(restores.shellMs);
       groups.push(restores.group);
-      if (memoryMiB === sizes[0]) groups.push(await farAway(stage, rounds, meter));
+      if (memoryMiB !== sizes[0]) continue;
+      groups.push(await waits(stage, rounds, meter), await farAway(stage, rounds, meter));
     } finally {
       await stage.close();
     }
@@ -160,6 +161,29 @@ async function farAway(stage: QemuStage, rounds: number, meter: LoadMeter): Prom
       ),
     ],
     notes: ["lazy: with the chunk that a page lies in; page by page: what demand paging alone does"],
+    rounds,
+    repeated: series.repeated,
+    load: series.load,
+  };
+}
+
+async function waits(stage: QemuStage, rounds: number, meter: LoadMeter): Promise<Group> {
+  const contestants: Contestant[] = [
+    { name: "nothing is pushed", run: (round) => stage.waits(false, round) },
+    { name: "all is pushed meanwhile", run: (round) => stage.waits(true, round) },
+  ];
+  const series = await alternate(contestants, rounds, meter);
+  const ratio = ratioOf(series, "p99Us", "all is pushed meanwhile", "nothing is pushed");
+  return {
+    title: `${stage.memoryMiB} MiB machine: what a page takes that is asked for`,
+    columns: [
+      { key: "p50Us", title: "p50 us", digits: 0 },
+      { key: "p99Us", title: "p99 us", digits: 0 },
+      { key: "waits", title: "waits", digits: 0 },
+    ],
+    rows: rowsOf(series),
+    verdicts: [atMost("p99 wait, pushed : not pushed", ratio, 2)],
+    notes: ["asked for by a thread that plays the destination, one page after the other, at random"],
     rounds,
     repeated: series.repeated,
     load: series.load,

@@ -262,6 +262,17 @@ test("a recorder looks often at the young and seldom at the old, and keeps those
   recorder.close();
 });
 
+test("a recorder that begins with guests of another pager says so", () => {
+  const table = new FakeTable();
+  const guest = new FakeGuest("g1", "web", { since: 0 });
+  guest.pagers = 2;
+  table.guests.set("g1", guest);
+  const recorder = new Recorder(table, { now: () => 500 });
+  const [happening] = recorder.history("g1")!.toJSON().happenings;
+  assert.deepEqual([happening?.kind, happening?.atMs], ["takeover", 500]);
+  recorder.close();
+});
+
 test("a strip says nothing and everything only of nothing and everything", () => {
   assert.equal(stripOf([0, 0]), "0".repeat(32));
   assert.equal(stripOf([1, 1]), "9".repeat(32));

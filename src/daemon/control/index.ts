@@ -58,6 +58,8 @@ export async function startControl(
       log.error({ error, port: options.port }, "the port of the control API cannot be had");
     }
   }
+  const { takeovers } = table.counters;
+  log.info({ version, guests: table.list().length, takeovers }, "the control API is open");
   await server.listen(typeof where === "number" ? { descriptor: where } : where);
   return {
     port,

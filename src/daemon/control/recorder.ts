@@ -113,6 +113,10 @@ export class Recorder {
     const status = this.#table.get(id);
     if (status === undefined) return undefined;
     const history = new GuestHistory(status);
+    // What was before is gone with the one who watched it.
+    if (status.pagers > 1) {
+      history.note("takeover", `Taken over by pager ${status.pagers}: the one before has ended`, this.#now());
+    }
     this.#living.set(id, history);
     return history;
   }

@@ -2,7 +2,7 @@
 // Runs everywhere, without QEMU.
 
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -173,6 +173,26 @@ test("a request that cannot be ends its own connection with a reason, and no oth
     await restoring;
     assertWhole(good);
   });
+});
+
+test("a working set that is damaged is told, and everything comes all the same", async () => {
+  const { workingSets } = (await openImage(url)).manifest;
+  const pack = join(folder, "images", "packs", workingSets[0]!.pack);
+  const right = readFileSync(pack);
+  const wrong = Buffer.from(right);
+  wrong[workingSets[0]!.listBytes + 5]! ^= 1;
+  rmSync(pack);
+  writeFileSync(pack, wrong);
+  try {
+    await withDestination({}, async (destination, restoring) => {
+      const { replayed } = await restoring;
+      assert.match(replayed?.error ?? "", /frame 0 of working set start/);
+      assertWhole(destination);
+    });
+  } finally {
+    rmSync(pack);
+    writeFileSync(pack, right);
+  }
 });
 
 test("a working set that the image has not is told before anything is sent", () =>

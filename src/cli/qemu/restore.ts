@@ -218,6 +218,7 @@ function textOf(url: string, report: RestoreReport): string {
     ...(replayed === undefined
       ? []
       : [`  ahead    working set ${replayed.name}, sent after ${msText(replayed.ms)}`]),
+    ...(replayed?.error === undefined ? [] : [`  but      ${replayed.error}`]),
     ...movedText(report),
     ...(touched === undefined ? [] : [`  recorded ${touched.length} pages as working set ${WORKING_SET}`]),
   ].join("\n");

@@ -11,7 +11,7 @@
 // this process or another one (resume.ts), is told by QEMU which pages it has.
 
 import { MinorfaultError } from "../../base/errors.ts";
-import type { Image } from "../../image/index.ts";
+import type { Image, WorkingSetRun } from "../../image/index.ts";
 import { pause, Recording } from "./recording.ts";
 import { type RestorableMachine, readMachine } from "./saved-machine.ts";
 import type { SourceSession } from "./source-session.ts";
@@ -51,8 +51,8 @@ export interface RestoreOptions extends TransferOptions {
 export interface RestoreReport extends TransferReport {
   /** Milliseconds until the guest ran. */
   readonly runningMs: number;
-  /** The working set that went ahead, and how many milliseconds it took until it had been sent. */
-  readonly replayed?: { readonly name: string; readonly ms: number };
+  /** The working set that went ahead, how many milliseconds it took until it had been sent, and why not all of it was. */
+  readonly replayed?: { readonly name: string; readonly ms: number; readonly error?: string };
   /** Offsets of the pages that the guest asked for first, in the image's flat space, if they were recorded. */
   readonly touched?: readonly number[];
 }
@@ -62,12 +62,17 @@ export async function restoreMachine(options: RestoreOptions): Promise<RestoreRe
   const { image, neighbours } = options;
   const replay = workingSetOf(image, options.replay);
   const recording = (options.record ?? replay === undefined) ? new Recording() : undefined;
-  const [machine, socket] = await Promise.all([
-    options.machine ?? readMachine(image, options.signal),
-    options.connect(options.signal ?? new AbortController().signal),
-  ]);
+  const ahead = replay === undefined ? undefined : readAhead(image, replay);
+  const connecting = options.connect(options.signal ?? new AbortController().signal);
+  const reading = options.machine ?? readMachine(image, options.signal);
+  const [machine, socket] = await Promise.all([reading, connecting]).catch((error: unknown) => {
+    // A QEMU that is connected to takes nobody else.
+    void connecting.then((opened) => opened.destroy()).catch(() => {});
+    throw error;
+  });
   let runningMs = Number.NaN;
   let replayedMs = Number.NaN;
+  let replayError: string | undefined;
   let runs = (): void => {};
   const running = new Promise<void>((resolve) => {
     runs = resolve;
@@ -84,8 +89,11 @@ export async function restoreMachine(options: RestoreOptions): Promise<RestoreRe
     over.addEventListener("abort", runs);
     session.sendsNeighbours = neighbours ?? recording === undefined;
     session.start();
-    if (replay !== undefined) {
-      await replayInto(session, image, replay, over);
+    if (ahead !== undefined) {
+      // One that is damaged costs time and nothing else: what it held is asked for.
+      await replayInto(session, ahead, over).catch((error: unknown) => {
+        replayError = error instanceof Error ? error.message : String(error);
+      });
       replayedMs = performance.now() - startedAt;
     }
     await running;
@@ -98,19 +106,33 @@ export async function restoreMachine(options: RestoreOptions): Promise<RestoreRe
   return {
     ...report,
     runningMs,
-    ...(replay !== undefined && { replayed: { name: replay, ms: replayedMs } }),
+    ...(replay !== undefined && {
+      replayed: { name: replay, ms: replayedMs, ...(replayError !== undefined && { error: replayError }) },
+    }),
     ...(recording !== undefined && { touched: recording.offsets() }),
+  };
+}
+
+/** A working set whose first piece is on its way at once: a store that is far away is waited for meanwhile. */
+function readAhead(image: Image, name: string): AsyncIterable<WorkingSetRun> {
+  const runs = image.readWorkingSet(name)[Symbol.asyncIterator]();
+  const first = runs.next();
+  // Whoever asks for it is told.
+  first.catch(() => {});
+  return {
+    async *[Symbol.asyncIterator]() {
+      for (let run = await first; !run.done; run = await runs.next()) yield run.value;
+    },
   };
 }
 
 /** Gives the working set in the order in which it was touched, without getting far ahead of the socket. */
 async function replayInto(
   session: SourceSession,
-  image: Image,
-  name: string,
+  runs: AsyncIterable<WorkingSetRun>,
   over: AbortSignal,
 ): Promise<void> {
-  for await (const { offset, bytes, isZero } of image.readWorkingSet(name, over)) {
+  for await (const { offset, bytes, isZero } of runs) {
     if (over.aborted) return;
     session.send(offset / PAGE_BYTES, bytes.byteLength / PAGE_BYTES, isZero ? undefined : bytes);
     await session.drained();

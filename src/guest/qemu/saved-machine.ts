@@ -92,11 +92,14 @@ export async function readMachine(image: Image, signal?: AbortSignal): Promise<R
       hint: "`minorfault qemu capture` and `minorfault image import --from qemu-stream` make such images",
     });
   }
-  const machine = parseMachine(image, await image.readAttachment(ATTACHMENT.machine, signal));
-  const configuration = names.has(ATTACHMENT.configuration)
-    ? await image.readAttachment(ATTACHMENT.configuration, signal)
-    : undefined;
-  return { machine, configuration, devices: await image.readAttachment(ATTACHMENT.devices, signal) };
+  const hasConfiguration = names.has(ATTACHMENT.configuration);
+  // All at once: a store that is far away is waited for only once.
+  const [machine, configuration, devices] = await Promise.all([
+    image.readAttachment(ATTACHMENT.machine, signal),
+    hasConfiguration ? image.readAttachment(ATTACHMENT.configuration, signal) : undefined,
+    image.readAttachment(ATTACHMENT.devices, signal),
+  ]);
+  return { machine: parseMachine(image, machine), configuration, devices };
 }
 
 /** The machine's blocks as a restore numbers their pages. `pageSizes`: of the destination, by block, where they differ. */

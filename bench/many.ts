@@ -58,7 +58,7 @@ async function latencies({ rounds, quick, meter = new LoadMeter() }: ManyOptions
   const count = quick ? 100 : GUESTS;
   const turns = roundsMax(rounds) + 1;
   const samples = count * TURN;
-  const image = makeImage(samples * turns * PAGE);
+  const image = makeImage((samples + TURN) * turns * PAGE);
   const placement = "auto";
   const plan = { faultAroundPages: 1 };
   const alone = new Crowd({ guests: 1, pages: samples * turns, pager: { image, plan, placement } });
@@ -70,7 +70,8 @@ async function latencies({ rounds, quick, meter = new LoadMeter() }: ManyOptions
   try {
     const series = await alternate(
       [
-        { name: "one guest", run: () => ({ ...times(lone()) }) },
+        { name: "one guest", run: () => ({ ...times(lone(alone)) }) },
+        { name: `one of ${count}, the others idle`, run: () => ({ ...times(lone(crowd)) }) },
         { name: `${count} guests in turn`, run: () => ({ ...times(crowd.touch(crowd.members, TURN)) }) },
       ],
       rounds,

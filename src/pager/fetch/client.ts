@@ -1,9 +1,10 @@
 // One guest's account with the fetcher that serves many: which of its faults wait, how long they may, and who is told.
 
+import { hasBit } from "../../base/bitmap.ts";
 import type { MinorfaultError } from "../../base/errors.ts";
 import { COUNTER, type Counters } from "../counters.ts";
 import type { FaultLoop } from "../fault-loop.ts";
-import type { Part, Region } from "../regions.ts";
+import { type Part, pageAt, type Region } from "../regions.ts";
 import type { Fault, Parked, Resolver } from "../resolver.ts";
 import type { ReplayEnd } from "./link.ts";
 import { Pattern } from "./pattern.ts";
@@ -85,6 +86,12 @@ export class FetchClient {
    */
   readonly fetchFrom = (part: Part, page: number, until: number): number | undefined =>
     this.#fetching.fetchFrom(this, part, page, until);
+
+  /** Whether a fault's page has come, or is none of ours any more. */
+  hasPage({ address }: Fault): boolean {
+    const part = this.loop.regions.find(address);
+    return part === undefined || hasBit(part.region.resident, pageAt(part, address));
+  }
 
   patternOf(region: Region): Pattern {
     let pattern = this.#patterns.get(region);

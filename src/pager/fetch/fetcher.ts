@@ -27,6 +27,8 @@ import { ReplayInstaller } from "./replay.ts";
 
 /** What is installed at once, in between looks for faults: a tenth of a millisecond's work. */
 const SLICE_BYTES = 256 * 1024;
+/** How long a fault waits for a replay. */
+const HOLD_MS = 3;
 /** LIMIT: failures that are kept until somebody asks. */
 const FAILED_MAX = 1024;
 
@@ -87,6 +89,8 @@ export class Fetcher implements AddressableSource, Fetching {
   /** The first one is under way. */
   readonly #replays: Replay[] = [];
   #replayEnd: ReplayEnd | undefined;
+  /** Faults that wait for the replay that is under way. */
+  readonly #held = new Set<number>();
 
   constructor(options: FetcherOptions) {
     this.#options = options;
@@ -158,6 +162,7 @@ export class Fetcher implements AddressableSource, Fetching {
       knowZeros(part, unit, this.unitBytes);
       return "again";
     }
+    if (this.#hold(client, fault)) return "parked";
     const { counters } = client.options;
     if (this.#readDirectly(unit)) {
       counters[COUNTER.READ_AT_FAULT]! += 1;
@@ -174,6 +179,33 @@ export class Fetcher implements AddressableSource, Fetching {
     this.#perform();
     if (installsWhole) this.#goAhead(client, part, unit);
     return "parked";
+  }
+
+  /**
+   * Lets a fault wait a moment for a replay that is under way: it probably brings the page, and sooner than anybody who
+   * has to fetch all that lies around it. Answers false when the moment is over.
+   */
+  #hold(client: FetchClient, fault: Fault): boolean {
+    const isReplaying = this.#replays[0]?.clients.has(client) ?? false;
+    if (!isReplaying || this.#options.now() - fault.startedMs >= HOLD_MS) return false;
+    const waiter = ++this.#lastWaiter;
+    client.wait(waiter, fault);
+    this.#waiting.set(waiter, client);
+    this.#held.add(waiter);
+    return true;
+  }
+
+  /** Looks at faults that wait for a replay: whether their pages have come, or their moment is over. */
+  #lookAtHeld(): void {
+    const now = this.#options.now();
+    for (const waiter of [...this.#held]) {
+      const client = this.#waiting.get(waiter)!;
+      const fault = client.waiting.get(waiter)!;
+      const isReplaying = this.#replays[0]?.clients.has(client) ?? false;
+      if (isReplaying && now - fault.startedMs < HOLD_MS && !client.hasPage(fault)) continue;
+      this.#held.delete(waiter);
+      for (const each of this.#takeWaiters([waiter])) each.client.loop.resolver.resume(each.fault);
+    }
   }
 
   /** Reads a unit at once, unless it is on its way already. */
@@ -263,6 +295,7 @@ export class Fetcher implements AddressableSource, Fetching {
     for (let news = link.receive(); news !== undefined; news = link.receive()) this.#hear(news);
     if (this.#todo.length > 0) this.#installTodo();
     if (this.#replays.length > 0) this.#installReplay();
+    if (this.#held.size > 0) this.#lookAtHeld();
     if (this.machine.nextTickMs(now()) <= now()) {
       this.machine.tick(now());
       this.#perform();
@@ -282,7 +315,8 @@ export class Fetcher implements AddressableSource, Fetching {
   /** Milliseconds until `collect` has something to do by itself; Infinity when it has not. */
   get dueMs(): number {
     const now = this.#options.now();
-    return Math.max(0, this.machine.nextTickMs(now) - now);
+    const dueMs = Math.max(0, this.machine.nextTickMs(now) - now);
+    return this.#held.size > 0 ? Math.min(dueMs, HOLD_MS) : dueMs;
   }
 
   #hear(news: FetchNews): void {
@@ -431,6 +465,7 @@ export class Fetcher implements AddressableSource, Fetching {
 
   #withdraw(client: FetchClient, waiter: number): void {
     client.leave(waiter);
+    this.#held.delete(waiter);
     this.#waiting.delete(waiter);
     const unit = this.machine.withdraw(waiter, this.#options.now());
     this.#perform();

@@ -55,7 +55,7 @@ export const O = { RDONLY: 0, WRONLY: 1, RDWR: 2, NONBLOCK: 0x800, APPEND: 0x400
 /** Flags of preadv2(2). */
 export const RWF = { NOWAIT: 8 } as const;
 
-export const POLL = { IN: 1, PRI: 2, OUT: 4, ERR: 8, HUP: 16, NVAL: 32 } as const;
+export const POLL = { IN: 1, PRI: 2, OUT: 4, ERR: 8, HUP: 16, NVAL: 32, RDHUP: 0x2000 } as const;
 /** Of epoll: tells of news only, not of what is still there. */
 export const EPOLL_EDGE: number = 2 ** 31;
 

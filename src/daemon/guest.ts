@@ -1,12 +1,14 @@
 // One guest that is served: its entry in the ledger, and the pager that has it now.
 
+import { POLL } from "../abi/memory.ts";
 import type { MinorfaultError } from "../base/errors.ts";
-import { check, local, putBytes } from "../linux/index.ts";
+import { check, local, poll, putBytes } from "../linux/index.ts";
 import { type Pager, type PagerHost, type PagerOptions, pagerStateBytes } from "../pager/index.ts";
 import { Ioctls } from "../uffd/index.ts";
 import type { ImageConfig } from "./config.ts";
 import type { GuestRegion, GuestState, GuestStatus } from "./guests.ts";
 import type { Entry } from "./link.ts";
+import type { Readiness } from "./readiness.ts";
 import { GUEST_FD, type GuestNote } from "./texts.ts";
 
 /** Behind the pager's state in its file: how many pagers the guest has had. */
@@ -75,6 +77,16 @@ export class Guest {
       statistics: pager.statistics(),
       residency: () => pager.residency(),
     };
+  }
+
+  /** Calls the listener when it has ended: its process, or for our own guests its connection. */
+  watch(readiness: Readiness, onEnd: () => void): void {
+    const { descriptors } = this.entry;
+    const [socket, pidfd] = [descriptors[GUEST_FD.SOCKET]!, descriptors[GUEST_FD.PIDFD]!];
+    const has = (fd: number, events: number): boolean => poll(local, [{ fd, events }], 0)[0] !== 0;
+    readiness.watch(pidfd, () => has(pidfd, POLL.IN) && onEnd());
+    if (!this.note.endsWithConnection) return;
+    readiness.watch(socket, () => has(socket, POLL.RDHUP) && onEnd());
   }
 
   /** Its memory is not paged any more: what is missing, it has given away, and finds zeros there. */

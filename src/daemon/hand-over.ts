@@ -100,6 +100,13 @@ export function parseHandOver(text: string, imageBytes: number, limits: HandOver
   return regions;
 }
 
+/** Whether the guest's end is the end of its connection, which our own say; Firecracker's is that of its process. */
+export function endsWithConnection(text: string): boolean {
+  return parseArray(text).some(
+    (item) => (item as { ends_with_connection?: unknown }).ends_with_connection === true,
+  );
+}
+
 function parseArray(text: string): readonly unknown[] {
   let value: unknown;
   try {

@@ -8,6 +8,7 @@
 import { openPagerHost } from "../pager/index.ts";
 import { startControl } from "./control/index.ts";
 import { Crew } from "./crew.ts";
+import { exitAtOnce } from "./exit.ts";
 import { report } from "./front-pipe.ts";
 import { Readiness } from "./readiness.ts";
 import { Guests } from "./table.ts";
@@ -15,6 +16,7 @@ import { Tally } from "./tally.ts";
 import { BATON_ID, CONFIG_ID, CONTROL_ID, COUNTERS_ID, configOf } from "./texts.ts";
 
 const [folder = "."] = process.argv.slice(2);
+exitAtOnce();
 
 // From a terminal, by accident: the one who started the server says what is meant.
 for (const signal of ["SIGINT", "SIGHUP"] as const) process.on(signal, () => undefined);
@@ -89,10 +91,20 @@ async function serve(why: string): Promise<void> {
   table!.emit("takeover", { guests, ms, why });
   crew.accepts = true;
   const control = crew.ledger.get(CONTROL_ID)?.descriptors[0];
-  if (control !== undefined) startControl(table!, control, configOf(crew.ledger.get(CONFIG_ID)!)).catch(fail);
+  if (control !== undefined) void operate(control);
   // A hand-over that our predecessor has booked must not be looked at again.
   await complete;
   table!.open();
+}
+
+/** Whatever becomes of the control API, guests are served. */
+async function operate(control: number): Promise<void> {
+  try {
+    await startControl(table!, control, configOf(crew.ledger.get(CONFIG_ID)!));
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    report({ event: "error", code: "ERR_BUG", message: `The control API does not work: ${message}` });
+  }
 }
 
 /** Somebody else has all that we had. */

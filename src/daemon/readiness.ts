@@ -9,8 +9,6 @@ import { EPOLL_EDGE, POLL } from "../abi/memory.ts";
 import { Epoll, local, socketPair } from "../linux/index.ts";
 import { closeAll } from "./ledger.ts";
 
-const RDHUP = 0x2000;
-
 /** What the thread is started with. */
 export interface ReadinessOrder {
   readonly epoll: number;
@@ -41,7 +39,7 @@ export class Readiness {
   /** Calls the listener whenever there is something new to read, and once now if there is. */
   watch(fd: number, listener: () => void): void {
     this.#listeners.set(fd, listener);
-    this.#epoll.add(fd, POLL.IN | RDHUP | EPOLL_EDGE);
+    this.#epoll.add(fd, POLL.IN | POLL.RDHUP | EPOLL_EDGE);
   }
 
   /** Before the descriptor is closed. */

@@ -6,7 +6,7 @@
 
 import { EventEmitter } from "node:events";
 import { MinorfaultError } from "../base/errors.ts";
-import { local, memfd, poll } from "../linux/index.ts";
+import { local, memfd } from "../linux/index.ts";
 import type { PagerEnd, PagerHost, WarmSource } from "../pager/index.ts";
 import { DEFAULT_LIMITS, type ImageConfig, type ServerConfig, type ServerLimits } from "./config.ts";
 import type { Crew } from "./crew.ts";
@@ -28,7 +28,7 @@ import type {
   ServerHealth,
   Ticket,
 } from "./guests.ts";
-import { parseHandOver } from "./hand-over.ts";
+import { endsWithConnection, parseHandOver } from "./hand-over.ts";
 import { Images } from "./images.ts";
 import type { ConnectionNote } from "./keeper.ts";
 import { closeAll } from "./ledger.ts";
@@ -357,6 +357,7 @@ export class Guests implements GuestTable {
       regions,
       since: Date.now(),
       handOverMs: performance.now() - since,
+      ...(endsWithConnection(text) ? { endsWithConnection: true } : {}),
     };
     const state = memfd(local, "minorfault-state", stateBytes(regions));
     const descriptors = [uffd, state, socket!, pidfd!];
@@ -437,10 +438,7 @@ export class Guests implements GuestTable {
     this.#guests.set(entry.id, guest);
     this.#crew.servesBy(guest.pager.threadId);
     guest.pager.ended.then((end) => this.#onPagerEnded(guest, end));
-    const pidfd = entry.descriptors[GUEST_FD.PIDFD]!;
-    this.#readiness.watch(pidfd, () => {
-      if (poll(local, [{ fd: pidfd }], 0)[0] !== 0) void guest.pager.close();
-    });
+    guest.watch(this.#readiness, () => void guest.pager.close());
     return guest;
   }
 

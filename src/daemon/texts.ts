@@ -29,6 +29,8 @@ export interface GuestNote {
   readonly regions: readonly GuestRegion[];
   readonly since: number;
   readonly handOverMs: number;
+  /** It ends when its connection does. */
+  readonly endsWithConnection?: boolean;
 }
 
 /** Of a guest's entry, by place. */

@@ -12,7 +12,7 @@ import { MinorfaultError } from "../../src/base/errors.ts";
 import { Random } from "../../src/base/random.ts";
 import { STEPS, type Step } from "../../src/daemon/step.ts";
 import { KernelSystem } from "../../src/guest/process/index.ts";
-import { Stand, tryKill } from "../daemon/stand.ts";
+import { isAlive, Stand, tryKill } from "../daemon/stand.ts";
 import { startVmm, type Vmm } from "../daemon/vmm.ts";
 
 const PAGES = 1024;
@@ -136,18 +136,33 @@ class Chaos {
     this.#count(step);
     const [served, keepers] = [stand.count("serving"), stand.count("keeper")];
     stand.dieAt(step);
-    if (group === "takeover") tryKill(stand.server.pid);
+    if (group === "takeover") await this.#takeOverUntilDeath();
     if (group === "keeper") tryKill(stand.keeperPid);
     if (group === "spare") tryKill(stand.sparePid);
     await stand.until(() => stand.hasDied, `the death at ${step}`);
     // Of whom, is told by what comes next.
     if (group === "takeover" || group === "handOver" || step === "keeper-link") {
-      await stand.until(() => stand.count("serving") > served, `a takeover after ${step}`);
+      const isServed = () => stand.count("serving") > served && isAlive(stand.server.pid);
+      await stand.until(isServed, `a takeover after ${step}`);
     }
     if (group === "accept" || group === "keeper" || group === "spare") {
       await stand.until(() => stand.count("keeper") > keepers, `a keeper after ${step}`);
     }
     await stand.untilSpare();
+  }
+
+  /** The step comes with a takeover, and maybe with a guest that is taken over: until somebody has died there. */
+  async #takeOverUntilDeath(): Promise<void> {
+    const stand = this.#stand;
+    while (!stand.hasDied) {
+      await stand.untilSpare();
+      const served = stand.count("serving");
+      tryKill(stand.server.pid);
+      await stand.until(
+        () => stand.hasDied || stand.count("serving") > served,
+        "a takeover or a death in it",
+      );
+    }
   }
 
   #count(what: string): void {

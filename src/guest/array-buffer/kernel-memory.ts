@@ -50,6 +50,7 @@ export async function openKernelMemory(content: Content, options: KernelMemoryOp
     placement,
     trace,
     pagerIn: pager,
+    server: options.server,
     onError,
   };
   try {

@@ -30,7 +30,8 @@ export async function open(target: string | URL, options: OpenMemoryOptions = {}
   // What is replayed is not touched, and would be missing in the trace.
   const content = await openContent(target, trace ? { ...fetch, replay: false } : fetch);
   if (implementation === "software") return await loadEagerly(content, mode, budgetBytes, "it was asked for");
-  const mapping = trace || options.pager === "process" ? undefined : whyMapping(content, mode, budgetBytes);
+  const isElsewhere = options.pager === "process" || options.server !== undefined;
+  const mapping = trace || isElsewhere ? undefined : whyMapping(content, mode, budgetBytes);
   if (implementation === "mmap" && mode !== "read") {
     throw new MinorfaultError(
       "ERR_BAD_ARGUMENT",
@@ -40,7 +41,9 @@ export async function open(target: string | URL, options: OpenMemoryOptions = {}
   if (implementation === "mmap") return openMappedMemory(content, "it was asked for");
   if (implementation === "auto" && mapping !== undefined) return openMappedMemory(content, mapping);
   const why =
-    implementation === "kernel" ? "it was asked for" : whyPager(content, mode, trace, budgetBytes > 0);
+    implementation === "kernel" || options.server !== undefined
+      ? "it was asked for"
+      : whyPager(content, mode, trace, budgetBytes > 0);
   try {
     return await openKernelMemory(content, { ...options, mode, budgetBytes, why, onError });
   } catch (error) {

@@ -35,6 +35,11 @@ export interface OpenMemoryOptions {
    * harm: another one takes over. That has no budget.
    */
   readonly pager?: "thread" | "process";
+  /**
+   * The socket of a page server (`minorfault serve`) that has the same image: it serves, beside its other guests, and
+   * survives its own crash. For modes "read" and "private", without budget and trace.
+   */
+  readonly server?: string;
   /** Where the pager's thread waits. Default "auto". */
   readonly placement?: PlacementChoice;
   /** Default: a window that follows the faults, unless there is a budget: runs in order widen it up to 2 MiB. */

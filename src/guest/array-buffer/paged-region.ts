@@ -19,6 +19,7 @@ import {
 import { openUserfaultfd } from "../../uffd/index.ts";
 import { type RegionPager, startChildPager } from "./child/child-pager.ts";
 import type { MemoryStatistics, ResidentPages } from "./options.ts";
+import { startServedPager } from "./served/served-pager.ts";
 import { openSwapFile } from "./swap-file.ts";
 
 /** How writes are found: not at all, by scanning (WP_ASYNC), or by the pager taking each first one's fault. */
@@ -40,6 +41,8 @@ export interface PagedRegionOptions {
   readonly trace?: boolean | undefined;
   /** Where the pager runs. Default: a thread of this process. */
   readonly pagerIn?: "thread" | "process" | undefined;
+  /** The socket of a page server that has the content, too. */
+  readonly server?: string | undefined;
   readonly placement: PagerOptions["placement"] | undefined;
   readonly onError: (error: MinorfaultError) => void;
 }
@@ -111,10 +114,7 @@ export class PagedRegion {
         if (failures.length > FAILURES_MAX) failures.shift();
         options.onError(error);
       };
-      const pager =
-        options.pagerIn === "process"
-          ? await startChild(options, uffd, onError)
-          : await startThread(options, uffd, swap?.descriptor, onError);
+      const pager = await startPagerFor(options, uffd, swap?.descriptor, onError);
       return new PagedRegion(options, uffd, pager, failures);
     } catch (error) {
       uffd.close();
@@ -234,6 +234,28 @@ export class PagedRegion {
       page = nextClear(resident, until, pageCount);
     }
   }
+}
+
+async function startPagerFor(
+  options: PagedRegionOptions,
+  uffd: Uffd,
+  swapDescriptor: number | undefined,
+  onError: (error: MinorfaultError) => void,
+): Promise<RegionPager> {
+  if (options.server !== undefined) return await startServed(options, options.server, uffd);
+  if (options.pagerIn === "process") return await startChild(options, uffd, onError);
+  return await startThread(options, uffd, swapDescriptor, onError);
+}
+
+async function startServed(options: PagedRegionOptions, server: string, uffd: Uffd): Promise<RegionPager> {
+  const { address, byteLength, writes, budgetBytes, trace = false } = options;
+  if (writes !== "none" || budgetBytes > 0 || trace) {
+    throw new MinorfaultError(
+      "ERR_BAD_ARGUMENT",
+      'A memory that a page server fills is of mode "read" or "private", without budget and trace',
+    );
+  }
+  return await startServedPager({ server, address, byteLength, uffd: uffd.fd });
 }
 
 async function startThread(

@@ -38,7 +38,8 @@ export type RegionPager = Pick<
   | "writes"
 >;
 
-const NO_STATISTICS: PagerStatistics = {
+/** Of a pager that has said nothing yet. */
+export const NO_STATISTICS: PagerStatistics = {
   faults: 0,
   outcomes: { copied: 0, zeroed: 0, continued: 0, poisoned: 0, woken: 0 },
   bytesInstalled: 0,

@@ -64,9 +64,12 @@ async function latencies({ rounds, quick, meter = new LoadMeter() }: ManyOptions
   const alone = new Crowd({ guests: 1, pages: samples * turns, pager: { image, plan, placement } });
   await alone.startOne(startPager);
   const host = await openPagerHost({ placement });
-  const crowd = new Crowd({ guests: count, pages: TURN * turns * 2, pager: { image, plan } });
+  // The first of them walks alone as well.
+  const pages = (samples + TURN) * turns;
+  const crowd = new Crowd({ guests: count, pages, recordPages: TURN, pager: { image, plan } });
   await crowd.start(host);
-  const lone = (): number[] => Array.from({ length: count }, () => alone.touch(alone.members, TURN)).flat();
+  const lone = (one: Crowd): number[] =>
+    Array.from({ length: count }, () => one.touch(one.members.slice(0, 1), TURN)).flat();
   try {
     const series = await alternate(
       [

@@ -3,8 +3,9 @@
 import type { PageRange } from "./page-content.ts";
 import { PAGE_BYTES } from "./stream-format.ts";
 
-/** A guest that has asked for nothing for so long has what it needs for now. */
-const QUIET_MS = 300;
+/** A guest that asks for no more than so many pages in so long has what it needs for now. None is ever quite still. */
+const REST_MS = 300;
+const REST_PAGES = 32;
 /** LIMIT: a guest that never rests is recorded for so long. */
 const RECORD_MS_MAX = 10_000;
 /** LIMIT: pages, 1 GiB. */
@@ -24,18 +25,20 @@ export class Recording {
     return Array.from(this.#pages, (page) => page * PAGE_BYTES);
   }
 
-  /** Ends after `recordMs`, or if that is not given when the guest asks for nothing any more. */
-  async end(touchedAt: () => number, recordMs: number | undefined, signal: AbortSignal): Promise<void> {
-    const startedAt = performance.now();
-    const rest = (): number => {
-      const now = performance.now();
-      const sinceStart = now - startedAt;
-      if (recordMs !== undefined) return recordMs - sinceStart;
-      const sinceTouch = now - Math.max(startedAt, touchedAt());
-      return Math.min(RECORD_MS_MAX - sinceStart, QUIET_MS - sinceTouch);
-    };
-    for (let ms = rest(); ms > 0 && !signal.aborted; ms = rest()) await pause(ms, signal);
+  /** Ends after `recordMs`, or if that is not given when the guest asks for little any more. */
+  async end(recordMs: number | undefined, signal: AbortSignal): Promise<void> {
+    if (recordMs !== undefined) await pause(recordMs, signal);
+    else await this.#rests(signal);
     this.#isOver = true;
+  }
+
+  async #rests(signal: AbortSignal): Promise<void> {
+    const until = performance.now() + RECORD_MS_MAX;
+    let before = Number.NEGATIVE_INFINITY;
+    while (this.#pages.size - before > REST_PAGES && performance.now() < until && !signal.aborted) {
+      before = this.#pages.size;
+      await pause(REST_MS, signal);
+    }
   }
 }
 

@@ -97,9 +97,8 @@ export async function restoreMachine(options: RestoreOptions): Promise<RestoreRe
       replayedMs = performance.now() - startedAt;
     }
     await running;
-    const touchedAt = (): number => session.touchedAt;
-    if (recording === undefined) await quiet(touchedAt, over);
-    else await recording.end(touchedAt, options.recordMs, over);
+    if (recording === undefined) await quiet(() => session.touchedAt, over);
+    else await recording.end(options.recordMs, over);
     session.sendsNeighbours = neighbours ?? true;
     session.pushes = options.push ?? true;
   });

@@ -40,18 +40,24 @@ export async function withImage<T>(url: string, use: (image: Image) => Promise<T
   }
 }
 
-/** Restores into a machine that waits. */
-export function restoreInto(
+/** Restores into a machine that waits. A failure tells what QEMU has said, and how it ended if it has. */
+export async function restoreInto(
   machine: QemuMachine,
   url: string,
   options: Partial<RestoreOptions> = {},
 ): Promise<RestoreReport> {
-  return withImage(url, (image) =>
-    restoreMachine({
-      image,
-      url,
-      connect: (signal) => connectTo(`unix:${machine.incomingPath}`, signal),
-      ...options,
-    }),
-  );
+  try {
+    return await withImage(url, (image) =>
+      restoreMachine({
+        image,
+        url,
+        connect: (signal) => connectTo(`unix:${machine.incomingPath}`, signal),
+        ...options,
+      }),
+    );
+  } catch (cause) {
+    const { exitCode, signalCode } = machine.process;
+    const qemu = `QEMU (${exitCode ?? signalCode ?? "running"}): ${machine.errors}`;
+    throw new Error(`${cause instanceof Error ? cause.message : cause}; ${qemu}`, { cause });
+  }
 }

@@ -15,6 +15,8 @@ import type { Readiness } from "./readiness.ts";
 import { step } from "./step.ts";
 import { BATON_ID } from "./texts.ts";
 
+/** How often links are looked at although nothing is known of news. */
+const GLANCE_MS = 250;
 /** How long a new server may take until it could serve. */
 const SUCCESSOR_MS = 20_000;
 
@@ -56,6 +58,11 @@ export class Crew {
     this.#readiness = readiness;
     this.#listener = listener;
     this.#setKeeper(FIRST_LINK);
+    // The end of a keeper must not be missed, whatever else goes wrong here: nobody else would start another one.
+    setInterval(() => {
+      this.#hearKeeper();
+      this.#hearPeer();
+    }, GLANCE_MS).unref();
   }
 
   get isServing(): boolean {

@@ -32,6 +32,8 @@ export class Readiness {
     worker.on("message", (ready: readonly number[]) => {
       for (const fd of ready) this.#listeners.get(fd)?.();
     });
+    // A process that hears nothing any more is worse than none: another one takes over.
+    worker.on("exit", () => process.exit(70));
     // Without it the process could not end: the thread waits in the kernel.
     process.on("exit", () => closeAll([this.#end[1]]));
   }

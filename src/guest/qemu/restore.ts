@@ -28,7 +28,7 @@ import {
 /** What a recorded working set is called in its image. */
 export const WORKING_SET = "start";
 
-/** Pages of a working set that are sent before requests are looked at: some hundred microseconds. */
+/** Pages of a working set that leave in one system call, and before requests are looked at: some hundred microseconds. */
 const TURN_PAGES = 32;
 /** A guest that has just asked for a page is left alone with the rest for so long, */
 const QUIET_MS = 20;
@@ -139,12 +139,12 @@ async function replayInto(
     if (over.aborted) return;
     const count = bytes.byteLength / PAGE_BYTES;
     session.send(offset / PAGE_BYTES, count, isZero ? undefined : bytes);
-    await session.drained();
     unheard += count;
     if (unheard < TURN_PAGES) continue;
     unheard = 0;
     // A local image and a socket with room make nobody wait: requests would not be heard before the end.
     await nextTurn();
+    await session.drained();
   }
 }
 

@@ -70,6 +70,7 @@ export class SourceSession {
   #touchedAt = Number.NEGATIVE_INFINITY;
   #pushes = false;
   #sendsNeighbours = false;
+  #isGathering = false;
 
   constructor(options: SessionOptions) {
     this.#options = options;
@@ -136,6 +137,7 @@ export class SourceSession {
 
   /** Sends pages that nobody asked for, those that are there already left out. */
   send(first: number, count: number, bytes: Uint8Array | undefined): void {
+    this.#gather();
     for (let page = first; page < first + count; ) {
       const block = this.machine.ledger.blockOf(page);
       if (block === undefined) return;
@@ -165,6 +167,18 @@ export class SourceSession {
   disconnect(reason: unknown): void {
     this.#error ??= reason;
     this.#socket?.destroy();
+  }
+
+  /** Pieces of this turn of the event loop leave together at its end. */
+  #gather(): void {
+    const socket = this.#socket;
+    if (this.#isGathering || socket === undefined) return;
+    this.#isGathering = true;
+    socket.cork();
+    setImmediate(() => {
+      this.#isGathering = false;
+      socket.uncork();
+    });
   }
 
   get #isBusy(): boolean {

@@ -8,29 +8,41 @@ import { mkdtemp, rm } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { MinorfaultError } from "../../base/errors.ts";
 import { connectTo } from "./address.ts";
 import type { QmpClient } from "./qmp.ts";
+
+/** LIMIT: how long QEMU may take until it has noticed. */
+const NOTICE_MS = 5000;
+const RETRY_MS = 2;
+/** Refusals after which it is told: by then it would have noticed a connection that was closed. */
+const PAUSE_AFTER = 10;
 
 /** Lets QEMU listen again, at `uri` or at a socket of our own, and connects to it. */
 export async function reconnect(qmp: QmpClient, signal: AbortSignal, uri?: string): Promise<Socket> {
   const folder = uri === undefined ? await mkdtemp(join(tmpdir(), "minorfault-qemu-")) : undefined;
   const address = uri ?? `unix:${join(folder!, "recover")}`;
   try {
-    await recover(qmp, address);
+    await recover(qmp, address, signal);
     return await connectTo(address, signal);
   } finally {
     if (folder !== undefined) await rm(folder, { recursive: true, force: true });
   }
 }
 
-async function recover(qmp: QmpClient, uri: string): Promise<void> {
-  try {
-    await qmp.executeOutOfBand("migrate-recover", { uri });
-  } catch (error) {
-    // It may not have noticed yet that its source is gone: a network that is silent looks like one that is idle.
-    if (!(error instanceof MinorfaultError) || error.code !== "ERR_QEMU") throw error;
-    await qmp.executeOutOfBand("migrate-pause").catch(() => {});
-    await qmp.executeOutOfBand("migrate-recover", { uri });
+/** QEMU takes a moment to notice that its source is gone; a network that is silent it takes for one that is idle. */
+async function recover(qmp: QmpClient, uri: string, signal: AbortSignal): Promise<void> {
+  const until = performance.now() + NOTICE_MS;
+  for (let tries = 0; ; tries++) {
+    try {
+      await qmp.executeOutOfBand("migrate-recover", { uri });
+      return;
+    } catch (error) {
+      const isRefused = error instanceof MinorfaultError && error.code === "ERR_QEMU";
+      if (!isRefused || performance.now() > until) throw error;
+    }
+    if (tries === PAUSE_AFTER) await qmp.executeOutOfBand("migrate-pause").catch(() => {});
+    await delay(RETRY_MS, undefined, { signal });
   }
 }

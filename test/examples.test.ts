@@ -22,6 +22,7 @@ const EXAMPLES: Readonly<Record<string, Example>> = {
     says: /^64 MiB by userfaultfd: .+\nfloats\[1234567\] is 567, and \d+ KiB are in memory\ntheir mean is 499\.49\d+\nafter all of them at most 16 MiB are in memory: true\n$/,
   },
   "process.mjs": { says: /^page 77 of the guest begins with 77\n1 fault, 16 pages installed\n$/ },
+  "served.mjs": { says: /^table\[123456\] is 123456\nthe pager is killed, and table\[654321\] is 654321\n$/ },
   "sqlite.mjs": {
     args: ["20000"],
     says: /^20000 rows.+\nmade by SQL +\d+ ms.+item 4711 5888\.75\n.+item 4711 5888\.75\nmemory attached.+item 4711 5888\.75\nattached .+ × sooner than made/,

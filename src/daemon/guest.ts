@@ -6,6 +6,7 @@ import { check, local, poll, putBytes } from "../linux/index.ts";
 import { type Pager, type PagerHost, type PagerOptions, pagerStateBytes } from "../pager/index.ts";
 import { Ioctls } from "../uffd/index.ts";
 import type { ImageConfig } from "./config.ts";
+import { endGuest, poisonGuest } from "./endings.ts";
 import type { GuestRegion, GuestState, GuestStatus } from "./guests.ts";
 import type { Entry } from "./link.ts";
 import type { Readiness } from "./readiness.ts";
@@ -105,4 +106,15 @@ function countPager(state: number, at: number): number {
   new DataView(bytes.buffer).setUint32(0, count, true);
   check(local.call("pwrite64", state, putBytes(local, 0, bytes), PAGERS_BYTES, at), "pwrite64");
   return count;
+}
+
+/** Ends a guest that can't be served: kills it, or poisons what it has not got where it keeps its own userfaultfd. */
+export function giveUp(folder: string, entry: Entry, reason: string): void {
+  const { endsWithConnection, regions } = JSON.parse(entry.text) as GuestNote;
+  if (endsWithConnection !== true) {
+    endGuest(folder, entry, reason);
+    return;
+  }
+  const ranges = regions.map(({ start, byteLength }) => ({ start, until: start + byteLength }));
+  poisonGuest(folder, entry, ranges, reason);
 }

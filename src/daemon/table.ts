@@ -12,9 +12,8 @@ import { DEFAULT_LIMITS, type ImageConfig, type ServerConfig, type ServerLimits 
 import type { Crew } from "./crew.ts";
 import { consumeAll, Door, type HandedOver, sendLine } from "./door.ts";
 import { Doors } from "./doors.ts";
-import { endGuest } from "./endings.ts";
 import { report } from "./front-pipe.ts";
-import { Guest, stateBytes } from "./guest.ts";
+import { Guest, giveUp, stateBytes } from "./guest.ts";
 import type {
   EndReason,
   ExpectedGuest,
@@ -249,7 +248,7 @@ export class Guests implements GuestTable {
   async drop(id: string, reason: string): Promise<void> {
     const guest = this.#find(id);
     guest.leaving = "dropped";
-    endGuest(this.#config.folder, guest.entry, reason);
+    giveUp(this.#config.folder, guest.entry, reason);
     await guest.pager.close();
   }
 
@@ -451,7 +450,7 @@ export class Guests implements GuestTable {
 
   #onEnded(entry: Entry, guest: Guest | undefined, reason: EndReason, detail?: string): void {
     this.#guests.delete(entry.id);
-    if (reason === "failed") endGuest(this.#config.folder, entry, detail ?? reason);
+    if (reason === "failed") giveUp(this.#config.folder, entry, detail ?? reason);
     this.#tally.end(reason);
     const { image } = JSON.parse(entry.text) as GuestNote;
     report({ event: "ended", id: entry.id, image, reason, ...(detail === undefined ? {} : { detail }) });

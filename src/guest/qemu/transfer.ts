@@ -114,7 +114,10 @@ async function serveAll(options: TransferOptions, session: SourceSession, first:
     const { pagesSent, zerosSent } = session.machine.counters;
     fruitless = pagesSent + zerosSent > before.pagesSent + before.zerosSent ? 0 : fruitless + 1;
     if (options.reconnect === undefined || fruitless > RECOVERIES_MAX) throw paused(error);
-    socket = await options.reconnect(options.signal ?? new AbortController().signal);
+    const signal = options.signal ?? new AbortController().signal;
+    socket = await options.reconnect(signal).catch((failure: unknown) => {
+      throw error === undefined || signal.aborted ? failure : unrecovered(error, failure);
+    });
   }
 }
 
@@ -123,6 +126,14 @@ function paused(cause: unknown): unknown {
   return new MinorfaultError("ERR_QEMU", `The machine waits for the rest of its memory: ${reason}`, {
     cause,
     hint: "Nothing is lost: `minorfault qemu resume IMAGE --qmp SOCKET` goes on where this ended",
+  });
+}
+
+/** What broke the connection comes first: it is why there is no other one. */
+function unrecovered(error: unknown, failure: unknown): MinorfaultError {
+  const [first, then] = [error, failure].map((each) => (each instanceof Error ? each.message : String(each)));
+  return new MinorfaultError("ERR_QEMU", `${first}; the connection was not made again: ${then}`, {
+    cause: error,
   });
 }
 

@@ -252,6 +252,8 @@ export class Door {
           );
     const { code, message, hint } = error;
     const [socket] = entry.descriptors;
+    // What lies there unread would be a reset for the peer, not an end.
+    consumeAll(socket!);
     sendLine(socket!, { error: { code, message, hint } });
     shutDown(local, socket!);
     this.#known.delete(entry.id);

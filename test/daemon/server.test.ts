@@ -108,13 +108,14 @@ test("whoever is killed in mid-fault is forgotten, with all descriptors", { skip
   await stand.until(() => stand.last("ended")?.reason === "exited", "the end of the last guest");
   const [pid, ended] = [stand.server.pid, stand.count("ended")];
   const holds = descriptorsOf(pid);
-  for (let turn = 0; turn < 5; turn++) {
+  for (let turn = 0; turn < 10; turn++) {
     const vmm = machine();
     vmm.begin({ shuffle: turn });
     vmm.close();
   }
-  await stand.until(() => stand.count("ended") + stand.count("refused") >= ended + 5, "their ends");
-  await stand.until(() => descriptorsOf(pid) <= holds, `descriptors of ${pid} as before, ${holds}`);
+  await stand.until(() => stand.count("ended") + stand.count("refused") >= ended + 10, "their ends");
+  // A spare and its line may have come meanwhile; of ten guests more than that would be left.
+  await stand.until(() => descriptorsOf(pid) <= holds + 4, `descriptors of ${pid} as before, ${holds}`);
 });
 
 test("whatever is wrong with a hand-over is refused with the reason, and nobody else minds", {

@@ -94,7 +94,8 @@ class ServedPager implements RegionPager {
       if (answer.error !== undefined) refusal = errorOf(answer.error);
       take();
     });
-    socket.on("error", () => undefined);
+    // What an error means is told by the end that follows.
+    for (const emitter of [socket, lines]) emitter.on("error", () => undefined);
     this.ended = new Promise((resolve) => {
       // The server lets go when everything is there, or when it refuses; a server that is killed is another one's.
       socket.on("close", () => {

@@ -95,8 +95,9 @@ function take(one: ServeOrder, server: Server, seating: Seating): void {
       return;
     case "source": {
       const { source, unitBytes, identity } = one.order;
-      // What one guest reads at its fault would keep all others waiting, and be there for nobody else.
-      const direct = isSole ? new DirectUnits(source, unitBytes, identity) : undefined;
+      const direct = new DirectUnits(source, unitBytes, identity);
+      // Its guests are yet to come, and others may wait when they do.
+      if (!isSole) direct.prepare();
       const companion = new Companion({ order: one.order, now, direct });
       companions.set(one.source, companion);
       server.addCompanion(companion);

@@ -214,6 +214,7 @@ export class SimulatedPager {
     const target = this.#staging.bytes.subarray((SLOTS + 1) * UNIT_BYTES, (SLOTS + 2) * UNIT_BYTES);
     return {
       address: this.#staging.address + (SLOTS + 1) * UNIT_BYTES,
+      isPlain: random.below(2) === 0,
       read: (unit) => {
         target.fill(random.below(256));
         if (random.below(3) === 0) return undefined;

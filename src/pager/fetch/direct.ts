@@ -11,6 +11,8 @@ import type { SourceDescriptor } from "./options.ts";
 export interface DirectReader {
   /** Address of what `read` has read. */
   readonly address: number;
+  /** A unit costs no more than a read: it is cheaper to read it for each guest than to fetch it once for all. */
+  readonly isPlain: boolean;
   /** Reads a unit to `address`; undefined: it can't be read so. */
   read(unit: number): "bytes" | "zero" | undefined;
 }
@@ -31,6 +33,19 @@ export class DirectUnits implements DirectReader {
 
   get address(): number {
     return this.#opened?.address ?? 0;
+  }
+
+  get isPlain(): boolean {
+    return this.#opened?.reader.image === undefined;
+  }
+
+  /** Opens it now, while nobody waits. */
+  prepare(): void {
+    try {
+      this.#opened ??= this.#open();
+    } catch {
+      // As in `#open`.
+    }
   }
 
   read(unit: number): "bytes" | "zero" | undefined {

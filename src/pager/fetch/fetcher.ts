@@ -212,6 +212,8 @@ export class Fetcher implements AddressableSource, Fetching {
   #readDirectly(unit: number): boolean {
     const { direct, holes } = this.#options;
     if (direct === undefined || this.machine.isKnown(unit)) return false;
+    // What has to be decoded would be there for none of the other guests.
+    if (this.#clients.size > 1 && !direct.isPlain) return false;
     this.#directUnit = -1;
     const result = direct.read(unit);
     if (result === "bytes") this.#directUnit = unit;

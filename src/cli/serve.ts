@@ -135,7 +135,7 @@ function textOf(event: FrontEvent): string {
     case "spare":
       return `process ${event.pid} would take over`;
     case "keeper":
-      return `process ${event.pid} keeps: ${event.why}`;
+      return `process ${event.pid} keeps all descriptors`;
     case "guest":
       return `guest ${event.id}: process ${event.pid} has ${event.image} after ${msText(event.ms)}`;
     case "refused":

@@ -257,6 +257,9 @@ export class Crew {
       this.#isSynced = true;
       if (this.#isServing) this.#checkComplete();
       else this.#listener.onSynced();
+    } else if (message.kind === "known") {
+      this.#keeperPid = message.pid;
+      this.ledger.sync(this.#keeper, message.marks);
     } else if (message.kind === "peer") {
       this.#setPeer(descriptors[0]!, message.marks);
     } else if (message.kind === "keeper") {

@@ -35,7 +35,7 @@ export type FrontEvent =
       readonly detail?: string;
     }
   | { readonly event: "error"; readonly message: string; readonly code: string }
-  | { readonly event: "keeper"; readonly pid: number; readonly why: string }
+  | { readonly event: "keeper"; readonly pid: number }
   | { readonly event: "stopped"; readonly code: number; readonly why: string };
 
 export function report(event: FrontEvent): void {

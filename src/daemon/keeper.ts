@@ -149,14 +149,21 @@ export class Keeper {
       this.#failures = 0;
       this.#notBefore = performance.now() + BREATH_MS;
       // Its predecessor may have died between telling us and telling it. What that one has said is heard to the end.
-      if (before === undefined) this.#ledger.sync(link, message.marks);
+      if (before === undefined) this.#compare(link, message.marks);
       else this.#debt = { from: before.link, to: link, marks: message.marks };
     }
   }
 
+  /** Tells what the one who serves has not got, and asks for what we have not: who founded us may have died over it. */
+  #compare(link: number, marks: readonly string[]): void {
+    const known = this.#ledger.marks;
+    this.#ledger.sync(link, marks);
+    tell(link, { kind: "known", pid: process.pid, marks: known });
+  }
+
   #lose(link: number): void {
     if (this.#debt?.from === link) {
-      this.#ledger.sync(this.#debt.to, this.#debt.marks);
+      this.#compare(this.#debt.to, this.#debt.marks);
       this.#debt = undefined;
     }
     const at = this.#followers.findIndex((follower) => follower.link === link);

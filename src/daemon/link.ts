@@ -35,6 +35,8 @@ export type LinkMessage =
   | { readonly kind: "ready"; readonly pid: number }
   /** It serves, and knows these entries. */
   | { readonly kind: "serving"; readonly pid: number; readonly marks: readonly string[] }
+  /** What the keeper has, for whoever has just begun to serve: the keeper may be as new. */
+  | { readonly kind: "known"; readonly pid: number; readonly marks: readonly string[] }
   /** Whether the keeper takes connections from its listeners; the id of the next one is at least `next`. */
   | { readonly kind: "accept"; readonly on: boolean; readonly next: number }
   /** End: others have everything. */

@@ -49,7 +49,6 @@ const crew = new Crew(folder, readiness, {
   },
   onKeeper(pid, why) {
     tally().count("keepers");
-    report({ event: "keeper", pid, why });
     table?.emit("keeper", { pid, why });
   },
   onSpare(pid) {

@@ -66,7 +66,6 @@ export class Stand {
     const stand = new Stand(mkdtempSync(join(tmpdir(), "minorfault-server-")), options);
     try {
       await stand.server.ready;
-      stand.keeperPid = parentOf(stand.server.pid);
       await stand.until(() => stand.sparePid !== 0, "a spare");
       return stand;
     } catch (error) {
@@ -100,6 +99,12 @@ export class Stand {
     return ours.filter((line) => line.includes(` ${this.folder}`)).map((line) => Number.parseInt(line, 10));
   }
 
+  /** What its processes are at, for whoever looks for the reason. */
+  get #state(): string {
+    const threads = ["-Lo", "pid,ppid,tid,stat,wchan:20,args", "-p", this.processes.join(",") || "1"];
+    return execFileSync("ps", threads, { encoding: "utf8" });
+  }
+
   count(kind: Kind): number {
     return this.events.filter(({ event }) => event === kind).length;
   }
@@ -122,7 +127,7 @@ export class Stand {
       const timer = setTimeout(() => {
         clearInterval(glance);
         this.#waiting.delete(look);
-        reject(new Error(`${what} did not come: ${JSON.stringify(this.events.slice(-12))}`));
+        reject(new Error(`${what} did not come: ${JSON.stringify(this.events.slice(-12))}; ${this.#state}`));
       }, DEADLINE_MS);
       // What is no event of the server's: that a process is gone.
       const glance = setInterval(look, 20);
@@ -172,10 +177,6 @@ export class Stand {
     if (event.event === "keeper") this.keeperPid = event.pid;
     for (const look of [...this.#waiting]) look();
   }
-}
-
-export function parentOf(pid: number): number {
-  return Number(/^PPid:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
 }
 
 export function descriptorsOf(pid: number): number {

@@ -51,12 +51,10 @@ const rule = z
     error: 'A rule names a uid, a gid or both; "uid": "*" is everybody',
   });
 
-export const policyFile = z
-  .strictObject({ rules: z.array(rule).max(RULES_MAX) })
-  .meta({
-    id: "Policy",
-    description: "The first rule that fits lets a peer have an image; no rule, no image",
-  });
+export const policyFile = z.strictObject({ rules: z.array(rule).max(RULES_MAX) }).meta({
+  id: "Policy",
+  description: "The first rule that fits lets a peer have an image; no rule, no image",
+});
 
 export type PolicyFile = z.infer<typeof policyFile>;
 type Rule = PolicyFile["rules"][number];

@@ -17,6 +17,11 @@ const FILE_DEADLINE_MS = 300_000;
 const PACKAGES: Readonly<Record<string, string>> = {
   gcc: "gcc libc6-dev linux-libc-dev",
   objdump: "binutils",
+  chromium: "chromium",
+  curl: "curl",
+  zstd: "zstd",
+  zsh: "zsh",
+  fish: "fish",
   nginx: "nginx-light",
   promtool: "prometheus",
   memcached: "memcached",

@@ -2,6 +2,9 @@
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
@@ -43,7 +46,11 @@ for (const [shell, check] of [
     assert.match(text, /working-set/);
     assert.match(text, /parent/);
     if (!isHere(shell)) return t.skip(`${shell} is not here; only the text was looked at`);
-    const { status, stderr } = spawnSync(shell, [...check], { input: text, encoding: "utf8" });
+    const folder = mkdtempSync(join(tmpdir(), "minorfault-completion-"));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const path = join(folder, "script");
+    writeFileSync(path, text);
+    const { status, stderr } = spawnSync(shell, [...check, path], { encoding: "utf8" });
     assert.equal(status, 0, stderr);
   });
 }

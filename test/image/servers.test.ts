@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 import { buildImage, copyImage, openImage, openImageIn, pruneStore } from "../../src/image/index.ts";
 import { FolderStore, MemorySource, openStore } from "../../src/source/index.ts";
 import { nginxMissing, startNginx } from "../source/fixtures/nginx.ts";
-import { ACCESS_KEY, REGION, SECRET_KEY, startSwift, swiftMissing } from "../source/fixtures/swift.ts";
+import { credentials, REGION, startSwift, swiftMissing } from "../source/fixtures/swift.ts";
 
 const main = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "minorfault-image-servers-"));
@@ -108,22 +108,8 @@ test("S3: built, pushed, resumed, listed, pulled and pruned in a bucket", async 
   if (missing !== undefined) return t.skip(missing);
   const swift = await startSwift();
   t.after(() => swift.stop());
-  const credentials = { accessKeyId: ACCESS_KEY, secretAccessKey: SECRET_KEY };
-  const { CreateBucketCommand, S3Client } = await import("@aws-sdk/client-s3");
-  const client = new S3Client({
-    endpoint: swift.endpoint,
-    region: REGION,
-    credentials,
-    forcePathStyle: true,
-  });
-  await client.send(new CreateBucketCommand({ Bucket: "images" }));
-  client.destroy();
-  const env = {
-    AWS_ACCESS_KEY_ID: ACCESS_KEY,
-    AWS_SECRET_ACCESS_KEY: SECRET_KEY,
-    AWS_REGION: REGION,
-    AWS_ENDPOINT_URL_S3: swift.endpoint,
-  };
+  await swift.createBucket("images");
+  const env = swift.environment;
   const bucket = "s3://images/some/where";
   assert.deepEqual((await json(["create", `${bucket}/vm`, "memory.raw"], env)).chunks, {
     zero: 32,

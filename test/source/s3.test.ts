@@ -7,7 +7,7 @@ import { openSource, openStore, type S3Options } from "../../src/source/index.ts
 import { S3Store } from "../../src/source/s3-store.ts";
 import { objectStoreLaws, pageSourceLaws } from "../../src/testing/index.ts";
 import { freePort } from "./fixtures/daemon.ts";
-import { ACCESS_KEY, REGION, SECRET_KEY, type Swift, startSwift, swiftMissing } from "./fixtures/swift.ts";
+import { ACCESS_KEY, credentials, REGION, type Swift, startSwift, swiftMissing } from "./fixtures/swift.ts";
 import { withoutPool } from "./fixtures/without-pool.ts";
 import { code, contentOf, seedOf } from "./scene.ts";
 
@@ -18,29 +18,16 @@ const options = missing === undefined ? {} : { skip: missing };
 
 let swift: Swift;
 let s3: S3Options;
-const credentials = { accessKeyId: ACCESS_KEY, secretAccessKey: SECRET_KEY };
 
 before(async () => {
   if (missing !== undefined) return;
   swift = await startSwift();
   s3 = { endpoint: swift.endpoint, region: REGION, credentials, partBytes: 5 * 2 ** 20 };
-  await createBucket();
+  await swift.createBucket("images");
 });
 after(async () => {
   if (missing === undefined) await swift.stop();
 });
-
-async function createBucket(): Promise<void> {
-  const { CreateBucketCommand, S3Client } = await import("@aws-sdk/client-s3");
-  const client = new S3Client({
-    endpoint: swift.endpoint,
-    region: REGION,
-    credentials,
-    forcePathStyle: true,
-  });
-  await client.send(new CreateBucketCommand({ Bucket: "images" }));
-  client.destroy();
-}
 
 for (const { law, check } of pageSourceLaws) {
   test(`S3: ${law}`, options, async () => {
@@ -110,28 +97,16 @@ test("a long stream that breaks leaves no object and no parts", options, async (
   await assert.rejects(store.open("object"), code("ERR_SOURCE_MISSING"));
   await store.close();
 
-  const { ListMultipartUploadsCommand, S3Client } = await import("@aws-sdk/client-s3");
-  const client = new S3Client({
-    endpoint: swift.endpoint,
-    region: REGION,
-    credentials,
-    forcePathStyle: true,
-  });
+  const { ListMultipartUploadsCommand } = await import("@aws-sdk/client-s3");
+  const client = await swift.client();
   const { Uploads = [] } = await client.send(new ListMultipartUploadsCommand({ Bucket: "images" }));
   client.destroy();
   assert.deepEqual(Uploads, []);
 });
 
 test("an upload whose writer died is taken back when it is old", options, async () => {
-  const { CreateMultipartUploadCommand, ListMultipartUploadsCommand, S3Client } = await import(
-    "@aws-sdk/client-s3"
-  );
-  const client = new S3Client({
-    endpoint: swift.endpoint,
-    region: REGION,
-    credentials,
-    forcePathStyle: true,
-  });
+  const { CreateMultipartUploadCommand, ListMultipartUploadsCommand } = await import("@aws-sdk/client-s3");
+  const client = await swift.client();
   for (const Key of ["left/object", "elsewhere/object"]) {
     await client.send(new CreateMultipartUploadCommand({ Bucket: "images", Key }));
   }
@@ -154,12 +129,7 @@ test(
   "endpoint, region and credentials come from the environment, and an image's URL is enough",
   options,
   async () => {
-    const environment = {
-      AWS_ENDPOINT_URL_S3: swift.endpoint,
-      AWS_REGION: REGION,
-      AWS_ACCESS_KEY_ID: ACCESS_KEY,
-      AWS_SECRET_ACCESS_KEY: SECRET_KEY,
-    };
+    const { environment } = swift;
     Object.assign(process.env, environment);
     try {
       const store = await openStore("s3://images/environment");
@@ -182,10 +152,8 @@ test("an object is read while all libuv threads stand still", options, async () 
   await store.put("object", content);
   await store.close();
   await withoutPool(["source", "s3://images/pool/object"], {
+    ...swift.environment,
     AWS_ENDPOINT_URL_S3: swift.endpoint.replace("127.0.0.1", "localhost"),
-    AWS_REGION: REGION,
-    AWS_ACCESS_KEY_ID: ACCESS_KEY,
-    AWS_SECRET_ACCESS_KEY: SECRET_KEY,
   });
 });
 

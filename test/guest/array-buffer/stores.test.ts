@@ -9,14 +9,7 @@ import { type LazyMemory, type OpenMemoryOptions, open, storeWorkingSet } from "
 import { openStore } from "../../../src/source/index.ts";
 import { skipUnlessUserfaultfd as skip } from "../../linux/host.ts";
 import { type Nginx, nginxMissing, startNginx } from "../../source/fixtures/nginx.ts";
-import {
-  ACCESS_KEY,
-  REGION,
-  SECRET_KEY,
-  type Swift,
-  startSwift,
-  swiftMissing,
-} from "../../source/fixtures/swift.ts";
+import { type Swift, startSwift, swiftMissing } from "../../source/fixtures/swift.ts";
 import { countWrong, numberedFile, numberOf, ownFolder, PAGE } from "./files.ts";
 
 const folder = ownFolder();
@@ -84,14 +77,8 @@ before(async () => {
   if (swiftMissing() === undefined) {
     swift = await startSwift();
     // As an operator gives it: by the environment.
-    process.env.AWS_ENDPOINT_URL_S3 = swift.endpoint;
-    process.env.AWS_REGION = REGION;
-    process.env.AWS_ACCESS_KEY_ID = ACCESS_KEY;
-    process.env.AWS_SECRET_ACCESS_KEY = SECRET_KEY;
-    const { CreateBucketCommand, S3Client } = await import("@aws-sdk/client-s3");
-    const client = new S3Client({ forcePathStyle: true });
-    await client.send(new CreateBucketCommand({ Bucket: "bucket" }));
-    client.destroy();
+    Object.assign(process.env, swift.environment);
+    await swift.createBucket("bucket");
     await build("s3://bucket/images", "model");
   }
 });

@@ -21,7 +21,7 @@ import { Filler } from "./filler.ts";
 import { HugeAhead, type HugePages } from "./huge-ahead.ts";
 import { Installer, type InstallerOptions } from "./installer.ts";
 import { isProcessGone } from "./liveness.ts";
-import { clipToKind, planRun, planSwap } from "./plan.ts";
+import { clipToKind, clipToPiece, planRun, planSwap } from "./plan.ts";
 import { type FaultPort, WORD } from "./port.ts";
 import { addressOfPage, type Part, pageAt, type RegionMap, untilPage } from "./regions.ts";
 import { Resolver, type ResolverOptions } from "./resolver.ts";
@@ -165,6 +165,7 @@ export class FaultLoop {
 
     const run = this.#run;
     planRun(page, part.firstPage, untilPage(part), region.windowPages, region.resident, run);
+    clipToPiece(page, region, this.#options.source, run);
     this.#isZero = false;
     this.#isClipped = false;
     if (region.hasZeros) {
@@ -196,10 +197,7 @@ export class FaultLoop {
       this.#options.now(),
     );
     setBits(region.resident, run.first, run.until);
-    if (region.width !== undefined) {
-      region.width.served(page, run.first, broughtUntil);
-      region.windowPages = region.width.pages;
-    }
+    region.served(page, run.first, broughtUntil);
     return true;
   }
 

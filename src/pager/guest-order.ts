@@ -18,7 +18,7 @@ export function makeGuestOrder(guest: number, options: PagerOptions, image: Imag
     guest,
     regions: regions.map((region) => regionOrder(region, options)),
     windowPages: trace ? 1 : (plan?.faultAroundPages ?? FAULT_AROUND_PAGES),
-    isAdaptive: plan?.adaptive === true && !trace,
+    isAdaptive: !trace && (plan?.adaptive ?? ("source" in image && plan?.faultAroundPages === undefined)),
     trace: trace ? makeTrace() : undefined,
     image,
     counters: makeCounters(),

@@ -51,8 +51,9 @@ export interface PlanOptions {
   /** Pages to install around a missing one, aligned: a power of two from 1 (page by page) to 512. Default 16. */
   readonly faultAroundPages?: number;
   /**
-   * Lets the window follow the faults: runs widen it, up to 2 MiB; faults at random narrow it. Default false: it stays as
-   * it is. Sources have their own way, and always: what a run of faults announces is fetched ahead.
+   * Lets the window follow the faults: runs widen it, up to 2 MiB (256 KiB where many guests have one thread); faults at
+   * random narrow it. Default: for sources, unless `faultAroundPages` says how wide it is. Of what has to be verified or
+   * comes from far away whole units are installed all the same, and what a run of faults announces is fetched ahead.
    */
   readonly adaptive?: boolean;
 }

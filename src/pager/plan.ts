@@ -10,6 +10,8 @@
 // fill over a present page would stop with EEXIST. Pure.
 
 import { clearRunStart, nextClear, nextSet, setRunStart } from "../base/bitmap.ts";
+import type { RegionPages } from "./regions.ts";
+import type { AddressableSource } from "./source.ts";
 import type { Writes } from "./writes.ts";
 
 /** LIMIT: pages of a window. One fill holds the guest's mapping for its whole length: 2 MiB is 0.4 ms. */
@@ -55,6 +57,19 @@ export function clipToKind(page: number, isZero: boolean, zero: Uint32Array, run
     run.until = nextSet(zero, page, until);
     run.first = clearRunStart(zero, first, page + 1);
   }
+}
+
+/** Cuts the run down to the pages whose bytes lie in one piece with those of `page`. */
+export function clipToPiece(
+  page: number,
+  { imageOffset, pageSize }: Pick<RegionPages, "imageOffset" | "pageSize">,
+  source: AddressableSource,
+  run: PageRun,
+): void {
+  if (source.reach === undefined || source.reachBack === undefined) return;
+  const offset = imageOffset + page * pageSize;
+  run.until = Math.min(run.until, page + Math.max(1, Math.floor(source.reach(offset) / pageSize)));
+  run.first = Math.max(run.first, page - Math.floor(source.reachBack(offset) / pageSize));
 }
 
 /** Cuts the run down to the pages that have their bytes where `page` has them; answers whether that is the swap file. */

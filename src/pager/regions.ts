@@ -67,6 +67,13 @@ export class Region implements RegionPages {
     this.isEvictable = pages.isEvictable ?? false;
   }
 
+  /** A page has faulted, and [first, until) was installed for it: the window follows. */
+  served(page: number, first: number, until: number): void {
+    if (this.width === undefined) return;
+    this.width.served(page, first, until);
+    this.windowPages = this.width.pages;
+  }
+
   /** A page was poisoned. */
   poison(page: number): void {
     this.poisoned ??= new Uint32Array(wordsFor(this.pageCount));

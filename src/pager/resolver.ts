@@ -20,13 +20,14 @@ import { roundDown } from "../base/range.ts";
 import { COUNTER, type Counters, recordLatency } from "./counters.ts";
 import type { Filler } from "./filler.ts";
 import type { Installer } from "./installer.ts";
-import { clipToKind, planRun, planSwap } from "./plan.ts";
+import { clipToKind, clipToPiece, planRun, planSwap } from "./plan.ts";
 import { addressOfPage, type Part, pageAt, type RegionMap, untilPage } from "./regions.ts";
-import { AWAY } from "./source.ts";
+import { type AddressableSource, AWAY } from "./source.ts";
 
 export interface ResolverOptions {
   readonly filler: Filler;
   readonly installer: Installer;
+  readonly source: AddressableSource;
   readonly regions: RegionMap;
   readonly counters: Counters;
   /** Milliseconds. */
@@ -148,7 +149,11 @@ export class Resolver {
     for (;;) {
       const isZero = this.#planFor(part, page, windowPages);
       const errno = installer.fill(part, run.first, run.until, isZero);
-      if (page < run.first + filler.bytesDone / region.pageSize) return isZero ? "ZEROED" : "COPIED";
+      const done = run.first + filler.bytesDone / region.pageSize;
+      if (page < done) {
+        region.served(page, run.first, done);
+        return isZero ? "ZEROED" : "COPIED";
+      }
       if (errno === ERRNO.ESRCH) return this.#gone();
       if (filler.isPutOff) return fault;
       if (errno === AWAY && this.#options.park !== undefined) {
@@ -183,6 +188,7 @@ export class Resolver {
       return !region.isEvictable;
     }
     planRun(page, part.firstPage, untilPage(part), windowPages, region.resident, run);
+    clipToPiece(page, region, this.#options.source, run);
     if (region.writes !== undefined) planSwap(page, region.writes, run);
     if (!region.hasZeros) return false;
     const isZero = hasBit(region.zero, page);

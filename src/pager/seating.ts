@@ -24,6 +24,9 @@ import { Tracer } from "./trace.ts";
 import { AdaptiveWidth } from "./width.ts";
 import { Writes } from "./writes.ts";
 
+/** LIMIT: pages of a window where other guests may wait: a tenth of a millisecond's work. */
+const SHARED_WINDOW_PAGES = 64;
+
 export interface SeatingOptions {
   readonly server: Server;
   /** The lines to those who fetch, by the numbers of their sources. */
@@ -142,26 +145,29 @@ export class Seating {
 
   #regionsOf(seat: Seat, state: PagerState | undefined): Region[] {
     const { order } = seat;
-    const { regions, image, swapFd, swapBytes } = order;
+    const { regions, swapFd, swapBytes } = order;
     let swapAddress = 0;
     if (swapFd >= 0) {
       const address = mmap(local, swapBytes, { protection: PROT.READ, flags: MAP.SHARED, fd: swapFd });
       seat.onRelease(() => munmap(local, address, swapBytes));
       swapAddress = address;
     }
-    const unitBytes = "source" in image ? image.unitBytes : 0;
+    // What is fetched is installed by whole units, whatever the window: only where a fault itself reads does it follow them.
+    const followsFaults = seat.companion?.fetcher.readsRuns ?? true;
+    const pagesMax = this.#options.isSole ? WINDOW_PAGES_MAX : SHARED_WINDOW_PAGES;
     return regions.map(({ start: _, writes: bits, zero, hasZeros, ...pages }, index) => {
+      const isSmall = pages.pageSize === PAGE_SIZE;
       const region = new Region({
         ...pages,
         zero: zero ?? state!.zeroBits(index),
         hasZeros: hasZeros || order.adopts,
-        windowPages: pages.pageSize === PAGE_SIZE ? windowWithin(order, unitBytes, pages.imageOffset) : 1,
+        windowPages: isSmall ? order.windowPages : 1,
         writes: bits === undefined ? undefined : new Writes(bits, swapAddress),
         isEvictable: order.budgetBytes > 0,
         isProtected: order.writes !== "ignore",
       });
-      if (order.isAdaptive && unitBytes === 0 && pages.pageSize === PAGE_SIZE) {
-        region.width = new AdaptiveWidth(region.windowPages, WINDOW_PAGES_MAX);
+      if (order.isAdaptive && followsFaults && isSmall) {
+        region.width = new AdaptiveWidth(region.windowPages, pagesMax);
       }
       return region;
     });
@@ -184,15 +190,6 @@ export class Seating {
 
 function wholeParts({ regions: orders }: GuestOrder, regions: readonly Region[]): Part[] {
   return orders.map(({ start }, index) => wholePart(start, regions[index]!));
-}
-
-/** The largest window that never goes over the end of what is fetched at once. */
-function windowWithin(order: GuestOrder, unitBytes: number, imageOffset: number): number {
-  let { windowPages } = order;
-  if (unitBytes === 0) return windowPages;
-  const isCut = (bytes: number): boolean => bytes > unitBytes || imageOffset % bytes !== 0;
-  while (windowPages > 1 && isCut(windowPages * PAGE_SIZE)) windowPages >>= 1;
-  return windowPages;
 }
 
 /** The image's memory: a mapping that ends with the guest, if it is not there already. */

@@ -8,8 +8,10 @@ export const AWAY = -2;
 
 export interface AddressableSource {
   readonly byteLength: number;
-  /** How many bytes from `offset` on lie in one piece; absent where all do. */
+  /** How many bytes from `offset` on lie in one piece with it; absent where all do. */
   reach?(offset: number): number;
+  /** How many bytes before `offset` lie in one piece with it; there with `reach`. */
+  reachBack?(offset: number): number;
   /** The address of [offset, offset + byteLength) of the image, or AWAY; valid until the fill that follows has ended. */
   addressOf(offset: number, byteLength: number): number;
 }

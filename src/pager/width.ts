@@ -1,9 +1,13 @@
 // How wide the window around a fault should be, from where the faults were. Pure but for what it remembers.
 //
 //   fault just behind the last run or before it, or a stride on:  twice as wide, up to the widest
-//   fault anywhere else:                                          half as wide, down to one page
+//   fault anywhere else, after a run that went on:                as it is, for the next run is probably as long
+//   fault anywhere else, again and again:                         half as wide, down to one page
 //
 // A window that is too wide costs copies that nobody reads, one that is too narrow costs a fault for each.
+
+/** Faults that went nowhere before the window is narrowed: one of them may be a run that it was just wide enough for. */
+const STRAYS_MAX = 3;
 
 export class AdaptiveWidth {
   /** Pages, a power of two. */
@@ -13,6 +17,9 @@ export class AdaptiveWidth {
   #until = -1;
   #last = -1;
   #stride = 0;
+  /** Whether the present run has gone on, and how many before it have not. */
+  #goesOn = false;
+  #strays = 0;
 
   constructor(pages: number, pagesMax: number) {
     this.pages = pages;
@@ -35,7 +42,15 @@ export class AdaptiveWidth {
     this.#first = first;
     this.#until = until;
     if (isFirst) return;
-    if (isNext || isStride) this.pages = Math.min(this.#pagesMax, this.pages * 2);
-    else this.pages = Math.max(1, this.pages >> 1);
+    if (isNext || isStride) {
+      this.pages = Math.min(this.#pagesMax, this.pages * 2);
+      this.#goesOn = true;
+      return;
+    }
+    this.#strays = this.#goesOn ? 0 : this.#strays + 1;
+    this.#goesOn = false;
+    if (this.#strays < STRAYS_MAX) return;
+    this.#strays = 0;
+    this.pages = Math.max(1, this.pages >> 1);
   }
 }

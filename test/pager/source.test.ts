@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, type TestContext, test } from "node:test";
@@ -403,6 +403,33 @@ describe("a pager with a source", { skip, timeout: 60_000 }, () => {
     assert.equal(plain.statistics().bytesInstalled, 0);
     const other = guestFor(t, { pages: 1024 });
     await assert.rejects(other.pager({ source: { url, replay: "tea" } }), { code: "ERR_SOURCE_MISSING" });
+  });
+
+  test("a raw file is read at the fault, as far as the guest goes on: nobody else is asked", async (t) => {
+    const path = join(await folderFor(t), "raw");
+    await writeFile(path, content(2050).subarray(0, 2049 * PAGE_SIZE + 7));
+    const guest = guestFor(t, { pages: 2050 });
+    const pager = await guest.pager({ source: { url: path } });
+    guest.checkAll();
+    const { faults, away } = await settled(pager, guest.byteLength);
+    t.diagnostic(`${faults} faults for 129 units`);
+    assert.ok(faults < 20, `${faults} faults for 129 units`);
+    assert.deepEqual([away.fetched, away.joined, away.ahead], [0, 0, 0]);
+    assert.ok(away.read > 0 && away.read <= faults);
+  });
+
+  test("a raw file that was written to since is not installed any more, wide windows or not", async (t) => {
+    const path = join(await folderFor(t), "raw");
+    await writeFile(path, content(64));
+    const guest = guestFor(t, { pages: 64 });
+    const errors: MinorfaultError[] = [];
+    const pager = await guest.pager({ source: { url: path }, onError: (error) => errors.push(error) });
+    await truncate(path, 40 * PAGE_SIZE);
+    guest.thread.start({ kind: "load", address: guest.address(3), size: 1 });
+    assert.equal(guest.signalOf(), SIGNAL.SIGBUS);
+    await until(() => errors.length > 0);
+    assert.match(String((errors[0]!.cause as MinorfaultError).code), /ERR_SOURCE_(CHANGED|SHORT)/);
+    assert.equal(pager.statistics().outcomes.copied, 0);
   });
 
   test("a walk in order is fetched ahead: few faults, all bytes right", async (t) => {

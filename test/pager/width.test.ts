@@ -65,6 +65,17 @@ test("faults at random narrow it to the page: little is installed that nobody to
   );
 });
 
+test("runs of one length, wherever they are, soon need little more than a fault each", () => {
+  for (const pages of [64, 256]) {
+    const starts = Array.from(new Random(seed).sample(40, PAGES / pages), (run) => run * pages);
+    const { faults, installed } = walk(
+      starts.flatMap((start) => Array.from({ length: pages }, (_, index) => start + index)),
+    );
+    assert.ok(faults < 40 * 1.4 + 8, `${faults} faults for 40 runs of ${pages}`);
+    assert.ok(installed < 40 * pages * 1.5, `${installed} pages for ${40 * pages}`);
+  }
+});
+
 test("a run after a walk at random widens it again", () => {
   const order = [
     ...new Random(seed).sample(200, 4096),

@@ -27,6 +27,8 @@ export const PAGES = 16;
 /** Far from where the system puts what has no address of its own. */
 export const BASE = 0x1000_0000;
 export const SLOTS = 6;
+/** What is read at a fault, at most. */
+const DIRECT_UNITS = 3;
 export const FETCHES_MAX = 3;
 const DEADLINE_MS = 100;
 const UNIT_PAGES = 4;
@@ -87,7 +89,7 @@ export class SimulatedPager {
     this.#options = options;
     this.#weather = weather;
     const { process } = options;
-    this.#staging = process.share((SLOTS + 2) * UNIT_BYTES);
+    this.#staging = process.share((SLOTS + 1 + DIRECT_UNITS) * UNIT_BYTES);
     this.#caller = {
       call: (name, ...args) => this.#lived(() => process.call(name, ...args)),
       ioctl: (fd, request, argument) => this.#lived(() => process.ioctl(fd, request, argument)),
@@ -211,16 +213,21 @@ export class SimulatedPager {
   /** Reads at the fault itself, when it can; what is there after a failure is anything. */
   #directReader(image: SimulatedImage): DirectReader {
     const { random } = this.#options;
-    const target = this.#staging.bytes.subarray((SLOTS + 1) * UNIT_BYTES, (SLOTS + 2) * UNIT_BYTES);
+    const from = (SLOTS + 1) * UNIT_BYTES;
+    const target = this.#staging.bytes.subarray(from, from + DIRECT_UNITS * UNIT_BYTES);
+    const isPlain = random.below(2) === 0;
     return {
-      address: this.#staging.address + (SLOTS + 1) * UNIT_BYTES,
-      isPlain: random.below(2) === 0,
-      read: (unit) => {
+      address: this.#staging.address + from,
+      isPlain,
+      unitsMax: isPlain ? DIRECT_UNITS : 1,
+      read: (first, count) => {
         target.fill(random.below(256));
         if (random.below(3) === 0) return undefined;
-        if (image.isHole(unit)) return "zero";
-        image.fill(unit, target);
-        return "bytes";
+        for (let unit = first; unit < first + count; unit++) {
+          if (image.isHole(unit)) return unit - first;
+          image.fill(unit, target.subarray((unit - first) * UNIT_BYTES));
+        }
+        return count;
       },
     };
   }
@@ -235,7 +242,7 @@ export class SimulatedPager {
         pageSize: PAGE_SIZE,
         pageCount: PAGES,
         imageOffset: 0,
-        windowPages: UNIT_PAGES >> random.below(3),
+        windowPages: (2 * UNIT_PAGES) >> random.below(4),
         resident: new Uint32Array(wordsFor(PAGES)),
         zero: state?.zeroBits(0) ?? new Uint32Array(wordsFor(PAGES)),
         hasZeros: adopts,

@@ -1,26 +1,36 @@
 // Reads units of a local source in the thread that serves, at the fault itself: no other thread has to wake up for it.
 //
-// Only what is at hand: a file of this machine, whose read is no longer than the kernel's own would be for a mapping of
-// it. It is opened at the first fault that asks for it, since a replay may leave none. What can't be read so, or
+// Only what is at hand: a file of this machine. As it is, it is read as far as the fault's window goes, and nothing is read
+// ahead: two CPUs that speak about a read cost more than the read. What has to be verified is read by the unit. It is opened at the first fault that asks for it, since a replay may leave none. What can't be read so, or
 // fails, takes the way over the thread that fetches.
 
 import { local } from "../../linux/index.ts";
-import { openUnitsSync, type UnitReader } from "./opened-source.ts";
+import { isPlainFile, openUnitsSync, type UnitReader } from "./opened-source.ts";
 import type { SourceDescriptor } from "./options.ts";
+
+/** LIMIT: bytes that are read at one fault, of what costs no more than a read. */
+const READ_BYTES_MAX = 2 * 1024 * 1024;
 
 export interface DirectReader {
   /** Address of what `read` has read. */
   readonly address: number;
   /** A unit costs no more than a read: it is cheaper to read it for each guest than to fetch it once for all. */
   readonly isPlain: boolean;
-  /** Reads a unit to `address`; undefined: it can't be read so. */
-  read(unit: number): "bytes" | "zero" | undefined;
+  /** Units that are read at once, at most. */
+  readonly unitsMax: number;
+  /**
+   * Reads units that lie side by side to `address`, and answers how many of them, from the first on, have bytes: 0 when the
+   * first one is zeros; undefined: it can't be read so.
+   */
+  read(first: number, count: number): number | undefined;
 }
 
 export class DirectUnits implements DirectReader {
   readonly #source: SourceDescriptor;
   readonly #unitBytes: number;
   readonly #identity: string | undefined;
+  readonly isPlain: boolean;
+  readonly unitsMax: number;
   #opened: { readonly reader: UnitReader; readonly address: number; readonly target: Uint8Array } | undefined;
   #isOpenable = true;
 
@@ -29,14 +39,12 @@ export class DirectUnits implements DirectReader {
     this.#source = source;
     this.#unitBytes = unitBytes;
     this.#identity = identity;
+    this.isPlain = isPlainFile(source, identity);
+    this.unitsMax = this.isPlain ? Math.max(1, Math.floor(READ_BYTES_MAX / unitBytes)) : 1;
   }
 
   get address(): number {
     return this.#opened?.address ?? 0;
-  }
-
-  get isPlain(): boolean {
-    return this.#opened?.reader.image === undefined;
   }
 
   /** Opens it now, while nobody waits. */
@@ -48,11 +56,15 @@ export class DirectUnits implements DirectReader {
     }
   }
 
-  read(unit: number): "bytes" | "zero" | undefined {
+  read(first: number, count: number): number | undefined {
     if (!this.#isOpenable) return undefined;
     try {
       this.#opened ??= this.#open();
-      return this.#opened?.reader.readSync(unit, this.#opened.target);
+      if (this.#opened === undefined) return undefined;
+      const { reader, target } = this.#opened;
+      const units = Math.min(count, this.unitsMax);
+      const result = reader.readSync(first, target.subarray(0, units * this.#unitBytes));
+      return result === "bytes" ? units : result === "zero" ? 0 : undefined;
     } catch {
       return undefined;
     }
@@ -63,8 +75,9 @@ export class DirectUnits implements DirectReader {
     // If this throws, whoever fetches has opened it, and will say what is wrong now.
     const reader = openUnitsSync(this.#source, this.#unitBytes, this.#identity);
     if (reader === undefined) return undefined;
-    const { address, bytes } = local.share(reader.unitBytes);
+    const byteLength = this.unitsMax * reader.unitBytes;
+    const { address, bytes } = local.share(byteLength);
     this.#isOpenable = true;
-    return { reader, address, target: bytes.subarray(0, reader.unitBytes) };
+    return { reader, address, target: bytes.subarray(0, byteLength) };
   }
 }

@@ -16,6 +16,7 @@ import { hasBit } from "../../base/bitmap.ts";
 import { hex, MinorfaultError } from "../../base/errors.ts";
 import { COUNTER } from "../counters.ts";
 import type { FaultLoop } from "../fault-loop.ts";
+import { type PageRun, planRun } from "../plan.ts";
 import { type Part, untilPage } from "../regions.ts";
 import type { Fault, Parked } from "../resolver.ts";
 import { type AddressableSource, AWAY } from "../source.ts";
@@ -80,8 +81,9 @@ export class Fetcher implements AddressableSource, Fetching {
   #allowance = SLICE_BYTES;
   #isPutOff = false;
   #lastWaiter = 0;
-  /** The unit that was read directly last, -1: none. */
-  #directUnit = -1;
+  /** The units that were read directly last: none of them, until there are some. */
+  readonly #direct = { first: 0, until: 0 };
+  readonly #run = { first: 0, until: 0 };
   /** Units that failed although nobody waited for them, until somebody asks. */
   readonly #failed = new Map<number, MinorfaultError>();
   #lastEnd: FetchEnd | undefined;
@@ -138,18 +140,32 @@ export class Fetcher implements AddressableSource, Fetching {
     if (this.#replays.length === 1 && !isRunning) this.#options.link.send({ kind: "replay", workingSet });
   }
 
+  /** Guests whose bytes are read at the fault, as many as the window says. */
+  get readsRuns(): boolean {
+    return this.#options.direct?.isPlain ?? false;
+  }
+
   reach(offset: number): number {
-    return this.unitBytes - (offset % this.unitBytes);
+    const unit = Math.floor(offset / this.unitBytes);
+    const until = this.#isDirect(unit) ? this.#direct.until : unit + 1;
+    return until * this.unitBytes - offset;
+  }
+
+  reachBack(offset: number): number {
+    const unit = Math.floor(offset / this.unitBytes);
+    return offset - (this.#isDirect(unit) ? this.#direct.first : unit) * this.unitBytes;
   }
 
   addressOf(offset: number, byteLength: number): number {
     const { unitBytes } = this;
     const unit = Math.floor(offset / unitBytes);
     const within = offset - unit * unitBytes;
-    if (within + byteLength > unitBytes) {
-      throw new MinorfaultError("ERR_BUG", `${byteLength} bytes at ${offset} do not lie in one unit`);
+    if (byteLength > this.reach(offset)) {
+      throw new MinorfaultError("ERR_BUG", `${byteLength} bytes at ${offset} do not lie in one piece`);
     }
-    if (unit === this.#directUnit) return this.#options.direct!.address + within;
+    if (this.#isDirect(unit)) {
+      return this.#options.direct!.address + (unit - this.#direct.first) * unitBytes + within;
+    }
     const slot = this.machine.slotOf(unit);
     return slot < 0 ? AWAY : this.#options.staging + slot * unitBytes + within;
   }
@@ -164,10 +180,10 @@ export class Fetcher implements AddressableSource, Fetching {
     }
     if (this.#hold(client, fault)) return "parked";
     const { counters } = client.options;
-    if (this.#readDirectly(unit)) {
+    if (this.#readDirectly(part, page)) {
       counters[COUNTER.READ_AT_FAULT]! += 1;
       if (hasBit(this.#options.holes, unit)) knowZeros(part, unit, this.unitBytes);
-      else if (installsWhole) this.#goAhead(client, part, unit);
+      else if (installsWhole && !this.readsRuns) this.#goAhead(client, part, unit);
       return "again";
     }
     counters[this.machine.isKnown(unit) ? COUNTER.JOINED : COUNTER.FETCHED]! += 1;
@@ -208,17 +224,53 @@ export class Fetcher implements AddressableSource, Fetching {
     }
   }
 
-  /** Reads a unit at once, unless it is on its way already. */
-  #readDirectly(unit: number): boolean {
+  /** Reads the unit of a page at once, and with it the others of its window, unless it is on its way already. */
+  #readDirectly(part: Part, page: number): boolean {
     const { direct, holes } = this.#options;
+    const unit = this.#unitOf(part, page);
     if (direct === undefined || this.machine.isKnown(unit)) return false;
     // What has to be decoded would be there for none of the other guests.
     if (this.#clients.size > 1 && !direct.isPlain) return false;
-    this.#directUnit = -1;
-    const result = direct.read(unit);
-    if (result === "bytes") this.#directUnit = unit;
-    if (result === "zero") Atomics.or(holes, unit >>> 5, 1 << (unit & 31));
-    return result !== undefined;
+    const run = this.#unitsAround(part, page, direct.unitsMax);
+    const read = this.#direct;
+    read.first = read.until = 0;
+    let { first } = run;
+    let units = direct.read(first, run.until - first);
+    if (units === undefined || first + units <= unit) {
+      // Something is wrong with one of its neighbours, or has turned out to be zeros.
+      first = unit;
+      units = direct.read(unit, 1);
+    }
+    if (units === undefined) return false;
+    if (units === 0) Atomics.or(holes, unit >>> 5, 1 << (unit & 31));
+    read.first = first;
+    read.until = first + units;
+    return true;
+  }
+
+  #isDirect(unit: number): boolean {
+    return unit >= this.#direct.first && unit < this.#direct.until;
+  }
+
+  /** The units of the window around a page that lie in one piece and have to be read. */
+  #unitsAround(part: Part, page: number, unitsMax: number): PageRun {
+    const { region } = part;
+    const run = this.#run;
+    const unit = this.#unitOf(part, page);
+    planRun(page, part.firstPage, untilPage(part), region.windowPages, region.resident, run);
+    const lowest = this.#unitOf(part, run.first);
+    const highest = this.#unitOf(part, run.until - 1);
+    run.first = unit;
+    run.until = unit + 1;
+    while (run.first > lowest && run.until - run.first < unitsMax && this.#isMissing(run.first - 1))
+      run.first--;
+    while (run.until <= highest && run.until - run.first < unitsMax && this.#isMissing(run.until))
+      run.until++;
+    return run;
+  }
+
+  #isMissing(unit: number): boolean {
+    return !hasBit(this.#options.holes, unit) && !this.machine.isKnown(unit);
   }
 
   /** Fetches what this fault lets us expect. */

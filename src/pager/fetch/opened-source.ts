@@ -32,7 +32,10 @@ export interface UnitReader {
   readonly identity: string | undefined;
   /** Undefined for a source that has no such thing. */
   readonly image: OpenedImage | undefined;
-  /** Fills the target at once and answers what it is; undefined when that would have to wait. */
+  /**
+   * Fills the target at once and answers what it is; undefined when that would have to wait. Of what has to be verified
+   * the target is one unit, else any number of them.
+   */
   readSync(unit: number, target: Uint8Array): "bytes" | "zero" | undefined;
   read(unit: number, target: Uint8Array, signal: AbortSignal): Promise<"bytes" | "zero">;
   /** Units of which one page of the index tells whether they are holes. */
@@ -102,10 +105,9 @@ export function openUnitsSync(
   unitBytes: number,
   identity: string | undefined,
 ): UnitReader | undefined {
-  // A scheme means a network, or something that says itself where it is.
-  if (!("url" in descriptor) || /^[a-z][a-z0-9+.-]+:/i.test(descriptor.url) || identity === undefined) return;
+  if (!isPath(descriptor) || identity === undefined) return;
   const { url } = descriptor;
-  if (!identity.startsWith(IMAGE)) {
+  if (isPlainFile(descriptor, identity)) {
     const file = FileSource.open(url);
     if (file.identity === identity) return new RawUnits(file, unitBytes);
     void file.close();
@@ -115,6 +117,16 @@ export function openUnitsSync(
   const store = new FolderStore(storeUrl);
   const image = OpenedImage.openSync(store, name, identity.slice(IMAGE.length));
   return image && new ImageUnits(image, store, unitBytes);
+}
+
+/** Whether that is a file of this machine as it is: there is nothing to verify, and nothing to decode. */
+export function isPlainFile(descriptor: SourceDescriptor, identity: string | undefined): boolean {
+  return isPath(descriptor) && identity !== undefined && !identity.startsWith(IMAGE);
+}
+
+/** A scheme means a network, or something that says itself where it is. */
+function isPath(descriptor: SourceDescriptor): descriptor is SourceDescriptor & { readonly url: string } {
+  return "url" in descriptor && !/^[a-z][a-z0-9+.-]+:/i.test(descriptor.url);
 }
 
 /** What goes over a network is asked again, hedged and limited. */
@@ -194,7 +206,7 @@ class RawUnits implements UnitReader {
   }
 
   #partOf(unit: number, target: Uint8Array): Uint8Array {
-    const byteLength = Math.min(this.unitBytes, this.byteLength - unit * this.unitBytes);
+    const byteLength = Math.min(target.byteLength, this.byteLength - unit * this.unitBytes);
     target.fill(0, byteLength);
     return target.subarray(0, byteLength);
   }

@@ -9,7 +9,7 @@ import { local, type Memory, mapMemory, memfd, pidfdOpen, pidfdOpenThread } from
 
 const BYTES = 4096;
 /** The thread is that of the process that stands behind it: whoever has just taken the baton has not said his yet. */
-const WORD = { PROCESS: 0, THREAD: 1, THREAD_OF: 2 } as const;
+const WORD = { PROCESS: 0, THREAD: 1, THREAD_OF: 2, GENERATION: 3 } as const;
 
 /** A new baton, held by nobody. */
 export function makeBaton(): number {
@@ -45,6 +45,18 @@ export class Baton {
   /** Takes it from a holder that serves no more; false: somebody else did. */
   take(holder: number): boolean {
     return Atomics.compareExchange(this.#words, WORD.PROCESS, holder, process.pid) === holder;
+  }
+
+  /**
+   * Counts the keepers that know everything. Whoever has lost its keeper, and has not been told of a newer one that is
+   * counted here, has been told nothing since, and must not serve any more.
+   */
+  get generation(): number {
+    return Atomics.load(this.#words, WORD.GENERATION);
+  }
+
+  set generation(generation: number) {
+    Atomics.store(this.#words, WORD.GENERATION, generation);
   }
 
   /** Which thread of the holder serves. */

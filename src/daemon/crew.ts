@@ -17,6 +17,8 @@ import { BATON_ID } from "./texts.ts";
 
 /** How often links are looked at although nothing is known of news. */
 const GLANCE_MS = 250;
+/** So often in a row nobody has told it who serves: had that one died, it would be its turn by now. */
+const LONELY_GLANCES = 8;
 /** How long a new server may take until it could serve. */
 const SUCCESSOR_MS = 20_000;
 
@@ -41,8 +43,15 @@ export class Crew {
   #baton: Baton | undefined;
   #keeper = -1;
   #keeperPid: number = process.ppid;
+  /** Of the keeper that we know of; see baton.ts. */
+  #generation = 0;
+  /** Nothing has come from it yet: who founded it may have died before it was told everything. */
+  #isKeeperNew = false;
   #peer = -1;
   #peerPid = 0;
+  /** The other one served before us: its line is only heard to the end. */
+  #isPeerOld = false;
+  #lonelyGlances = 0;
   #isSynced = false;
   #isServing = false;
   #isWarm = false;
@@ -62,6 +71,7 @@ export class Crew {
     setInterval(() => {
       this.#hearKeeper();
       this.#hearPeer();
+      this.#checkBelonging();
     }, GLANCE_MS).unref();
   }
 
@@ -75,7 +85,11 @@ export class Crew {
 
   /** The process that would take over; 0: none. */
   get sparePid(): number {
-    return this.#peer >= 0 && this.#isServing ? this.#peerPid : 0;
+    return this.#hasSpare ? this.#peerPid : 0;
+  }
+
+  get #hasSpare(): boolean {
+    return this.#isServing && this.#peer >= 0 && !this.#isPeerOld;
   }
 
   /** It could serve now: asks for the baton, and whenever who has it serves no more. */
@@ -172,6 +186,7 @@ export class Crew {
 
   /** The holder serves no more. */
   #try(holder: number): void {
+    if (this.#isForgotten) process.exit(0);
     if (!this.#take(holder, `process ${holder}, which served, has ended`)) this.#stepBack();
   }
 
@@ -182,21 +197,22 @@ export class Crew {
       this.#await(holder);
       return;
     }
-    tell(this.#keeper, { kind: "retire" });
-    process.exit(0);
+    this.#leave();
   }
 
   #take(holder: number, why: string): boolean {
     if (!this.#baton!.take(holder)) return false;
     step("baton");
     this.#baton!.serveBy(this.#threadId);
-    this.#isServing = true;
-    // What our predecessor has sent before it died.
+    // What our predecessor has sent before it died, first: that may be the link to a keeper which it has just founded.
     this.#hearPeer();
+    this.#isPeerOld = true;
+    this.#isServing = true;
     this.#hearKeeper();
     this.#listener.onServe(why);
     this.#isSynced = false;
     if (this.#keeper < 0) this.#foundKeeper("the keeper has ended too");
+    else if (this.#isKeeperNew) this.#tellAll();
     else tell(this.#keeper, { kind: "serving", pid: process.pid, marks: this.ledger.marks });
     step("serving");
     return true;
@@ -215,6 +231,7 @@ export class Crew {
         this.#loseKeeper("the keeper has ended");
         return;
       }
+      this.#isKeeperNew = false;
       this.#obey(arrived);
     }
   }
@@ -254,18 +271,21 @@ export class Crew {
       const entry = message.kind === "put" && this.#isServing ? this.ledger.get(message.id) : undefined;
       if (entry !== undefined) this.#listener.onEntry(entry);
     } else if (message.kind === "synced") {
+      this.#generation = Math.max(this.#generation, message.generation);
       this.#isSynced = true;
       if (this.#isServing) this.#checkComplete();
       else this.#listener.onSynced();
     } else if (message.kind === "known") {
       this.#keeperPid = message.pid;
-      this.ledger.sync(this.#keeper, message.marks);
+      this.ledger.sync(this.#keeper, this.#generation, message.marks);
     } else if (message.kind === "peer") {
       this.#setPeer(descriptors[0]!, message.marks);
     } else if (message.kind === "keeper") {
       this.#readiness.unwatch(this.#keeper);
       closeAll([this.#keeper]);
+      this.#generation = message.generation;
       this.#setKeeper(descriptors[0]!);
+      this.#isKeeperNew = true;
     } else if (message.kind === "ready") {
       this.#peerPid = message.pid;
       if (this.#isServing) this.#listener.onSpare(message.pid);
@@ -283,9 +303,10 @@ export class Crew {
       closeAll([this.#peer]);
     }
     this.#peer = link;
+    this.#isPeerOld = false;
     this.#readiness.watch(link, () => this.#hearPeer());
     // What the keeper did not know yet when it told the other one everything.
-    if (this.#isServing) this.ledger.sync(link, marks);
+    if (this.#isServing) this.ledger.sync(link, this.#generation, marks);
     if (this.#isWarm) tell(link, { kind: "ready", pid: process.pid });
   }
 
@@ -300,53 +321,69 @@ export class Crew {
       else this.#follow(this.#successor.link);
       return;
     }
-    // Whoever serves does not know of us and tells us nothing: what we know becomes old, and others will be born.
-    if (this.#peer < 0 && this.#isServed) process.exit(0);
-    // Nobody alive knows more.
+    if (this.ledger.get(BATON_ID) === undefined) process.exit(0);
+    // Nobody alive knows more, or whoever does will not tell us: that shows when it is our turn.
     if (!this.#isSynced) {
       this.#isSynced = true;
       this.#listener.onSynced();
     }
   }
 
-  /** Whether somebody serves now; also when nobody has told us yet how to know. */
-  get #isServed(): boolean {
-    const descriptor = this.ledger.get(BATON_ID)?.descriptors[0];
-    if (descriptor === undefined) return true;
-    this.#baton ??= new Baton(descriptor);
-    const watched = this.#baton.watch();
-    if (watched === undefined) return false;
-    const hasEnded = poll(local, [{ fd: watched }], 0)[0] !== 0;
-    closeAll([watched]);
-    return !hasEnded;
+  /** Of those who were born when keeper and pager died together, one too many may live: whom nobody who serves knows. */
+  #checkBelonging(): void {
+    if (this.#baton === undefined || this.#isServing) return;
+    if (this.#isForgotten) process.exit(0);
+    const isAlone = this.#peer < 0 && this.#baton.holder !== 0;
+    this.#lonelyGlances = isAlone ? this.#lonelyGlances + 1 : 0;
+    if (this.#lonelyGlances > LONELY_GLANCES) this.#leave();
+  }
+
+  #leave(): never {
+    tell(this.#keeper, { kind: "retire" });
+    process.exit(0);
+  }
+
+  /** Another keeper has been founded without our knowing: what we know is old, and others have been born. */
+  get #isForgotten(): boolean {
+    return this.#keeper < 0 && this.#baton!.generation > this.#generation;
   }
 
   /** The keeper of the server that is to take over gets what ours had. It takes no connections before it serves. */
   #follow(link: number): void {
     this.#setKeeper(link);
-    this.ledger.sync(link);
-    tell(link, { kind: "serving", pid: process.pid, marks: this.ledger.marks });
+    this.#generation++;
+    this.#tellAll();
   }
 
   #foundKeeper(why: string): void {
     const [ours, theirs] = linkPair();
+    const generation = this.#generation + 1;
     let spareEnd: number | undefined;
-    if (this.#peer >= 0) {
+    if (this.#hasSpare) {
       const [forKeeper, forSpare] = linkPair();
       spareEnd = forKeeper;
       // First: a spare that has to serve before the keeper lives will find nobody at its other end, and start one.
-      tell(this.#peer, { kind: "keeper" }, [forSpare]);
+      tell(this.#peer, { kind: "keeper", generation }, [forSpare]);
       closeAll([forSpare]);
       // The old one may have told us of connections, and not the spare.
       for (const entry of this.ledger.of("connection")) tellEntry(this.#peer, entry);
     }
     step("keeper-link");
     this.#keeperPid = spawnProcess("keeper", this.#folder, theirs, { secondLink: spareEnd });
+    step("keeper-spawned");
     closeAll(spareEnd === undefined ? [theirs] : [theirs, spareEnd]);
     this.#setKeeper(ours);
-    this.ledger.sync(ours);
-    tell(ours, { kind: "serving", pid: process.pid, marks: this.ledger.marks });
+    this.#generation = generation;
+    this.#tellAll();
+    step("keeper-told");
     this.accepts = this.#accepts;
     this.#listener.onKeeper(this.#keeperPid, why);
+  }
+
+  /** Into a keeper that has nothing yet. It waits in its link until the keeper lives, whatever becomes of us. */
+  #tellAll(): void {
+    this.ledger.sync(this.#keeper, this.#generation);
+    this.#baton!.generation = this.#generation;
+    tell(this.#keeper, { kind: "serving", pid: process.pid, marks: this.ledger.marks });
   }
 }

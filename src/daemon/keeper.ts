@@ -52,6 +52,7 @@ export class Keeper {
   /** Who founds this keeper: the command line, or whoever serves. */
   #founder: number;
   #isSynced = false;
+  #generation = 0;
   #accepts = false;
   #nextId = 1;
   #failures = 0;
@@ -71,6 +72,11 @@ export class Keeper {
   run(): number {
     for (;;) {
       if (this.#failures > FAILURES_MAX) return this.#giveUp();
+      if (this.#followers.length === 0 && !this.#isSynced) {
+        // Whoever founded us died over it. Nobody who is alive tells us more, and with nothing there is nothing to keep.
+        if (this.#ledger.marks.length === 0) return 0;
+        this.#isSynced = true;
+      }
       this.#heal();
       const listeners = this.#openListeners();
       const links = this.#followers.map(({ link }) => link);
@@ -104,7 +110,7 @@ export class Keeper {
     this.#children.add(spawnProcess("pager", this.#folder, theirs));
     step("spare-born");
     closeAll([theirs]);
-    this.#ledger.sync(ours);
+    this.#ledger.sync(ours, this.#generation);
     step("synced");
     this.#followers.push({ link: ours, isServing: false });
     this.#introduce();
@@ -140,6 +146,7 @@ export class Keeper {
     if (this.#ledger.apply(arrived)) return;
     if (message.kind === "synced") {
       this.#isSynced = true;
+      this.#generation = message.generation;
     } else if (message.kind === "accept") {
       this.#accepts = message.on;
       this.#nextId = Math.max(this.#nextId, message.next);
@@ -157,7 +164,7 @@ export class Keeper {
   /** Tells what the one who serves has not got, and asks for what we have not: who founded us may have died over it. */
   #compare(link: number, marks: readonly string[]): void {
     const known = this.#ledger.marks;
-    this.#ledger.sync(link, marks);
+    this.#ledger.sync(link, this.#generation, marks);
     tell(link, { kind: "known", pid: process.pid, marks: known });
   }
 

@@ -48,11 +48,11 @@ export class Ledger {
     return true;
   }
 
-  /** Tells all that is in it, besides what the other side has. */
-  sync(link: number, marks: readonly string[] = []): void {
+  /** Tells all that is in it, besides what the other side has. `generation`: see baton.ts. */
+  sync(link: number, generation: number, marks: readonly string[] = []): void {
     const known = new Set(marks);
     for (const entry of this.#entries.values()) if (!known.has(mark(entry))) tellEntry(link, entry);
-    tell(link, { kind: "synced" });
+    tell(link, { kind: "synced", generation });
   }
 }
 

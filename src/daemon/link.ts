@@ -7,6 +7,7 @@
 //          pager ◀────── put, drop, keeper, retire ── spare
 //                                (the lifeline)
 
+import { ERRNO } from "../abi/errno.ts";
 import { MinorfaultError } from "../base/errors.ts";
 import { local, receive, send, socketPair } from "../linux/index.ts";
 
@@ -25,12 +26,12 @@ export type LinkMessage =
   /** An entry, in the place of one of the same id. Its descriptors are beside it. */
   | { readonly kind: "put"; readonly id: string; readonly type: EntryType; readonly text: string }
   | { readonly kind: "drop"; readonly id: string }
-  /** All entries have been put. */
-  | { readonly kind: "synced" }
+  /** All entries have been put; which keeper it is that has them. */
+  | { readonly kind: "synced"; readonly generation: number }
   /** Beside it: the lifeline to the other process of this server that can serve, which has these entries. */
   | { readonly kind: "peer"; readonly marks: readonly string[] }
   /** Beside it: the link to a new keeper. */
-  | { readonly kind: "keeper" }
+  | { readonly kind: "keeper"; readonly generation: number }
   /** Warm, and about to ask for the baton. */
   | { readonly kind: "ready"; readonly pid: number }
   /** It serves, and knows these entries. */
@@ -77,14 +78,14 @@ export function tellEntry(link: number, { id, type, text, descriptors }: Entry):
 }
 
 /** The next message; "nothing" when none has come yet, "end" when the other side is gone. */
-export function hear(link: number, wait = false): Arrived | "nothing" | "end" {
+export function hear(link: number): Arrived | "nothing" | "end" {
   let received: ReturnType<typeof receive>;
   try {
-    received = receive(local, link, undefined, { now: !wait });
+    received = receive(local, link, undefined, { now: true });
   } catch (error) {
-    // A reset: it died with messages of ours unread.
-    if (error instanceof MinorfaultError && error.code === "ERR_SYSCALL") return "end";
-    throw error;
+    if (!(error instanceof MinorfaultError) || error.code !== "ERR_SYSCALL") throw error;
+    // It died with messages of ours unread. The kernel says so once, and before what it had sent, which comes now.
+    return error.errno === ERRNO.ECONNRESET ? hear(link) : "end";
   }
   if (received === undefined) return "nothing";
   const { bytes, descriptors } = received;

@@ -76,7 +76,7 @@ export function startServer(config: ServerConfig, options: StartOptions = {}): R
   for (const { name } of config.images) ledger.put(imageListener(folder, name, sockets.get(name)).entry);
   const [ours, theirs] = linkPair();
   const server = new Started(folder, theirs, options.onEvent);
-  ledger.sync(ours);
+  ledger.sync(ours, 0);
   closeAll([ours]);
   for (const id of ledger.marks) ledger.drop(id.slice(0, id.lastIndexOf("/")));
   return server;

@@ -14,8 +14,9 @@ export const STEPS = {
   handOver: ["peeked", "kept", "booked", "started", "consumed", "answered"],
   /** The spare has the baton, has told the keeper, has one guest more. */
   takeover: ["baton", "serving", "adopted"],
-  /** The pager has told the spare of a new keeper; that one is born; it bears and tells a spare. */
-  keeper: ["keeper-link", "keeper-born"],
+  /** The pager has told the spare of a new keeper, has started it, has told it everything; that one is born. */
+  keeper: ["keeper-link", "keeper-spawned", "keeper-told", "keeper-born"],
+  /** The keeper has started a spare, and has told it everything. */
   spare: ["spare-born", "synced"],
 } as const;
 

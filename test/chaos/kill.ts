@@ -141,14 +141,29 @@ class Chaos {
     if (group === "spare") tryKill(stand.sparePid);
     await stand.until(() => stand.hasDied, `the death at ${step}`);
     // Of whom, is told by what comes next.
-    if (group === "takeover" || group === "handOver" || step === "keeper-link") {
+    const isFounder = group === "keeper" && step !== "keeper-born";
+    if (group === "takeover" || group === "handOver" || isFounder) {
       const isServed = () => stand.count("serving") > served && isAlive(stand.server.pid);
       await stand.until(isServed, `a takeover after ${step}`);
     }
+    // Who founded a keeper has died over it. Once that one runs, whoever took over may die as well: all is in its links.
+    const isFounded = isFounder && step !== "keeper-link";
+    if (isFounded && this.#random.below(2) === 0) await this.#killHeir(step);
     if (group === "accept" || group === "keeper" || group === "spare") {
       await stand.until(() => stand.count("keeper") > keepers, `a keeper after ${step}`);
     }
     await stand.untilSpare();
+  }
+
+  async #killHeir(step: Step): Promise<void> {
+    const stand = this.#stand;
+    const [served, heir] = [stand.count("serving"), stand.server.pid];
+    this.#count(`heir after ${step}`);
+    tryKill(heir);
+    await stand.until(
+      () => stand.count("serving") > served && stand.server.pid !== heir,
+      `a takeover by the keeper of ${step}`,
+    );
   }
 
   /** The step comes with a takeover, and maybe with a guest that is taken over: until somebody has died there. */

@@ -37,13 +37,15 @@ async function main(): Promise<number> {
     console.error(`${done} of ${count}`);
   });
   const deaths = Object.entries(report.deaths).sort(([, a], [, b]) => b - a);
+  const died = deaths.reduce((sum, [, times]) => sum + times, 0);
   for (const [what, times] of deaths) console.log(`  ${String(times).padStart(6)} ${what}`);
   const { takeovers, machines, pagesChecked, lostConnections, longestWaitMs, failures } = report;
   console.log(`${takeovers} takeovers, ${machines} machines, ${pagesChecked} pages checked`);
   console.log(`longest wait for a page ${longestWaitMs.toFixed(0)} ms, ${lostConnections} connections lost`);
   for (const failure of failures.slice(0, 20)) console.log(`  FAILED ${failure}`);
   const seconds = ((performance.now() - began) / 1000).toFixed(0);
-  console.log(`${count} deaths in ${seconds} s: ${failures.length} went wrong`);
+  const missing = died < count ? `, stopped ${count - died} short of ${count}` : "";
+  console.log(`${died} deaths in ${seconds} s${missing}: ${failures.length} went wrong`);
   return failures.length === 0 ? 0 : 1;
 }
 

@@ -91,6 +91,28 @@ test("the pager dies, the keeper dies, the spare dies, both die: the guest goes 
   await checkAll(vmm);
 });
 
+test("whoever founds a keeper dies over it, and so does who comes next: the keeper goes on", {
+  skip,
+}, async (t) => {
+  const other = await Stand.open({ pages: PAGES, canDie: true });
+  t.after(() => other.close());
+  const { socket, imagePath } = other;
+  for (const step of ["keeper-spawned", "keeper-told"] as const) {
+    const vmm = startVmm({ socket, image: imagePath, regions: PAGES * PAGE_SIZE, system });
+    assert.deepEqual((await vmm.touch({ count: 10 })).wrong, []);
+    await other.untilSpare();
+    const served = other.count("serving");
+    other.dieAt(step);
+    tryKill(other.keeperPid);
+    await other.until(() => other.count("serving") > served, `a takeover after ${step}`);
+    tryKill(other.server.pid);
+    await other.until(() => other.count("serving") > served + 1, `the one whom the keeper of ${step} starts`);
+    await checkAll(vmm);
+  }
+  await other.untilSpare();
+  await other.until(() => other.processes.length === 3, "pager, keeper and spare, and nobody else");
+});
+
 test("a planned takeover keeps every guest, and the sockets", { skip }, async () => {
   const vmm = machine();
   assert.deepEqual((await vmm.touch({ count: 100 })).wrong, []);

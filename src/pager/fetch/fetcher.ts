@@ -16,15 +16,16 @@ import { hasBit } from "../../base/bitmap.ts";
 import { hex, MinorfaultError } from "../../base/errors.ts";
 import { COUNTER } from "../counters.ts";
 import type { FaultLoop } from "../fault-loop.ts";
-import { type PageRun, planRun } from "../plan.ts";
 import { type Part, untilPage } from "../regions.ts";
 import type { Fault, Parked } from "../resolver.ts";
 import { type AddressableSource, AWAY } from "../source.ts";
 import { type ClientOptions, FetchClient, type Fetching } from "./client.ts";
 import type { DirectReader } from "./direct.ts";
+import { DirectWindow } from "./direct-window.ts";
 import type { FetchEnd, FetchLink, FetchNews, ReplayEnd } from "./link.ts";
 import { type Action, FetchMachine, type MachineOptions, RANK, type Rank } from "./machine.ts";
 import { ReplayInstaller } from "./replay.ts";
+import { knowZeros, type PartPages, pagesOf, unitOf } from "./unit-pages.ts";
 
 /** What is installed at once, in between looks for faults: a tenth of a millisecond's work. */
 const SLICE_BYTES = 256 * 1024;
@@ -52,12 +53,9 @@ interface Waiting {
   readonly fault: Fault;
 }
 
-/** A unit's pages in one region's part. */
-interface Piece {
+/** A unit's pages in a client's memory. */
+interface Piece extends PartPages {
   readonly client: FetchClient;
-  readonly part: Part;
-  readonly first: number;
-  readonly until: number;
 }
 
 /** A working set that is replayed, once for everybody who has asked by the time it begins. */
@@ -81,9 +79,7 @@ export class Fetcher implements AddressableSource, Fetching {
   #allowance = SLICE_BYTES;
   #isPutOff = false;
   #lastWaiter = 0;
-  /** The units that were read directly last: none of them, until there are some. */
-  readonly #direct = { first: 0, until: 0 };
-  readonly #run = { first: 0, until: 0 };
+  readonly #direct: DirectWindow | undefined;
   /** Units that failed although nobody waited for them, until somebody asks. */
   readonly #failed = new Map<number, MinorfaultError>();
   #lastEnd: FetchEnd | undefined;
@@ -99,7 +95,8 @@ export class Fetcher implements AddressableSource, Fetching {
     this.byteLength = options.byteLength;
     this.unitBytes = options.unitBytes;
     this.machine = new FetchMachine(options);
-    const { staging, slots, unitBytes, link } = options;
+    const { staging, slots, unitBytes, link, direct } = options;
+    this.#direct = direct && new DirectWindow(direct, unitBytes);
     const free = (slot: number): void => link.send({ kind: "free", slot });
     this.#installer = new ReplayInstaller(staging + slots * unitBytes, free);
   }
@@ -142,18 +139,17 @@ export class Fetcher implements AddressableSource, Fetching {
 
   /** Guests whose bytes are read at the fault, as many as the window says. */
   get readsRuns(): boolean {
-    return this.#options.direct?.isPlain ?? false;
+    return this.#direct?.isPlain ?? false;
   }
 
   reach(offset: number): number {
     const unit = Math.floor(offset / this.unitBytes);
-    const until = this.#isDirect(unit) ? this.#direct.until : unit + 1;
-    return until * this.unitBytes - offset;
+    return (this.#direct?.has(unit) ? this.#direct.until : unit + 1) * this.unitBytes - offset;
   }
 
   reachBack(offset: number): number {
     const unit = Math.floor(offset / this.unitBytes);
-    return offset - (this.#isDirect(unit) ? this.#direct.first : unit) * this.unitBytes;
+    return offset - (this.#direct?.has(unit) ? this.#direct.first : unit) * this.unitBytes;
   }
 
   addressOf(offset: number, byteLength: number): number {
@@ -163,9 +159,7 @@ export class Fetcher implements AddressableSource, Fetching {
     if (byteLength > this.reach(offset)) {
       throw new MinorfaultError("ERR_BUG", `${byteLength} bytes at ${offset} do not lie in one piece`);
     }
-    if (this.#isDirect(unit)) {
-      return this.#options.direct!.address + (unit - this.#direct.first) * unitBytes + within;
-    }
+    if (this.#direct?.has(unit)) return this.#direct.addressOf(unit) + within;
     const slot = this.machine.slotOf(unit);
     return slot < 0 ? AWAY : this.#options.staging + slot * unitBytes + within;
   }
@@ -226,51 +220,15 @@ export class Fetcher implements AddressableSource, Fetching {
 
   /** Reads the unit of a page at once, and with it the others of its window, unless it is on its way already. */
   #readDirectly(part: Part, page: number): boolean {
-    const { direct, holes } = this.#options;
+    const direct = this.#direct;
     const unit = this.#unitOf(part, page);
     if (direct === undefined || this.machine.isKnown(unit)) return false;
     // What has to be decoded would be there for none of the other guests.
     if (this.#clients.size > 1 && !direct.isPlain) return false;
-    const run = this.#unitsAround(part, page, direct.unitsMax);
-    const read = this.#direct;
-    read.first = read.until = 0;
-    let { first } = run;
-    let units = direct.read(first, run.until - first);
-    if (units === undefined || first + units <= unit) {
-      // Something is wrong with one of its neighbours, or has turned out to be zeros.
-      first = unit;
-      units = direct.read(unit, 1);
-    }
-    if (units === undefined) return false;
-    if (units === 0) Atomics.or(holes, unit >>> 5, 1 << (unit & 31));
-    read.first = first;
-    read.until = first + units;
-    return true;
-  }
-
-  #isDirect(unit: number): boolean {
-    return unit >= this.#direct.first && unit < this.#direct.until;
-  }
-
-  /** The units of the window around a page that lie in one piece and have to be read. */
-  #unitsAround(part: Part, page: number, unitsMax: number): PageRun {
-    const { region } = part;
-    const run = this.#run;
-    const unit = this.#unitOf(part, page);
-    planRun(page, part.firstPage, untilPage(part), region.windowPages, region.resident, run);
-    const lowest = this.#unitOf(part, run.first);
-    const highest = this.#unitOf(part, run.until - 1);
-    run.first = unit;
-    run.until = unit + 1;
-    while (run.first > lowest && run.until - run.first < unitsMax && this.#isMissing(run.first - 1))
-      run.first--;
-    while (run.until <= highest && run.until - run.first < unitsMax && this.#isMissing(run.until))
-      run.until++;
-    return run;
-  }
-
-  #isMissing(unit: number): boolean {
-    return !hasBit(this.#options.holes, unit) && !this.machine.isKnown(unit);
+    const { holes } = this.#options;
+    const result = direct.read(part, page, (each) => !hasBit(holes, each) && !this.machine.isKnown(each));
+    if (result === "zero") Atomics.or(holes, unit >>> 5, 1 << (unit & 31));
+    return result !== undefined;
   }
 
   /** Fetches what this fault lets us expect. */
@@ -449,7 +407,8 @@ export class Fetcher implements AddressableSource, Fetching {
     const wanting = this.#takeWanting(unit);
     for (const { client } of waiters) wanting.add(client);
     for (const client of wanting) {
-      for (const { part } of this.#pieces(client, unit)) knowZeros(part, unit, this.unitBytes);
+      const { parts } = client.loop.regions;
+      for (const { part } of pagesOf(parts, unit, this.unitBytes)) knowZeros(part, unit, this.unitBytes);
     }
     for (const { client, fault } of waiters) client.loop.resolver.resume(fault);
   }
@@ -463,7 +422,8 @@ export class Fetcher implements AddressableSource, Fetching {
 
   /** Installs what a client misses of a unit that is there. */
   #install(client: FetchClient, unit: number): void {
-    for (const piece of this.#pieces(client, unit)) this.#installPiece(piece);
+    const { parts } = client.loop.regions;
+    for (const pages of pagesOf(parts, unit, this.unitBytes)) this.#installPiece({ client, ...pages });
   }
 
   #installPiece(piece: Piece): void {
@@ -486,18 +446,6 @@ export class Fetcher implements AddressableSource, Fetching {
     for (const piece of pieces) {
       // Moved or gone meanwhile: a fault will bring what is still needed.
       if (piece.client.loop.regions.parts.includes(piece.part)) this.#installPiece(piece);
-    }
-  }
-
-  /** Where a unit's pages are in a client's memory. */
-  *#pieces(client: FetchClient, unit: number): Generator<Piece> {
-    const start = unit * this.unitBytes;
-    for (const part of client.loop.regions.parts) {
-      const { imageOffset, pageSize } = part.region;
-      const from = Math.floor((start - imageOffset) / pageSize);
-      const first = Math.max(part.firstPage, from);
-      const until = Math.min(untilPage(part), from + this.unitBytes / pageSize);
-      if (first < until) yield { client, part, first, until };
     }
   }
 
@@ -532,7 +480,7 @@ export class Fetcher implements AddressableSource, Fetching {
   }
 
   #unitOf(part: Part, page: number): number {
-    return Math.floor((part.region.imageOffset + page * part.region.pageSize) / this.unitBytes);
+    return unitOf(part, page, this.unitBytes);
   }
 }
 
@@ -540,11 +488,4 @@ function overdue(client: FetchClient, fault: Fault): MinorfaultError {
   const { deadlineMs } = client.options;
   const message = `The bytes for the fault at ${hex(fault.address)} did not come within ${deadlineMs} ms`;
   return new MinorfaultError("ERR_DEADLINE", message, { address: fault.address });
-}
-
-/** The pages of a unit that is a hole read as zeros, in the region of this part. */
-function knowZeros({ region }: Part, unit: number, unitBytes: number): void {
-  const { imageOffset, pageSize, pageCount } = region;
-  const first = Math.floor((unit * unitBytes - imageOffset) / pageSize);
-  region.knowZeros(Math.max(0, first), Math.min(pageCount, first + unitBytes / pageSize));
 }

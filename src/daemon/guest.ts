@@ -5,7 +5,6 @@ import type { MinorfaultError } from "../base/errors.ts";
 import { check, local, poll, putBytes } from "../linux/index.ts";
 import { type Pager, type PagerHost, type PagerOptions, pagerStateBytes } from "../pager/index.ts";
 import { Ioctls } from "../uffd/index.ts";
-import type { ImageConfig } from "./config.ts";
 import { endGuest, poisonGuest } from "./endings.ts";
 import type { GuestRegion, GuestState, GuestStatus } from "./guests.ts";
 import type { Entry } from "./link.ts";
@@ -40,20 +39,21 @@ export class Guest {
   static async start(
     host: PagerHost,
     entry: Entry,
-    image: ImageConfig,
     adopt: boolean,
     onError: (error: MinorfaultError) => void,
   ): Promise<Guest> {
     const note = JSON.parse(entry.text) as GuestNote;
+    const { source, content, plan } = note;
     const { replay } = note.ticket ?? {};
     const options: PagerOptions = {
       descriptor: entry.descriptors[GUEST_FD.UFFD]!,
       stateDescriptor: entry.descriptors[GUEST_FD.STATE]!,
       regions: note.regions,
-      source: replay === undefined ? image.source : { ...image.source, replay },
+      source: replay === undefined ? source : { ...source, replay },
+      ...(content === undefined ? {} : { content }),
       guest: { pid: note.pid },
       onError,
-      ...(image.plan === undefined ? {} : { plan: image.plan }),
+      ...(plan === undefined ? {} : { plan }),
       ...(adopt ? { adopt } : {}),
     };
     return new Guest(entry, note, await host.start(options));

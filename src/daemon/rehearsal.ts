@@ -29,13 +29,15 @@ async function takeOverNothing(host: PagerHost, image: ImageConfig, imageBytes: 
   const memory = mapMemory(byteLength);
   const { pid } = process;
   const regions = [{ start: memory.address, byteLength, imageOffset: 0, pageSize: PAGE_SIZE }];
-  const note: GuestNote = { image: image.name, pid, uid: 0, gid: 0, regions, since: 0, handOverMs: 0 };
+  const { name, source, plan } = image;
+  const served = { image: name, source, ...(plan === undefined ? {} : { plan }) };
+  const note: GuestNote = { ...served, pid, uid: 0, gid: 0, regions, since: 0, handOverMs: 0 };
   const [state, pidfd] = [memfd(local, "minorfault-rehearsal", stateBytes(regions)), pidfdOpen(pid)];
   const descriptors = [uffd.fd, state, -1, pidfd];
   const entry: Entry = { id: "rehearsal", type: "guest", text: JSON.stringify(note), descriptors };
   try {
     uffd.register(memory.address, byteLength, { missing: true });
-    const guest = await Guest.start(host, entry, image, true, () => undefined);
+    const guest = await Guest.start(host, entry, true, () => undefined);
     local.call("madvise", memory.address, byteLength, MADV.POPULATE_READ);
     guest.release();
     const { threadId } = guest.pager;

@@ -7,7 +7,7 @@
 import { EventEmitter } from "node:events";
 import { MinorfaultError } from "../base/errors.ts";
 import { local, memfd } from "../linux/index.ts";
-import type { PagerEnd, PagerHost, WarmSource } from "../pager/index.ts";
+import type { PagerEnd, PagerHost, PagerSource, WarmSource } from "../pager/index.ts";
 import { DEFAULT_LIMITS, type ImageConfig, type ServerConfig, type ServerLimits } from "./config.ts";
 import type { Crew } from "./crew.ts";
 import { consumeAll, Door, type HandedOver, sendLine } from "./door.ts";
@@ -313,7 +313,7 @@ export class Guests implements GuestTable {
     try {
       image = this.#images.find(imageOf(door));
       warm = await this.#images.open(image.name);
-      booked = this.#prepare(handedOver, image, warm.byteLength);
+      booked = this.#prepare(handedOver, image, warm);
     } catch (error) {
       closeAll([handedOver.uffd]);
       throw error;
@@ -339,16 +339,19 @@ export class Guests implements GuestTable {
   /** Checks everything, and makes the entry of it. */
   #prepare(
     { entry, note, door, text, uffd, since }: HandedOver,
-    image: ImageConfig,
-    imageBytes: number,
+    { name, source, plan }: ImageConfig,
+    { byteLength, content }: WarmSource,
   ): Entry {
-    const regions = parseHandOver(text, imageBytes, this.limits);
-    this.#checkPeer(note, door, image);
+    const regions = parseHandOver(text, byteLength, this.limits);
+    this.#checkPeer(note, door, source);
     const [socket, pidfd] = entry.descriptors;
     const ticket = door.door === "ticket" ? door.ticket : undefined;
     const guestNote: GuestNote = {
       ...(ticket?.name === undefined ? {} : { name: ticket.name }),
-      image: image.name,
+      image: name,
+      source,
+      ...(content === undefined ? {} : { content }),
+      ...(plan === undefined ? {} : { plan }),
       ...(ticket === undefined ? {} : { ticket }),
       pid: note.pid,
       uid: note.uid,
@@ -364,7 +367,7 @@ export class Guests implements GuestTable {
   }
 
   /** @throws ERR_NOT_ALLOWED, ERR_LIMIT */
-  #checkPeer({ pid, uid, gid }: ConnectionNote, door: DoorNote, image: ImageConfig): void {
+  #checkPeer({ pid, uid, gid }: ConnectionNote, door: DoorNote, source: PagerSource): void {
     if (this.#isEnding) throw new MinorfaultError("ERR_CLOSED", "The server is ending");
     const count = this.#guests.size + this.#starting;
     if (count >= this.limits.guestsMax) {
@@ -380,7 +383,6 @@ export class Guests implements GuestTable {
         );
       }
     }
-    const { source } = image;
     if (!("url" in source)) return;
     const guestsOfPeer = [...this.#guests.values()].filter(({ note }) => note.uid === uid).length;
     const verdict = this.#policy.check({ uid, gid }, canonicalImage(source.url), guestsOfPeer);
@@ -406,7 +408,8 @@ export class Guests implements GuestTable {
       step("adopted");
       this.#welcomeAgain(guest);
     } catch (error) {
-      const isHopeless = !(error instanceof MinorfaultError) || error.kind !== "source";
+      const known = error instanceof MinorfaultError ? error : undefined;
+      const isHopeless = known?.kind !== "source" || known.code === "ERR_SOURCE_CHANGED";
       if (isHopeless || performance.now() > until) {
         // Nobody else could serve it either.
         const why = `It could not be taken over: ${error instanceof Error ? error.message : error}`;
@@ -428,12 +431,11 @@ export class Guests implements GuestTable {
   }
 
   async #start(entry: Entry, adopt: boolean): Promise<Guest> {
-    const { image } = JSON.parse(entry.text) as GuestNote;
     const onError = (error: MinorfaultError): void => {
       report({ event: "error", code: error.code, message: `guest ${entry.id}: ${error.message}` });
       this.emit("error", { guest: entry.id, error });
     };
-    const guest = await Guest.start(this.#host, entry, this.#images.find(image), adopt, onError);
+    const guest = await Guest.start(this.#host, entry, adopt, onError);
     this.#guests.set(entry.id, guest);
     this.#crew.servesBy(guest.pager.threadId);
     guest.pager.ended.then((end) => this.#onPagerEnded(guest, end));

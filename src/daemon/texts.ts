@@ -3,6 +3,7 @@
 
 import { MinorfaultError } from "../base/errors.ts";
 import { local, mapMemory, memfd } from "../linux/index.ts";
+import type { PagerSource, PlanOptions } from "../pager/index.ts";
 import type { ServerConfig } from "./config.ts";
 import type { ExpectedGuest, GuestRegion } from "./guests.ts";
 import type { Entry } from "./link.ts";
@@ -21,7 +22,12 @@ export type Door =
 
 export interface GuestNote {
   readonly name?: string;
+  /** What its image was called when it came. */
   readonly image: string;
+  /** What it is served from, whatever that name may stand for by now; and its content, if that can be told. */
+  readonly source: PagerSource;
+  readonly content?: string;
+  readonly plan?: PlanOptions;
   readonly ticket?: ExpectedGuest;
   readonly pid: number;
   readonly uid: number;

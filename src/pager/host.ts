@@ -213,12 +213,12 @@ class ThreadHost implements PagerHost {
     this.#link.keepAlive(this.#keepers.size > 0);
   }
 
-  async #prepareImage({ image, source, regions, trace }: PagerOptions): Promise<PreparedImage> {
+  async #prepareImage({ image, source, content, regions, trace }: PagerOptions): Promise<PreparedImage> {
     const nothing = { started: () => undefined, release: async () => undefined };
     if (source !== undefined) {
       const pageBytes = Math.max(...regions.map(({ pageSize = PAGE_SIZE }) => pageSize));
       // What a replay has brought is not touched by anybody: no trace would show it.
-      const acquired = await this.#sources.acquire(source, pageBytes, !trace);
+      const acquired = await this.#sources.acquire(source, pageBytes, !trace, content);
       return { ...nothing, order: acquired.order, release: acquired.release };
     }
     if (image === undefined) {

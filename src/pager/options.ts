@@ -70,6 +70,8 @@ export interface PagerOptions {
   readonly image?: PagerImage;
   /** Where the bytes have to be fetched: an image of a store, or a raw file or object. Either this or `image`. */
   readonly source?: PagerSource;
+  /** What the source must be, as `WarmSource.content` says it; another is ERR_SOURCE_CHANGED. */
+  readonly content?: string;
   /** One bit a 4 KiB page of the image, lowest bit first: set where the page is known to be all zero. */
   readonly zeroPages?: Uint32Array;
   readonly plan?: PlanOptions;
@@ -257,7 +259,9 @@ export interface Pager {
 export interface WarmSource {
   readonly byteLength: number;
   readonly workingSets: readonly string[];
-  /** Lets go of it; guests that use it keep it open. */
+  /** Names these very bytes, if the source says so: what is under the same name another time may be others. */
+  readonly content: string | undefined;
+  /** Lets go of it; guests that use it keep it open, and who comes from now on opens it anew. */
   close(): Promise<void>;
 }
 

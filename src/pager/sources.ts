@@ -30,6 +30,8 @@ interface Shared {
   readonly what: object;
   readonly remote: Promise<Remote>;
   users: number;
+  /** Nobody new is to have it. */
+  isRetired: boolean;
   isSent: boolean;
 }
 
@@ -49,13 +51,21 @@ export class Sources {
     });
   }
 
-  /** Opens a guest's source, or shares one that is open; rejects with what the source says. */
-  async acquire(source: PagerSource, pageBytes: number, replays: boolean): Promise<GuestSource> {
+  /** Opens a guest's source, or shares one that is open; rejects with what the source says, or if it is another one. */
+  async acquire(
+    source: PagerSource,
+    pageBytes: number,
+    replays: boolean,
+    content?: string,
+  ): Promise<GuestSource> {
     const { expires, kills, deadlineMs } = checkFetchOptions(source);
     const wanted = source.replay ?? replays;
     const shared = this.#find(source, pageBytes, wanted);
     try {
       const { order, transfer } = await shared.remote;
+      if (content !== undefined && order.content !== content) {
+        throw new MinorfaultError("ERR_SOURCE_CHANGED", `${order.name} was replaced: its content is another`);
+      }
       const isReplaying = order.replaying !== undefined;
       const replay = isReplaying ? order.replaying : workingSetOf(order, wanted);
       if (!shared.isSent) this.#options.send({ kind: "source", source: shared.source, order }, transfer);
@@ -76,12 +86,14 @@ export class Sources {
     checkFetchOptions(source);
     const shared = this.#find(source, PAGE_SIZE, false);
     try {
-      const { byteLength, workingSets } = (await shared.remote).order;
+      const { byteLength, workingSets, content } = (await shared.remote).order;
       let closing: Promise<void> | undefined;
       return {
         byteLength,
         workingSets,
+        content,
         close: () => {
+          shared.isRetired = true;
           closing ??= this.#release(shared);
           return closing;
         },
@@ -112,7 +124,7 @@ export class Sources {
     const { deadlineMs: _, atDeadline: __, replay: ___, ...rest } = source;
     const what = { ...rest, pageBytes };
     for (const known of this.#shared.values()) {
-      if (!isDeepStrictEqual(known.what, what)) continue;
+      if (known.isRetired || !isDeepStrictEqual(known.what, what)) continue;
       known.users++;
       return known;
     }
@@ -122,7 +134,7 @@ export class Sources {
     // Whoever waits for it hears of it.
     remote.catch(() => undefined);
     const number = ++this.#last;
-    const shared: Shared = { source: number, what, remote, users: 1, isSent: false };
+    const shared: Shared = { source: number, what, remote, users: 1, isRetired: false, isSent: false };
     this.#shared.set(number, shared);
     return shared;
   }

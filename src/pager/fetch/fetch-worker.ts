@@ -43,7 +43,7 @@ try {
 
 async function run(): Promise<void> {
   const reader = await openUnits(order.source, order.unitBytesMin);
-  const { name, byteLength, unitBytes, identity, image } = reader;
+  const { name, byteLength, unitBytes, identity, content, image } = reader;
   // Far away, units are gathered to longer reads: as many reads need more units.
   const fetchesMax = reader.isLocal ? order.fetchesMax : order.fetchesMax * GATHERED_MAX;
   const slots = Math.max(order.slots, reader.isLocal ? 0 : fetchesMax + (fetchesMax >> 2));
@@ -80,6 +80,7 @@ async function run(): Promise<void> {
     byteLength,
     unitBytes,
     identity,
+    content,
     slots,
     fetchesMax,
     tid: threadId(local),

@@ -30,6 +30,8 @@ export interface UnitReader {
   readonly unitBytes: number;
   /** Names this very content, if that is known. */
   readonly identity: string | undefined;
+  /** As the identity, but for what does not change its bytes: an image that was given a working set is no other. */
+  readonly content: string | undefined;
   /** Undefined for a source that has no such thing. */
   readonly image: OpenedImage | undefined;
   /**
@@ -139,6 +141,7 @@ class RawUnits implements UnitReader {
   readonly byteLength: number;
   readonly unitBytes: number;
   readonly identity: string | undefined;
+  readonly content: string | undefined;
   readonly image = undefined;
   readonly spanUnits = 1;
   readonly isLocal: boolean;
@@ -150,6 +153,7 @@ class RawUnits implements UnitReader {
     this.#source = source;
     this.name = source.name;
     this.identity = source.identity;
+    this.content = source.identity;
     this.isLocal = source.readSync !== undefined;
     this.byteLength = source.byteLength;
     this.unitBytes = unitBytes;
@@ -217,6 +221,7 @@ class ImageUnits implements UnitReader {
   readonly byteLength: number;
   readonly unitBytes: number;
   readonly identity: string;
+  readonly content: string;
   readonly isLocal: boolean;
   readonly image: OpenedImage;
   readonly spanUnits: number;
@@ -228,6 +233,7 @@ class ImageUnits implements UnitReader {
     this.#store = store;
     this.name = image.name;
     this.identity = IMAGE + image.digest;
+    this.content = IMAGE + image.manifest.root.sha256;
     this.isLocal = store.openSync !== undefined;
     this.byteLength = image.byteLength;
     this.unitBytes = roundUp(unitBytes, image.chunkBytes);

@@ -54,6 +54,8 @@ export interface OpenedSource {
   readonly unitBytes: number;
   /** Names this very content, if that is known. */
   readonly identity: string | undefined;
+  /** Names its bytes, if that is known. */
+  readonly content: string | undefined;
   /** Pieces of memory for one unit each, and how many units may be on their way at once. */
   readonly slots: number;
   readonly fetchesMax: number;

@@ -1,0 +1,117 @@
+// What a guest is served from is replaced while it runs, and whoever served it dies: the successor finds other bytes
+// under the same name. No guest gets both.
+
+import assert from "node:assert/strict";
+import { copyFileSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, type TestContext, test } from "node:test";
+import { PAGE_SIZE } from "../../src/abi/memory.ts";
+import { createClient } from "../../src/client/index.ts";
+import { controlPath } from "../../src/daemon/folder.ts";
+import { KernelSystem } from "../../src/guest/process/index.ts";
+import { addWorkingSet, buildImage } from "../../src/image/index.ts";
+import { FileSource, FolderStore } from "../../src/source/index.ts";
+import { skipUnlessUserfaultfd as skip } from "../linux/host.ts";
+import { Stand, tryKill } from "./stand.ts";
+import { startVmm, type Vmm } from "./vmm.ts";
+
+const PAGES = 64;
+
+let system: KernelSystem;
+before(() => {
+  if (skip === false) system = new KernelSystem();
+});
+after(() => system?.close());
+
+async function stand(t: TestContext): Promise<Stand> {
+  const opened = await Stand.open({ pages: PAGES });
+  t.after(() => opened.close());
+  return opened;
+}
+
+/** A machine at an image's socket, which has touched one page. */
+async function machine({ folder, imagePath }: Stand, image = "a", content = imagePath): Promise<Vmm> {
+  const socket = join(folder, "images", `${image}.sock`);
+  const vmm = startVmm({ socket, regions: PAGES * PAGE_SIZE, image: content, system });
+  assert.deepEqual((await vmm.touch({ count: 1 })).wrong, []);
+  return vmm;
+}
+
+/** Another file of the same name and length. */
+function replace(path: string): void {
+  writeFileSync(
+    `${path}.new`,
+    readFileSync(path).map((byte) => byte ^ 0xff),
+  );
+  renameSync(`${path}.new`, path);
+}
+
+/** Whoever serves next was born after this. */
+async function killAll(stand: Stand): Promise<void> {
+  const served = stand.count("serving");
+  for (const pid of [stand.server.pid, stand.sparePid]) tryKill(pid);
+  await stand.until(() => stand.count("serving") > served, "a takeover");
+}
+
+async function checkEnded(stand: Stand, vmm: Vmm): Promise<void> {
+  assert.equal(await vmm.died(), 9);
+  await stand.until(() => stand.last("ended")?.reason === "failed", "the end of the guest");
+  assert.match(readFileSync(join(stand.folder, "endings.jsonl"), "utf8"), /was replaced/);
+}
+
+async function checkAll(vmm: Vmm): Promise<void> {
+  assert.deepEqual((await vmm.touch({ shuffle: 5 })).wrong, []);
+  vmm.close();
+}
+
+async function build(store: FolderStore, path: string, replaces: boolean): Promise<void> {
+  const source = FileSource.open(path);
+  await buildImage(store, "vm", { regions: [{ name: "ram", source }], ifAbsent: !replaces });
+  await source.close();
+}
+
+test("a raw file that was replaced: its guest is ended, with the reason", { skip }, async (t) => {
+  const server = await stand(t);
+  const vmm = await machine(server);
+  replace(server.imagePath);
+  await killAll(server);
+  await checkEnded(server, vmm);
+});
+
+test("an image that was given a working set is the same; one with other bytes is not", {
+  skip,
+}, async (t) => {
+  const server = await stand(t);
+  const store = new FolderStore(join(server.folder, "..", "images"));
+  const before = join(server.folder, "..", "before");
+  copyFileSync(server.imagePath, before);
+  await build(store, before, false);
+  await createClient({ socket: controlPath(server.folder) }).addImage({ name: "vm", url: `${store.url}/vm` });
+  const vmm = await machine(server, "vm", before);
+  await addWorkingSet(store, "vm", "start", [0, PAGE_SIZE]);
+  await killAll(server);
+  await server.untilSpare();
+  assert.deepEqual((await vmm.touch({ count: PAGES / 2 })).wrong, []);
+  replace(server.imagePath);
+  await build(store, server.imagePath, true);
+  await killAll(server);
+  await checkEnded(server, vmm);
+});
+
+test("an image that is served no more, or anew: its guests go on, and new ones have what is there now", {
+  skip,
+}, async (t) => {
+  const server = await stand(t);
+  const client = createClient({ socket: controlPath(server.folder) });
+  const before = join(server.folder, "..", "before");
+  copyFileSync(server.imagePath, before);
+  await client.addImage({ name: "b", url: before });
+  const [old, gone] = [await machine(server), await machine(server, "b", before)];
+  replace(server.imagePath);
+  for (const name of ["a", "b"]) await client.removeImage({ name });
+  await client.addImage({ name: "a", url: server.imagePath });
+  await checkAll(await machine(server));
+  await checkAll(old);
+  await killAll(server);
+  await checkAll(gone);
+});

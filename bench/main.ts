@@ -12,7 +12,7 @@ import { image } from "./image.ts";
 import { oneFaultAtATime, placements } from "./latency.ts";
 import { LoadMeter, NOISE_MAX } from "./load.ts";
 import { many } from "./many.ts";
-import { qemu } from "./qemu.ts";
+import { QEMU_GROUPS, qemu } from "./qemu.ts";
 import { type Group, isQuiet, printGroup, verdictText } from "./report.ts";
 import { restore } from "./restore.ts";
 import { server } from "./server.ts";
@@ -41,7 +41,8 @@ many       a thousand guests in one pager beside one, a pager that is disturbed,
 
   --rounds N     rounds that count (default 5, of restore 3; one more before them for warmth)
   --quick        little memory and 3 rounds: to see that it works, not for figures
-  --only GROUP   latency, placement, touch, bulk or software; of server: first, restore, many or kill
+  --only GROUP   latency, placement, touch, bulk or software; of server: first, restore, many or kill;
+                 of qemu: capture, restore, big, waits or far
   --json FILE    where the results go (default ${RESULTS}; with --quick nowhere)
   --help
 
@@ -106,6 +107,7 @@ function summarize(groups: readonly Group[]): number {
 
 /** The groups that are asked for; undefined when there is no such thing. */
 function namesOf(what: string, only: string | undefined): readonly GroupName[] | undefined {
+  if (what === "qemu") return only === undefined || QEMU_GROUPS.includes(only) ? [what] : undefined;
   if (isAlone(what)) return only === undefined || what === "server" ? [what] : undefined;
   const names = GROUPS.filter((name) => only === undefined || name === only);
   if (names.length === 0 || (what !== "fault" && what !== "software")) return undefined;
@@ -139,7 +141,7 @@ async function measure(
   if (names.includes("image")) await add(() => image({ rounds, quick: isQuick, meter }));
   if (names.includes("restore")) await add(() => restore({ rounds, quick: isQuick, meter }));
   if (names.includes("many")) await add(() => many({ rounds, quick: isQuick, meter }));
-  if (names.includes("qemu")) await add(() => qemu({ rounds, quick: isQuick, meter }));
+  if (names.includes("qemu")) await qemu({ rounds, quick: isQuick, meter }, only, add);
   if (names.includes("memory")) await add(() => guests({ rounds, quick: isQuick, meter }));
   if (names.includes("server")) await server({ rounds, quick: isQuick, meter }, only, add);
   if (names.includes("software")) await add(() => software({ rounds, quick: isQuick, meter }));

@@ -1,10 +1,13 @@
 // One Linux machine under QEMU, saved twice: as QEMU's own file and as an image; and every way to bring it back.
 //
-// The clock starts when the destination's QEMU is there and waits, and stops when the guest's shell has answered, or when
-// all of its memory is there. Everything is in the page cache.
+// The clock starts when the destination's QEMU is there and waits (as `-incoming defer` for its own file, at its socket for
+// us), with the file or image not opened; it stops when the guest runs, when its shell has answered, or when all of its
+// memory is there. Everything is in the page cache. Threads that read are started with QEMU, as the command does.
 
+import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -13,6 +16,7 @@ import {
   captureMachine,
   connectTo,
   type MachineCaptureReport,
+  PagePool,
   QmpClient,
   type RestoreOptions,
   reconnect,
@@ -20,11 +24,13 @@ import {
   WORKING_SET,
 } from "../src/guest/qemu/index.ts";
 import { addWorkingSet, openImageIn } from "../src/image/index.ts";
-import { type ObjectStore, openStore, type PageSource } from "../src/source/index.ts";
+import { type ObjectStore, openStore } from "../src/source/index.ts";
 import { linuxGuest } from "../test/qemu/guest/linux-guest.ts";
 import { QemuMachine } from "../test/qemu/harness/machine.ts";
 import type { MachineSpec } from "../test/qemu/harness/machine-spec.ts";
+import { delayedStore } from "./delayed-store.ts";
 import type { LoadMeter } from "./load.ts";
+import { ReadyStream } from "./qemu-ready.ts";
 import type { WaiterOrder } from "./qemu-waiter-worker.ts";
 import type { Figures } from "./rounds.ts";
 
@@ -56,6 +62,7 @@ export class QemuStage {
   readonly #meter: LoadMeter;
   #source: QemuMachine | undefined;
   #machines = 0;
+  #ready: ReadyStream | undefined;
 
   private constructor(spec: MachineSpec, folder: string, store: ObjectStore, meter: LoadMeter) {
     this.memoryMiB = spec.memoryMiB;
@@ -80,16 +87,28 @@ export class QemuStage {
     }
   }
 
-  /** QEMU's own way: `migrate "exec:cat > file"` of the machine, which stands. */
-  async saveByQemu(): Promise<Figures> {
+  /**
+   * QEMU's own way: `migrate "exec:cat > file"` of the machine, which stands. Or another command that takes the stream,
+   * which is waited for: QEMU has completed its migration before that has ended.
+   */
+  async saveByQemu(command?: (file: string) => string): Promise<Figures> {
     const { monitor } = this.#running;
+    const [file, fifo] = [join(this.#folder, "stream.qemu"), join(this.#folder, "ended")];
     await this.#stand();
     await monitor.command("migrate-set-parameters", { "max-bandwidth": UNLIMITED });
     monitor.forgetEvents();
-    const startedAt = performance.now();
-    await monitor.command("migrate", { uri: `exec:cat > ${this.#file}` });
-    await monitor.migration("completed", READY_MS);
-    return { ms: performance.now() - startedAt };
+    execFileSync("mkfifo", [fifo]);
+    try {
+      const ended = command === undefined ? undefined : readFile(fifo);
+      const line = command === undefined ? `cat > ${file}` : `${command(file)}; echo > ${fifo}`;
+      const startedAt = performance.now();
+      await monitor.command("migrate", { uri: `exec:${line}` });
+      await monitor.migration("completed", READY_MS);
+      await ended;
+      return { ms: performance.now() - startedAt };
+    } finally {
+      for (const path of [file, fifo]) rmSync(path, { force: true });
+    }
   }
 
   /** Ours, of the machine that stands as well. */
@@ -110,8 +129,10 @@ export class QemuStage {
     }
   }
 
-  /** The image that is restored, and its working set from a first run. */
+  /** What is restored, unless it is there: QEMU's own file, and the image with its working set from a first run. */
   async prepare(): Promise<void> {
+    if (this.#source === undefined) return;
+    await this.saveByQemu((file) => `cat > ${file} && mv ${file} ${this.#file}`);
     await this.capture(IMAGE);
     await this.#stop(this.#running);
     this.#source = undefined;
@@ -131,6 +152,17 @@ export class QemuStage {
       const runMs = performance.now() - startedAt;
       await machine.console.run("count", READY_MS);
       return { runMs, shellMs: performance.now() - startedAt, allMs: runMs };
+    } finally {
+      await this.#stop(machine);
+    }
+  }
+
+  /** All that QEMU is sent made beforehand, in memory, and nobody runs. */
+  async readyMade(): Promise<Figures> {
+    this.#ready ??= await ReadyStream.of(await openImageIn(this.#store, IMAGE));
+    const machine = await this.#start("ready", "post-copy", ["-S"]);
+    try {
+      return await this.#ready.send(machine.incomingPath);
     } finally {
       await this.#stop(machine);
     }
@@ -190,6 +222,7 @@ export class QemuStage {
     { replay, delayMs = 0, isPlain = false, push = true, cut = false }: LazyOptions,
     { record = false } = {},
   ): Promise<{ figures: Figures; touched: readonly number[] }> {
+    const pool = push && delayMs === 0 ? new PagePool() : undefined;
     const machine = await this.#start("lazy", "post-copy");
     const qmp = cut ? await QmpClient.connect(machine.qmpPath) : undefined;
     const url = join(this.#folder, "images", IMAGE);
@@ -200,12 +233,12 @@ export class QemuStage {
       await sleep(200);
       const startedAt = performance.now();
       const since = (): number => performance.now() - startedAt;
-      const image = await openImageIn(delayed(this.#store, delayMs), IMAGE);
+      const image = await openImageIn(delayedStore(this.#store, delayMs), IMAGE);
       let cutAt = Number.NaN;
       let socket: Awaited<ReturnType<typeof connectTo>> | undefined;
       const options: RestoreOptions = {
         image,
-        ...(delayMs === 0 && { url }),
+        ...(delayMs === 0 && { url, pool }),
         connect: async (signal) => {
           socket = await connectTo(`unix:${machine.incomingPath}`, signal);
           return socket;
@@ -243,6 +276,7 @@ export class QemuStage {
       return { figures, touched };
     } finally {
       qmp?.close();
+      await pool?.close();
       await this.#stop(machine);
     }
   }
@@ -263,7 +297,11 @@ export class QemuStage {
     await monitor.command("stop");
   }
 
-  async #start(what: string, incoming: "plain" | "post-copy" | undefined): Promise<QemuMachine> {
+  async #start(
+    what: string,
+    incoming: "plain" | "post-copy" | undefined,
+    options: readonly string[] = [],
+  ): Promise<QemuMachine> {
     const guest = linuxGuest();
     if (typeof guest === "string") throw new Error(guest);
     const machine = await QemuMachine.start({
@@ -272,6 +310,7 @@ export class QemuStage {
       spec: this.#spec,
       guest,
       ...(incoming !== undefined && { incoming }),
+      options,
     });
     this.#meter.add(machine.process.pid!);
     return machine;
@@ -281,34 +320,4 @@ export class QemuStage {
     this.#meter.leave(machine.process.pid!);
     await machine.stop();
   }
-}
-
-/** A store that is far away: every read of it takes so much longer. */
-function delayed(store: ObjectStore, delayMs: number): ObjectStore {
-  if (delayMs === 0) return store;
-  const far = async (): Promise<unknown> => sleep(delayMs);
-  return {
-    url: store.url,
-    async open(key, signal): Promise<PageSource> {
-      const source = await store.open(key, signal);
-      await far();
-      return {
-        name: source.name,
-        byteLength: source.byteLength,
-        async read(offset, target, readSignal): Promise<void> {
-          await far();
-          await source.read(offset, target, readSignal);
-        },
-        close: () => source.close(),
-      };
-    },
-    async get(key, bytesMax, signal): Promise<Uint8Array> {
-      await far();
-      return store.get(key, bytesMax, signal);
-    },
-    put: (key, bytes, options) => store.put(key, bytes, options),
-    list: (prefix, signal) => store.list(prefix, signal),
-    delete: (key, signal) => store.delete(key, signal),
-    close: async () => {},
-  };
 }

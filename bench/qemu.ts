@@ -1,61 +1,106 @@
 // npm run bench -- qemu: a saved machine that starts lazily, beside QEMU's own -incoming of the same state.
+//
+//   capture   QEMU's own saving of a machine, beside capturing it                    a machine of 1 GiB, booted once
+//   restore   until it runs, its shell answers, everything is there; recovery        the same, saved
+//   waits     what a page takes that is asked for, with and without the push         the same image
+//   far       each read of the image 5 ms away                                       the same image
+//   big       until it runs, its shell answers, everything is there                  a machine of 4 GiB
 
-import { LoadMeter } from "./load.ts";
+import { execFileSync } from "node:child_process";
+import type { LoadMeter } from "./load.ts";
 import { QemuStage } from "./qemu-stage.ts";
-import { atLeast, atMost, type Group, rowsOf } from "./report.ts";
-import { alternate, type Contestant, median, medianOf, ratioOf } from "./rounds.ts";
+import { atLeast, atMost, type Group, rowsOf, type Verdict } from "./report.ts";
+import { alternate, type Contestant, median, medianOf, ratioOf, type Series } from "./rounds.ts";
+import { warmHugePages, warmMemory } from "./stand.ts";
 
+export const QEMU_GROUPS: readonly string[] = ["capture", "restore", "waits", "far", "big"];
+
+const MIB = 2 ** 20;
 const EAGER = "QEMU -incoming exec:cat";
 const LAZY = "lazy";
 const REPLAY = "lazy, working set ahead";
 const CUT = "lazy, cut in the middle";
+const READY = "all bytes ready in memory";
 const FETCH_MS = 5;
-/** Of what a machine has, the guest fills this share: the rest is its system's, and zeros. */
-const FILL_SHARE = 0.55;
-const FILL_SHARE_BIG = 0.78;
+/** Restores take seconds, and differ little from one another. */
+const ROUNDS_MAX = 3;
+const ROUNDS_BIG = 2;
+
+interface Size {
+  readonly memoryMiB: number;
+  /** Of what a machine has, the guest fills this share: the rest is its system's, and zeros. */
+  readonly fillShare: number;
+}
+const SMALL: Size = { memoryMiB: 1024, fillShare: 0.55 };
+const BIG: Size = { memoryMiB: 4096, fillShare: 0.78 };
+const QUICK: Size = { memoryMiB: 256, fillShare: 0.55 };
 
 export interface QemuOptions {
   readonly rounds: number;
-  readonly quick?: boolean;
-  readonly meter?: LoadMeter;
+  readonly quick: boolean;
+  readonly meter: LoadMeter;
 }
 
-export async function qemu({
-  rounds,
-  quick = false,
-  meter = new LoadMeter(),
-}: QemuOptions): Promise<Group[]> {
-  const sizes = quick ? [256] : [1024, 4096];
-  const groups: Group[] = [];
-  const shells: number[] = [];
-  for (const memoryMiB of sizes) {
-    const share = memoryMiB > 2048 ? FILL_SHARE_BIG : FILL_SHARE;
-    const stage = await QemuStage.boot(memoryMiB, Math.round(memoryMiB * share), meter);
-    try {
-      groups.push(await captures(stage, rounds, meter));
-      await stage.prepare();
-      const restores = await restoresOf(stage, rounds, meter);
-      shells.push(restores.shellMs);
-      groups.push(restores.group);
-      if (memoryMiB !== sizes[0]) continue;
-      groups.push(await waits(stage, rounds, meter), await farAway(stage, rounds, meter));
-    } finally {
-      await stage.close();
-    }
-  }
-  const [small, big] = shells;
-  const last = groups.at(-1);
-  if (small !== undefined && big !== undefined && last !== undefined) {
-    const verdicts = [...last.verdicts, atMost("shell with a working set, 4 GiB : 1 GiB", big / small, 1.3)];
-    groups[groups.length - 1] = { ...last, verdicts };
-  }
-  return groups;
+interface Scene {
+  readonly stage: QemuStage;
+  readonly rounds: number;
+  readonly meter: LoadMeter;
+  /** Milliseconds until the shell answered of the smaller machine, if it was measured. */
+  shellMs?: number;
 }
 
-async function captures(stage: QemuStage, rounds: number, meter: LoadMeter): Promise<Group> {
+/** Measures the groups, or the one of that name, and hands each over as soon as it is there. */
+export async function qemu(
+  { rounds, quick, meter }: QemuOptions,
+  only: string | undefined,
+  add: (run: () => Promise<readonly Group[]>) => Promise<void>,
+): Promise<void> {
+  const small = { capture: captures, restore: restores, waits, far: farAway };
+  const wanted = Object.entries(small).filter(([name]) => only === undefined || name === only);
+  let shellMs: number | undefined;
+  if (wanted.length > 0) {
+    await onStage(quick ? QUICK : SMALL, Math.min(rounds, ROUNDS_MAX), meter, async (scene) => {
+      for (const [, measure] of wanted) await add(async () => [await measure(scene)]);
+      shellMs = scene.shellMs;
+    });
+  }
+  if (quick || (only !== undefined && only !== "big")) return;
+  await onStage(BIG, Math.min(rounds, ROUNDS_BIG), meter, async (scene) => {
+    await add(async () => [await bigRestores({ ...scene, ...(shellMs !== undefined && { shellMs }) })]);
+  });
+}
+
+async function onStage(
+  { memoryMiB, fillShare }: Size,
+  rounds: number,
+  meter: LoadMeter,
+  use: (scene: Scene) => Promise<void>,
+): Promise<void> {
+  // Memory that its host has not given this machine yet takes several times as long to fill.
+  warmMemory(3 * memoryMiB * MIB);
+  warmHugePages(memoryMiB * MIB);
+  console.error(`booting a machine of ${memoryMiB} MiB`);
+  const stage = await QemuStage.boot(memoryMiB, Math.round(memoryMiB * fillShare), meter);
+  try {
+    await use({ stage, rounds, meter });
+  } finally {
+    await stage.close();
+  }
+}
+
+// ── capture ──
+
+const SAVED = 'migrate "exec:cat > file"';
+const SYNCED = "the same, and synced";
+const TOOLS = "tee, sha256sum, zstd -1, synced";
+const CAPTURED = "minorfault qemu capture";
+
+async function captures({ stage, rounds, meter }: Scene): Promise<Group> {
   const shares: number[] = [];
   const contestants: Contestant[] = [
     { name: SAVED, run: () => stage.saveByQemu() },
+    { name: SYNCED, run: () => stage.saveByQemu((file) => `cat > ${file} && sync ${file}`) },
+    ...(hasTools() ? [{ name: TOOLS, run: () => stage.saveByQemu(byTools) }] : []),
     {
       name: CAPTURED,
       run: async () => {
@@ -66,7 +111,7 @@ async function captures(stage: QemuStage, rounds: number, meter: LoadMeter): Pro
         shares.push((second.chunks.stored * second.manifest.chunkBytes * 100) / second.manifest.byteLength);
         // Nothing of it is known in the next round.
         stage.forget();
-        return { ms, writtenMiB: first.writtenBytes / 2 ** 20 };
+        return { ms, writtenMiB: first.writtenBytes / MIB };
       },
     },
   ];
@@ -77,68 +122,108 @@ async function captures(stage: QemuStage, rounds: number, meter: LoadMeter): Pro
       { key: "ms", title: "ms", digits: 0 },
       { key: "writtenMiB", title: "written MiB", digits: 0 },
     ],
-    rows: rowsOf(series),
     verdicts: [
       atMost("captured : saved", ratioOf(series, "ms", CAPTURED, SAVED), 1.5),
       atMost("new in a second capture of an idle machine, %", median(shares), 2),
     ],
     notes: [
-      "capturing hashes and compresses all of it; chunks of images that were forgotten are not found again",
+      "capturing hashes and compresses all of it, and it is on the disk when it ends; what cat has written is not",
+      "tee, sha256sum and zstd: the same work by C programs, one process each",
     ],
-    rounds,
-    repeated: series.repeated,
-    load: series.load,
+    ...ended(series, rounds),
   };
 }
 
-const SAVED = 'migrate "exec:cat > file"';
-const CAPTURED = "minorfault qemu capture";
+function byTools(file: string): string {
+  return `bash -c 'tee >(sha256sum > /dev/null) | zstd -q -1 -o ${file}; sync ${file}'`;
+}
 
-async function restoresOf(
-  stage: QemuStage,
-  rounds: number,
-  meter: LoadMeter,
-): Promise<{ group: Group; shellMs: number }> {
+function hasTools(): boolean {
+  try {
+    execFileSync("zstd", ["--version"], { stdio: "ignore" });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+// ── restore ──
+
+const COLUMNS = [
+  { key: "runMs", title: "runs ms", digits: 1 },
+  { key: "shellMs", title: "shell ms", digits: 0 },
+  { key: "allMs", title: "all ms", digits: 0 },
+  { key: "requests", title: "requests", digits: 0 },
+  { key: "recoveredMs", title: "recovered ms", digits: 1 },
+];
+
+async function restores(scene: Scene): Promise<Group> {
+  const { stage, rounds, meter } = scene;
+  await stage.prepare();
   const contestants: Contestant[] = [
     { name: EAGER, run: () => stage.eager() },
     { name: LAZY, run: () => stage.lazy({ replay: false }) },
     { name: REPLAY, run: () => stage.lazy({ replay: true }) },
     { name: CUT, run: () => stage.lazy({ replay: true, cut: true }) },
+    { name: READY, run: () => stage.readyMade() },
   ];
   const series = await alternate(contestants, rounds, meter);
-  const isBig = stage.memoryMiB > 2048;
-  const verdicts = [
-    atLeast("until it runs, eager : lazy", ratioOf(series, "runMs", EAGER, LAZY), isBig ? 1000 : 100),
-    atLeast(
-      "until the shell answers, eager : working set",
-      ratioOf(series, "shellMs", EAGER, REPLAY),
-      isBig ? 30 : 6,
-    ),
-    atMost("everything moved, lazy : eager", ratioOf(series, "allMs", REPLAY, EAGER), 1.3),
-    ...(isBig ? [] : [atMost("recovery after a cut, ms", medianOf(series, CUT, "recoveredMs"), 30)]),
-  ];
-  const group: Group = {
+  scene.shellMs = medianOf(series, REPLAY, "shellMs");
+  return {
     title: `${stage.memoryMiB} MiB machine: until it runs, its shell answers, everything is there`,
-    columns: [
-      { key: "runMs", title: "runs ms", digits: 1 },
-      { key: "shellMs", title: "shell ms", digits: 0 },
-      { key: "allMs", title: "all ms", digits: 0 },
-      { key: "requests", title: "requests", digits: 0 },
-      { key: "recoveredMs", title: "recovered ms", digits: 1 },
+    columns: COLUMNS,
+    verdicts: [
+      ...sooner(series, { run: 100, shell: 6 }),
+      atMost("recovery after a cut, ms", medianOf(series, CUT, "recoveredMs"), 30),
     ],
-    rows: rowsOf(series),
-    verdicts,
     notes: [
-      "from before the image is opened, QEMU being started and waiting; emulated (tcg), page cache warm",
+      CLOCK,
+      `${READY}: nothing is read, verified or decided, and no guest runs; what QEMU alone takes`,
     ],
-    rounds,
-    repeated: series.repeated,
-    load: series.load,
+    ...ended(series, rounds),
   };
-  return { group, shellMs: medianOf(series, REPLAY, "shellMs") };
 }
 
-async function farAway(stage: QemuStage, rounds: number, meter: LoadMeter): Promise<Group> {
+async function bigRestores({ stage, rounds, meter, shellMs }: Scene): Promise<Group> {
+  await stage.prepare();
+  const contestants: Contestant[] = [
+    { name: EAGER, run: () => stage.eager() },
+    { name: LAZY, run: () => stage.lazy({ replay: false, push: false }) },
+    { name: REPLAY, run: () => stage.lazy({ replay: true }) },
+  ];
+  const series = await alternate(contestants, rounds, meter);
+  const flat = medianOf(series, REPLAY, "shellMs") / (shellMs ?? Number.NaN);
+  return {
+    title: `${stage.memoryMiB} MiB machine: until it runs, its shell answers, everything is there`,
+    columns: COLUMNS.slice(0, 4),
+    verdicts: [
+      ...sooner(series, { run: 1000, shell: 30 }),
+      ...(shellMs === undefined ? [] : [atMost("shell with a working set, 4 GiB : 1 GiB", flat, 1.3)]),
+    ],
+    notes: [CLOCK, `${LAZY}: nothing is pushed here, and it ends when the shell has answered`],
+    ...ended(series, rounds),
+  };
+}
+
+const CLOCK =
+  "QEMU is started and waits; from before image or file is opened; emulated (tcg), page cache and memory warm";
+
+function sooner(series: Series, { run, shell }: { run: number; shell: number }): Verdict[] {
+  return [
+    atLeast("until it runs, eager : lazy", ratioOf(series, "runMs", EAGER, LAZY), run),
+    atLeast("until the shell answers, eager : working set", ratioOf(series, "shellMs", EAGER, REPLAY), shell),
+    atMost("everything moved, lazy : eager", ratioOf(series, "allMs", REPLAY, EAGER), 1.3),
+  ];
+}
+
+function ended(series: Series, rounds: number): Pick<Group, "rows" | "rounds" | "repeated" | "load"> {
+  return { rows: rowsOf(series), rounds, repeated: series.repeated, load: series.load };
+}
+
+// ── pages that are asked for ──
+
+async function farAway({ stage, rounds, meter }: Scene): Promise<Group> {
+  await stage.prepare();
   const far = { delayMs: FETCH_MS, push: false };
   const contestants: Contestant[] = [
     { name: "page by page", run: () => stage.lazy({ ...far, replay: false, isPlain: true }) },
@@ -152,7 +237,6 @@ async function farAway(stage: QemuStage, rounds: number, meter: LoadMeter): Prom
       { key: "runMs", title: "runs ms", digits: 1 },
       { key: "shellMs", title: "shell ms", digits: 0 },
     ],
-    rows: rowsOf(series),
     verdicts: [
       atLeast(
         "until the shell answers, page by page : working set",
@@ -161,13 +245,12 @@ async function farAway(stage: QemuStage, rounds: number, meter: LoadMeter): Prom
       ),
     ],
     notes: ["lazy: with the chunk that a page lies in; page by page: what demand paging alone does"],
-    rounds,
-    repeated: series.repeated,
-    load: series.load,
+    ...ended(series, rounds),
   };
 }
 
-async function waits(stage: QemuStage, rounds: number, meter: LoadMeter): Promise<Group> {
+async function waits({ stage, rounds, meter }: Scene): Promise<Group> {
+  await stage.prepare();
   const contestants: Contestant[] = [
     { name: "nothing is pushed", run: (round) => stage.waits(false, round) },
     { name: "all is pushed meanwhile", run: (round) => stage.waits(true, round) },
@@ -181,11 +264,8 @@ async function waits(stage: QemuStage, rounds: number, meter: LoadMeter): Promis
       { key: "p99Us", title: "p99 us", digits: 0 },
       { key: "waits", title: "waits", digits: 0 },
     ],
-    rows: rowsOf(series),
     verdicts: [atMost("p99 wait, pushed : not pushed", ratio, 2)],
     notes: ["asked for by a thread that plays the destination, one page after the other, at random"],
-    rounds,
-    repeated: series.repeated,
-    load: series.load,
+    ...ended(series, rounds),
   };
 }

@@ -4,6 +4,7 @@ import type { Command } from "@commander-js/extra-typings";
 import { MinorfaultError } from "../../base/errors.ts";
 import {
   connectTo,
+  PagePool,
   QmpLine,
   type RestorableMachine,
   type RestoreOptions,
@@ -56,6 +57,8 @@ export interface Target {
   /** Its control socket, without which nothing is checked beforehand and no lost connection is made again. */
   readonly line: QmpLine | undefined;
   readonly started: StartedQemu | undefined;
+  /** Threads that read what nobody has asked for, if they have been started. */
+  readonly pool?: PagePool;
 }
 
 export function registerRestore(qemu: Command): void {
@@ -97,6 +100,22 @@ async function restore(
       "Either --incoming names a QEMU that waits, or -- starts one",
     );
   }
+  // While QEMU is started: they take as long.
+  const pool = new PagePool();
+  try {
+    return await restoreWith(pool, url, line, options, tools);
+  } finally {
+    await pool.close();
+  }
+}
+
+async function restoreWith(
+  pool: PagePool,
+  url: string,
+  line: readonly string[],
+  options: Options,
+  tools: Work,
+): Promise<{ json: unknown; text: string; exitCode?: number }> {
   return withImage(url, async (image) => {
     const machine = await readMachine(image, tools.signal);
     const report = (target: Target): Promise<RestoreReport> =>
@@ -105,7 +124,7 @@ async function restore(
       const { incoming: uri, qmp } = options;
       const line = qmp === undefined ? undefined : await QmpLine.open(qmp, { signal: tools.signal });
       try {
-        const done = await report({ uri, line, started: undefined });
+        const done = await report({ uri, line, started: undefined, pool });
         await line?.end();
         return { json: jsonOf(url, done), text: textOf(url, done) };
       } finally {
@@ -117,7 +136,8 @@ async function restore(
     if (!options.quiet && !options.json) {
       for (const added of started.added) process.stderr.write(`added to QEMU: ${added}\n`);
     }
-    const done = await report({ uri: started.incoming, line: started.line, started });
+    const done = await report({ uri: started.incoming, line: started.line, started, pool });
+    await pool.close();
     await started.line.end();
     const outcome = { json: jsonOf(url, done, started), text: textOf(url, done) };
     if (isDetached) {
@@ -133,7 +153,7 @@ export async function restoreInto(
   url: string,
   image: Image,
   machine: RestorableMachine,
-  { uri, line, started }: Target,
+  { uri, line, started, pool }: Target,
   options: Options,
   tools: Work,
 ): Promise<RestoreReport> {
@@ -144,6 +164,7 @@ export async function restoreInto(
     const report = await restoreMachine({
       image,
       url,
+      pool,
       machine,
       ...restoreOptions(options),
       ...(pageSizes !== undefined && { pageSizes }),

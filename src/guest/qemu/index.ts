@@ -7,6 +7,7 @@ export * from "./import-stream.ts";
 export { QmpLine } from "./lifeline.ts";
 export * from "./migrate.ts";
 export * from "./page-ledger.ts";
+export { PagePool } from "./page-pool.ts";
 export * from "./qmp.ts";
 export * from "./reconnect.ts";
 export * from "./restore.ts";

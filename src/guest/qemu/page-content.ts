@@ -10,7 +10,16 @@ export interface PageRange {
   readonly count: number;
 }
 
-export interface PageContent extends PageRange {
+/** Pages that are all zeros (no bytes), or all something else. */
+export interface Pages extends PageRange {
+  /** Themselves, or records of them that are ready to be sent (page-records.ts). */
+  readonly bytes: Uint8Array | undefined;
+  /** Bytes from one to the next: PAGE_BYTES, or RECORD_BYTES. */
+  readonly stride: number;
+}
+
+export interface PageContent extends Pages {
+  /** What lies in the places of zeros may be anything. */
   readonly bytes: Uint8Array;
   /** 1 for each page that is zeros. */
   readonly zeros: Uint8Array;
@@ -25,24 +34,37 @@ export function findZeros(content: Uint8Array, zeros: Uint8Array): void {
   }
 }
 
-/** Runs of pages that are all zeros, or all something else. */
-export function* runsOf({
-  first,
-  count,
-  bytes,
-  zeros,
-}: PageContent): Generator<PageRange & { readonly bytes: Uint8Array | undefined }> {
-  for (let index = 0; index < count; ) {
-    let until = index + 1;
-    while (until < count && zeros[until] === zeros[index]) until++;
-    const part = zeros[index] === 1 ? undefined : bytes.subarray(index * PAGE_BYTES, until * PAGE_BYTES);
-    yield { first: first + index, count: until - index, bytes: part };
-    index = until;
+/** Runs of pages of one kind. */
+export function* runsOf(content: PageContent): Generator<Pages> {
+  for (let index = 0; index < content.count; ) {
+    const run = runAt(content, index, content.count);
+    yield run;
+    index += run.count;
   }
 }
 
+/** The run that begins with the content's page `index`: at most so many pages. */
+export function runAt(
+  { first, count, bytes, stride, zeros }: PageContent,
+  index: number,
+  max: number,
+): Pages {
+  const end = Math.min(count, index + max);
+  let until = index + 1;
+  while (until < end && zeros[until] === zeros[index]) until++;
+  const part = zeros[index] === 1 ? undefined : bytes.subarray(index * stride, until * stride);
+  return { first: first + index, count: until - index, bytes: part, stride };
+}
+
+/** Those of the pages from `first` up to, not including, `until`. */
+export function pagesWithin(pages: Pages, first: number, until: number): Pages {
+  const { stride } = pages;
+  const bytes = pages.bytes?.subarray((first - pages.first) * stride, (until - pages.first) * stride);
+  return { first, count: until - first, bytes, stride };
+}
+
 /** Most pages differ from zeros in their first or last byte, and are not looked at further. */
-function isZeroPage(content: Uint8Array, at: number): boolean {
+export function isZeroPage(content: Uint8Array, at: number): boolean {
   if (content[at] !== 0 || content[at + PAGE_BYTES - 1] !== 0) return false;
   return ZEROS.compare(content, at, at + PAGE_BYTES) === 0;
 }

@@ -1,7 +1,7 @@
-// Threads that read, verify and decompress pages, each with the image open for itself. What they make lies in shared
-// memory.
+// Threads that read, verify and decompress pages, for as many readers of images as there are. What they make lies in
+// shared memory.
 //
-//   main   ── range, slot ──▶  worker: read chunks, check hashes, decompress into the slot, look for zeros
+//   main   ── range, slot ──▶  worker: read chunks, check hashes, decompress, look for zeros, make records in the slot
 //          ◀── done ─────────          the slot is main's until it gives it back
 
 import { availableParallelism } from "node:os";
@@ -10,11 +10,12 @@ import { MinorfaultError } from "../../base/errors.ts";
 import { type ErrorNote, errorOf } from "../../pager/notes.ts";
 import type { PageContent, PageRange } from "./page-content.ts";
 import type { PageReader } from "./page-reader.ts";
+import { RECORD_BYTES } from "./page-records.ts";
 import { PAGE_BYTES } from "./stream-format.ts";
 
 /** LIMIT: threads; the destination needs processors as well. */
 const THREADS_MAX = 8;
-/** LIMIT: pieces a thread: one that is made, one that waits, one that is being written. */
+/** LIMIT: pieces a thread and reader: one that is made, one that waits, one that is being written. */
 const SLOTS_PER_THREAD = 3;
 
 export interface PoolImage {
@@ -23,18 +24,33 @@ export interface PoolImage {
   readonly digest: string;
 }
 
+/** A reader begins, asks, and ends. */
+export type PoolMessage = PoolStart | PoolRequest | PoolEnd;
+
 export interface PoolStart {
+  readonly kind: "start";
+  readonly reader: number;
   readonly image: PoolImage;
   readonly slots: readonly SharedArrayBuffer[];
   readonly pagesMax: number;
 }
 
 export interface PoolRequest {
+  readonly kind: "read";
+  readonly reader: number;
   readonly slot: number;
   readonly range: PageRange;
+  /** The first page of their block: records of them are made; otherwise they are pages. */
+  readonly blockFirst: number | undefined;
+}
+
+export interface PoolEnd {
+  readonly kind: "end";
+  readonly reader: number;
 }
 
 export interface PoolReply {
+  readonly reader: number;
   readonly slot: number;
   readonly error?: ErrorNote;
 }
@@ -48,52 +64,40 @@ export interface SlotViews {
   readonly zeros: Uint8Array;
 }
 
-/** The parts of a slot: pages, and a byte for each that says whether it is zeros. */
+/** The parts of a slot: pages or records of them, and a byte for each that says whether it is zeros. */
 export function slotViews(memory: SharedArrayBuffer, pagesMax: number): SlotViews {
-  const bytes = new Uint8Array(memory, 0, pagesMax * PAGE_BYTES);
+  const bytes = new Uint8Array(memory, 0, pagesMax * RECORD_BYTES);
   return { bytes, zeros: new Uint8Array(memory, bytes.byteLength) };
 }
 
-type Settle = { readonly resolve: () => void; readonly reject: (error: unknown) => void };
-
-export class PagePool implements PageReader {
+export class PagePool {
   readonly #workers: Worker[];
-  readonly #views: readonly SlotViews[];
-  readonly #free: number[];
-  readonly #waiting: ((slot: number) => void)[] = [];
-  readonly #asked = new Map<number, Settle>();
+  readonly #readers = new Map<number, PooledReader>();
+  #nextReader = 0;
   #failure: unknown;
 
-  /** `pagesMax`: of one range. */
-  constructor(image: PoolImage, pagesMax: number, threads: number = poolThreads()) {
-    const slots = Array.from(
-      { length: threads * SLOTS_PER_THREAD },
-      () => new SharedArrayBuffer(pagesMax * (PAGE_BYTES + 1)),
-    );
-    this.#views = slots.map((memory) => slotViews(memory, pagesMax));
-    this.#free = slots.map((_, index) => index);
-    const workerData: PoolStart = { image, slots, pagesMax };
+  /** Starts the threads, which takes them longer than anything else: best before the image is known. */
+  constructor(threads: number = poolThreads()) {
     this.#workers = Array.from({ length: threads }, () => {
-      const worker = new Worker(new URL("./page-worker.js", import.meta.url), { workerData, execArgv: [] });
-      worker.on("message", (reply: PoolReply) => this.#answer(reply));
+      const worker = new Worker(new URL("./page-worker.js", import.meta.url), { execArgv: [] });
+      worker.on("message", (reply: PoolReply) => this.#readers.get(reply.reader)?.answer(reply));
       worker.on("error", (error) => this.#fail(error));
       return worker;
     });
   }
 
-  async read(range: PageRange, signal: AbortSignal): Promise<PageContent> {
-    const slot = this.#free.shift() ?? (await new Promise<number>((resolve) => this.#waiting.push(resolve)));
-    try {
-      signal.throwIfAborted();
-      if (this.#failure !== undefined) throw this.#failure;
-      await this.#ask(slot, range);
-      const { bytes, zeros } = this.#views[slot]!;
-      const { first, count } = range;
-      return { first, count, bytes, zeros, release: () => this.#give(slot) };
-    } catch (error) {
-      this.#give(slot);
-      throw error;
-    }
+  /** Reads an image. `pagesMax`: of one range. */
+  open(image: PoolImage, pagesMax: number): PageReader {
+    const reader = this.#nextReader++;
+    const count = this.#workers.length * SLOTS_PER_THREAD;
+    const slots = Array.from({ length: count }, () => new SharedArrayBuffer(pagesMax * (RECORD_BYTES + 1)));
+    const views = slots.map((memory) => slotViews(memory, pagesMax));
+    const opened = new PooledReader(reader, this.#workers, views, () => this.#readers.delete(reader));
+    if (this.#failure !== undefined) opened.fail(this.#failure);
+    this.#readers.set(reader, opened);
+    const start: PoolStart = { kind: "start", reader, image, slots, pagesMax };
+    for (const worker of this.#workers) worker.postMessage(start);
+    return opened;
   }
 
   async close(): Promise<void> {
@@ -101,25 +105,73 @@ export class PagePool implements PageReader {
     await Promise.all(this.#workers.map((worker) => worker.terminate()));
   }
 
-  #ask(slot: number, range: PageRange): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#asked.set(slot, { resolve, reject });
-      const request: PoolRequest = { slot, range };
-      this.#workers[slot % this.#workers.length]!.postMessage(request);
-    });
+  #fail(error: unknown): void {
+    this.#failure ??= error;
+    for (const reader of this.#readers.values()) reader.fail(error);
+  }
+}
+
+type Settle = { readonly resolve: () => void; readonly reject: (error: unknown) => void };
+
+class PooledReader implements PageReader {
+  readonly #reader: number;
+  readonly #workers: readonly Worker[];
+  readonly #views: readonly SlotViews[];
+  readonly #free: number[];
+  readonly #waiting: ((slot: number) => void)[] = [];
+  readonly #asked = new Map<number, Settle>();
+  readonly #forget: () => void;
+  #failure: unknown;
+
+  constructor(reader: number, workers: readonly Worker[], views: readonly SlotViews[], forget: () => void) {
+    this.#reader = reader;
+    this.#workers = workers;
+    this.#views = views;
+    this.#free = views.map((_, slot) => slot);
+    this.#forget = forget;
   }
 
-  #answer({ slot, error }: PoolReply): void {
+  async read(range: PageRange, signal: AbortSignal, blockFirst?: number): Promise<PageContent> {
+    const slot = this.#free.shift() ?? (await new Promise<number>((resolve) => this.#waiting.push(resolve)));
+    try {
+      signal.throwIfAborted();
+      if (this.#failure !== undefined) throw this.#failure;
+      await this.#ask({ kind: "read", reader: this.#reader, slot, range, blockFirst });
+      const stride = blockFirst === undefined ? PAGE_BYTES : RECORD_BYTES;
+      return { ...range, ...this.#views[slot]!, stride, release: () => this.#give(slot) };
+    } catch (error) {
+      this.#give(slot);
+      throw error;
+    }
+  }
+
+  async close(): Promise<void> {
+    this.fail(new MinorfaultError("ERR_CLOSED", "The reader of pages has been closed"));
+    const end: PoolEnd = { kind: "end", reader: this.#reader };
+    for (const worker of this.#workers) worker.postMessage(end);
+    this.#forget();
+  }
+
+  answer({ slot, error }: PoolReply): void {
     const settle = this.#asked.get(slot);
     this.#asked.delete(slot);
     if (error === undefined) settle?.resolve();
     else settle?.reject(errorOf(error));
   }
 
-  #fail(error: unknown): void {
+  /** Whoever waits, or comes later, gets this error. */
+  fail(error: unknown): void {
     this.#failure ??= error;
     for (const { reject } of this.#asked.values()) reject(error);
     this.#asked.clear();
+  }
+
+  #ask(request: PoolRequest): Promise<void> {
+    const { slot } = request;
+    return new Promise((resolve, reject) => {
+      this.#asked.set(slot, { resolve, reject });
+      this.#workers[slot % this.#workers.length]!.postMessage(request);
+    });
   }
 
   #give(slot: number): void {

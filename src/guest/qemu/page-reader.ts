@@ -6,7 +6,8 @@ import { findZeros, type PageContent, type PageRange } from "./page-content.ts";
 import { PAGE_BYTES } from "./stream-format.ts";
 
 export interface PageReader {
-  read(range: PageRange, signal: AbortSignal): Promise<PageContent>;
+  /** `blockFirst`: the first page of the block that they belong to, which makes records of them possible. */
+  read(range: PageRange, signal: AbortSignal, blockFirst?: number): Promise<PageContent>;
   close(): Promise<void>;
 }
 
@@ -64,10 +65,10 @@ export async function readInto(
 function contentOf(range: PageRange, bytes: Uint8Array): PageContent {
   const zeros = new Uint8Array(range.count);
   findZeros(bytes, zeros);
-  return { ...range, bytes, zeros, release: () => {} };
+  return { ...range, bytes, stride: PAGE_BYTES, zeros, release: () => {} };
 }
 
-interface ChunkPart {
+export interface ChunkPart {
   /** Of the chunk. */
   readonly index: number;
   /** Bytes of the chunk. */
@@ -77,7 +78,7 @@ interface ChunkPart {
   readonly at: number;
 }
 
-function partsOf({ first, count }: PageRange, chunkBytes: number): ChunkPart[] {
+export function partsOf({ first, count }: PageRange, chunkBytes: number): ChunkPart[] {
   const start = first * PAGE_BYTES;
   const end = start + count * PAGE_BYTES;
   const parts: ChunkPart[] = [];

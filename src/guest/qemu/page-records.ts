@@ -6,6 +6,9 @@
 import type { SourceBlock } from "./page-ledger.ts";
 import { PAGE_BYTES, RAM } from "./stream-format.ts";
 
+/** Of a page that lies in the same block as the one before: its word and its bytes. */
+export const RECORD_BYTES: number = 8 + PAGE_BYTES;
+
 /** Gives a buffer of at least so many bytes; whoever sends it may take it back afterwards. */
 export type Allocate = (byteLength: number) => Uint8Array;
 
@@ -37,6 +40,15 @@ export class PageRecords {
     return buffer.subarray(0, at);
   }
 
+  /** Records of pages that follow one another, which were made beforehand: see `writeRecord`. */
+  ready(block: SourceBlock, first: number, records: Uint8Array): Uint8Array[] {
+    if (this.#last === block) return [records];
+    const name = this.#nameOf(block);
+    const head = new Uint8Array(8 + name.byteLength);
+    this.#head(head, 0, block, first, RAM.page, name);
+    return [head, records.subarray(8)];
+  }
+
   /** Records that say that pages are zeros. */
   zeros(block: SourceBlock, first: number, until: number): Uint8Array {
     const name = this.#nameOf(block);
@@ -57,12 +69,8 @@ export class PageRecords {
     flag: number,
     name: Uint8Array,
   ): number {
-    const address = (page - block.firstPage) * PAGE_BYTES;
     const isSame = this.#last === block;
-    const high = Math.floor(address / 2 ** 32);
-    const low = (address % 2 ** 32) + flag + (isSame ? RAM.sameBlock : 0);
-    writeWord(buffer, at, high);
-    writeWord(buffer, at + 4, low);
+    writeHead(buffer, at, page - block.firstPage, flag + (isSame ? RAM.sameBlock : 0));
     if (isSame) return at + 8;
     this.#last = block;
     buffer.set(name, at + 8);
@@ -80,6 +88,18 @@ export class PageRecords {
     }
     return name;
   }
+}
+
+/** Writes the record of a page, by its number in its block; the one before it is of the same block. */
+export function writeRecord(buffer: Uint8Array, at: number, page: number, bytes: Uint8Array): void {
+  writeHead(buffer, at, page, RAM.page + RAM.sameBlock);
+  buffer.set(bytes, at + 8);
+}
+
+function writeHead(buffer: Uint8Array, at: number, page: number, flags: number): void {
+  const address = page * PAGE_BYTES;
+  writeWord(buffer, at, Math.floor(address / 2 ** 32));
+  writeWord(buffer, at + 4, (address % 2 ** 32) + flags);
 }
 
 function writeWord(buffer: Uint8Array, at: number, value: number): void {

@@ -33,7 +33,10 @@ export async function resumeMachine(options: ResumeOptions): Promise<ResumeRepor
       if (state === "running" && Number.isNaN(recoveredMs)) recoveredMs = performance.now() - startedAt;
     },
   });
-  const socket = await again();
+  const socket = await again().catch(async (error: unknown) => {
+    await session.close();
+    throw error;
+  });
   const report = await transfer({ ...options, reconnect: again }, session, socket, async () => {
     session.sendsNeighbours = true;
     session.pushes = true;

@@ -16,7 +16,9 @@
 // PING 4; then pages until none is left.
 
 import { MinorfaultError } from "../../base/errors.ts";
+import { Allowance } from "./allowance.ts";
 import { HostPages } from "./host-pages.ts";
+import { type Pages, pagesWithin } from "./page-content.ts";
 import { bitmapBytesOf, PageLedger, type PageRun, type SourceBlock } from "./page-ledger.ts";
 import { PageRecords } from "./page-records.ts";
 import type { ReturnMessage } from "./return-path.ts";
@@ -48,8 +50,7 @@ export class SourceMachine {
   readonly #unrecovered = new Set<SourceBlock>();
   #early: (ReturnMessage & { readonly kind: "request" })[] = [];
   #unsentBytes = 0;
-  #allowanceBytes = 0;
-  #allowedAt: number;
+  readonly #allowance: Allowance;
   readonly #counters = { requests: 0, crossed: 0, pagesSent: 0, zerosSent: 0, recoveries: 0 };
 
   constructor(options: SourceMachineOptions) {
@@ -57,7 +58,7 @@ export class SourceMachine {
     this.ledger = new PageLedger(options.blocks);
     this.#records = new PageRecords(options.allocate ?? ((byteLength) => new Uint8Array(byteLength)));
     this.#now = options.now ?? (() => performance.now());
-    this.#allowedAt = this.#now();
+    this.#allowance = new Allowance(options.pushBytesPerSecond, this.#now());
     const [first] = options.blocks as [SourceBlock];
     this.#keptBack = {
       first: first.firstPage + (first.byteLength - first.pageSize) / PAGE_BYTES,
@@ -76,8 +77,7 @@ export class SourceMachine {
 
   /** When `tick` is to be called at the latest; Infinity: no need. */
   get wakeAt(): number {
-    const needsAllowance =
-      this.#options.pushBytesPerSecond !== undefined && this.#isPlacing && this.#allowanceBytes <= 0;
+    const needsAllowance = this.#isPlacing && this.#allowance.isUsedUp;
     return needsAllowance ? Math.min(this.#deadline, this.#now() + 5) : this.#deadline;
   }
 
@@ -140,13 +140,17 @@ export class SourceMachine {
 
   /** Bytes of pages from page `first` on, which lie in one block; those that were sent already are left out. */
   pages(first: number, bytes: Uint8Array): readonly SourceAction[] {
-    this.#place(first, bytes.byteLength / PAGE_BYTES, bytes);
-    return this.#done();
+    return this.place({ first, count: bytes.byteLength / PAGE_BYTES, bytes, stride: PAGE_BYTES });
   }
 
   /** Pages that hold nothing but zeros. */
   zeros(first: number, count: number): readonly SourceAction[] {
-    this.#place(first, count, undefined);
+    return this.place({ first, count, bytes: undefined, stride: PAGE_BYTES });
+  }
+
+  /** Either of them; those of a block of small pages may be records that are ready to be sent. */
+  place(pages: Pages): readonly SourceAction[] {
+    this.#place(pages);
     return this.#done();
   }
 
@@ -186,7 +190,7 @@ export class SourceMachine {
   /** Time has passed. */
   tick(): readonly SourceAction[] {
     const now = this.#now();
-    this.#allow(now);
+    this.#allowance.renew(now);
     if (now >= this.#deadline) {
       const waited = `${this.#options.stepMs ?? STEP_MS} ms`;
       this.#close(
@@ -346,7 +350,8 @@ export class SourceMachine {
     return this.#state === "starting" || this.#state === "running";
   }
 
-  #place(first: number, count: number, bytes: Uint8Array | undefined): void {
+  #place(pages: Pages): void {
+    const { first, count } = pages;
     const block = this.ledger.blockOf(first);
     const until = first + count;
     if (
@@ -360,30 +365,33 @@ export class SourceMachine {
       this.ledger.arrived(first, until);
       return;
     }
-    if (block.pageSize === PAGE_BYTES) this.#placeSmall(block, first, until, bytes);
-    else this.#placeHuge(block, first, until, bytes);
+    if (block.pageSize === PAGE_BYTES) this.#placeSmall(block, pages);
+    else this.#placeHuge(block, pages);
   }
 
-  #placeSmall(block: SourceBlock, first: number, until: number, bytes: Uint8Array | undefined): void {
+  #placeSmall(block: SourceBlock, pages: Pages): void {
+    const { first, count } = pages;
+    const until = first + count;
     for (let page = this.#nextToSend(first, until); page < until; page = this.#nextToSend(page, until)) {
       const end = this.ledger.nextSent(page, this.#runEnd(page, until));
-      const part = bytes?.subarray((page - first) * PAGE_BYTES, (end - first) * PAGE_BYTES);
-      this.#emit(block, page, end, part);
+      this.#emit(block, pagesWithin(pages, page, end));
       page = end;
     }
     this.ledger.arrived(first, until);
   }
 
-  #placeHuge(block: SourceBlock, first: number, until: number, bytes: Uint8Array | undefined): void {
+  #placeHuge(block: SourceBlock, pages: Pages): void {
     const hostPages = block.pageSize / PAGE_BYTES;
-    for (let page = first; page < until; ) {
+    const until = pages.first + pages.count;
+    for (let page = pages.first; page < until; ) {
       const start = page - ((page - block.firstPage) % hostPages);
       const end = Math.min(until, start + hostPages);
       const isWanted = this.#nextToSend(start, start + 1) === start;
-      const part = bytes?.subarray((page - first) * PAGE_BYTES, (end - first) * PAGE_BYTES);
+      const { bytes: part } = pagesWithin(pages, page, end);
       const whole = isWanted ? this.#hostPages.add(start, hostPages, page, end - page, part) : undefined;
       if (whole !== undefined) {
-        this.#emit(block, start, start + hostPages, whole.isZero ? undefined : whole.bytes);
+        const bytes = whole.isZero ? undefined : whole.bytes;
+        this.#emit(block, { first: start, count: hostPages, bytes, stride: PAGE_BYTES });
       }
       page = end;
     }
@@ -404,16 +412,13 @@ export class SourceMachine {
   }
 
   /** Sends pages, none of which was sent. */
-  #emit(block: SourceBlock, first: number, until: number, bytes: Uint8Array | undefined): void {
+  #emit(block: SourceBlock, { first, count, bytes, stride }: Pages): void {
     this.#flush();
-    if (bytes === undefined) {
-      this.#counters.zerosSent += until - first;
-      this.#send(this.#records.zeros(block, first, until));
-    } else {
-      this.#counters.pagesSent += until - first;
-      this.#send(this.#records.pages(block, first, bytes));
-    }
-    this.ledger.send(first, until);
+    this.#counters[bytes === undefined ? "zerosSent" : "pagesSent"] += count;
+    if (bytes === undefined) this.#send(this.#records.zeros(block, first, first + count));
+    else if (stride === PAGE_BYTES) this.#send(this.#records.pages(block, first, bytes));
+    else for (const part of this.#records.ready(block, first, bytes)) this.#send(part);
+    this.ledger.send(first, first + count);
   }
 
   /** What is to be done in any case after anything has happened. */
@@ -439,20 +444,12 @@ export class SourceMachine {
     const isWaiting = this.ledger.waitedCount > 0;
     const limit = isWaiting ? Math.ceil(pushPagesMax / SHARE_WHILE_WAITING) : pushPagesMax;
     while (this.ledger.pushedCount < limit) {
-      if (this.#options.pushBytesPerSecond !== undefined && this.#allowanceBytes <= 0) return;
+      if (this.#allowance.isUsedUp) return;
       const run = this.ledger.push(limit - this.ledger.pushedCount, pushUnit);
       if (run === undefined) return;
-      this.#allowanceBytes -= run.count * PAGE_BYTES;
+      this.#allowance.use(run.count * PAGE_BYTES);
       this.#actions.push({ kind: "want", ...run, urgency: "push" });
     }
-  }
-
-  #allow(now: number): void {
-    const rate = this.#options.pushBytesPerSecond ?? 0;
-    const more = ((now - this.#allowedAt) * rate) / 1000;
-    this.#allowedAt = now;
-    // What was not used is not saved up: at most that of a tenth of a second.
-    this.#allowanceBytes = Math.min(this.#allowanceBytes + more, Math.max(rate / 10, PAGE_BYTES));
   }
 
   #pause(): void {

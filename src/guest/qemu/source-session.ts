@@ -11,9 +11,10 @@
 import type { Socket } from "node:net";
 import { roundDown, roundUp } from "../../base/range.ts";
 import type { Image } from "../../image/index.ts";
-import { type PageContent, type PageRange, runsOf } from "./page-content.ts";
+import { type PageContent, type PageRange, type Pages, pagesWithin, runsOf } from "./page-content.ts";
 import type { SourceBlock } from "./page-ledger.ts";
 import { InlineReader, type PageReader } from "./page-reader.ts";
+import { PushQueue } from "./push-queue.ts";
 import { type ReturnMessage, ReturnPathReader } from "./return-path.ts";
 import { SlabPool } from "./slab-pool.ts";
 import type { SourceAction, SourceMachineOptions, SourceState } from "./source-contract.ts";
@@ -23,8 +24,12 @@ import { PAGE_BYTES } from "./stream-format.ts";
 /** LIMIT: bytes that lie in our queue while pages are pushed, and while a guest waits: what stands before a request. */
 const UNSENT_BYTES = 256 * 2 ** 10;
 const UNSENT_BYTES_WAITING = 32 * 2 ** 10;
-/** Pages that are pushed as one piece, 256 KiB, and pieces that are on their way from the image. */
-const PUSH_PAGES = 64;
+/** Pages that are given to the socket at once, and while a guest waits. */
+const GIVEN_PAGES = 64;
+const GIVEN_PAGES_WAITING = 8;
+/** Pages that are read as one piece, 1 MiB: telling a thread of one costs as much as reading some pages. */
+const PIECE_PAGES = 256;
+/** LIMIT: pieces that are on their way from the image. */
 const PUSH_AHEAD = 4;
 /** A guest that asked for something so many milliseconds ago will soon ask for more. */
 const RECENT_MS = 20;
@@ -35,7 +40,7 @@ export interface SessionOptions
     "push" | "now" | "allocate" | "unsentBytesMax" | "pushUnit" | "pushPagesMax"
   > {
   readonly image: Image;
-  /** Who reads what is pushed; asked for when it is first needed. Default: this thread. */
+  /** Opens whoever reads what is pushed, and is closed with the session. Default: this thread. */
   readonly openPool?: () => PageReader;
   readonly onState?: (state: SourceState) => void;
   /** The guest has asked for a page. */
@@ -58,9 +63,10 @@ export class SourceSession {
   readonly #pushing = new Set<number>();
   readonly #chunkPages: number;
   readonly #piecePages: number;
+  readonly #queue = new PushQueue();
   readonly #slabs = new SlabPool();
   readonly #abort = new AbortController();
-  #pool: PageReader | undefined;
+  readonly #pool: PageReader;
   #socket: Socket | undefined;
   #settle: ((ending: Ending) => void) | undefined;
   #error: unknown;
@@ -87,9 +93,10 @@ export class SourceSession {
         return session.#pushes;
       },
       get unsentBytesMax() {
-        return session.#isBusy ? UNSENT_BYTES_WAITING : UNSENT_BYTES;
+        return session.#unsentBytesMax;
       },
     });
+    this.#pool = options.openPool?.() ?? this.#inline;
   }
 
   get state(): SourceState {
@@ -143,7 +150,7 @@ export class SourceSession {
       if (block === undefined) return;
       const until = Math.min(first + count, block.firstPage + block.byteLength / PAGE_BYTES);
       const part = bytes?.subarray((page - first) * PAGE_BYTES, (until - first) * PAGE_BYTES);
-      this.#give({ first: page, count: until - page, bytes: part });
+      this.#give({ first: page, count: until - page, bytes: part, stride: PAGE_BYTES });
       page = until;
     }
   }
@@ -160,7 +167,7 @@ export class SourceSession {
     this.#abort.abort();
     clearTimeout(this.#timer);
     this.#socket?.destroy();
-    await this.#pool?.close();
+    await this.#pool.close();
   }
 
   /** Ends the connection: QEMU waits, if its machine runs, until it is resumed. */
@@ -179,6 +186,10 @@ export class SourceSession {
       this.#isGathering = false;
       socket.uncork();
     });
+  }
+
+  get #unsentBytesMax(): number {
+    return this.#isBusy ? UNSENT_BYTES_WAITING : UNSENT_BYTES;
   }
 
   get #isBusy(): boolean {
@@ -248,8 +259,10 @@ export class SourceSession {
     const socket = this.#socket;
     if (socket === undefined || socket.destroyed) return;
     this.#unsentBytes += bytes.byteLength;
+    this.#queue.leaving(bytes);
     socket.write(bytes, () => {
       this.#slabs.give(bytes);
+      this.#queue.left(bytes);
       if (socket !== this.#socket) return;
       this.#unsentBytes -= bytes.byteLength;
       if (this.#unsentBytes <= UNSENT_BYTES_WAITING) {
@@ -257,6 +270,7 @@ export class SourceSession {
         this.#onDrained = undefined;
       }
       this.#perform(this.machine.written(bytes.byteLength));
+      this.#pour();
     });
   }
 
@@ -292,25 +306,35 @@ export class SourceSession {
     if (this.#pushing.has(piece.first)) return;
     this.#pushing.add(piece.first);
     try {
-      this.#pool ??= this.#options.openPool?.() ?? this.#inline;
-      const reading = this.#pool.read(piece, this.#abort.signal);
-      const content = await reading.finally(() => this.#pushing.delete(piece.first));
-      for (const run of runsOf(content)) this.#give(run);
-      content.release();
+      const { firstPage, pageSize } = this.machine.ledger.blockOf(piece.first)!;
+      // Huge pages are put together before they are sent, which takes pages and no records.
+      const blockFirst = pageSize === PAGE_BYTES ? firstPage : undefined;
+      const reading = this.#pool.read(piece, this.#abort.signal, blockFirst);
+      this.#queue.add(await reading.finally(() => this.#pushing.delete(piece.first)));
+      this.#pour();
     } catch (error) {
       this.#unavailable(error);
     }
   }
 
+  /** Gives pieces as they leave. */
+  #pour(): void {
+    while (!this.#queue.isEmpty && this.#unsentBytes < this.#unsentBytesMax) {
+      this.#queue.take(this.#isBusy ? GIVEN_PAGES_WAITING : GIVEN_PAGES, (pages) => this.#give(pages));
+    }
+  }
+
   #giveRequested(content: PageContent, { first, count }: PageRange): void {
-    const wanted = partOf(content, first, count);
+    const from = first - content.first;
+    const zeros = content.zeros.subarray(from, from + count);
+    const wanted = { ...content, ...pagesWithin(content, first, first + count), zeros } as PageContent;
     for (const run of runsOf(wanted)) this.#give(run);
-    if (!this.#sendsNeighbours || wanted.count === content.count) return;
+    if (!this.#sendsNeighbours || count === content.count) return;
     for (const run of runsOf(content)) this.#give(run);
   }
 
-  #give({ first, count, bytes }: PageRange & { readonly bytes: Uint8Array | undefined }): void {
-    this.#perform(bytes === undefined ? this.machine.zeros(first, count) : this.machine.pages(first, bytes));
+  #give(pages: Pages): void {
+    this.#perform(this.machine.place(pages));
   }
 
   #unavailable(error: unknown): void {
@@ -339,16 +363,5 @@ export class SourceSession {
 /** Pages that are read at once to be pushed: whole chunks, and whole pages of the destination's host. */
 export function piecePagesOf(image: Image, blocks: readonly SourceBlock[]): number {
   const hostPages = blocks.map(({ pageSize }) => pageSize / PAGE_BYTES);
-  return Math.max(PUSH_PAGES, image.chunkBytes / PAGE_BYTES, ...hostPages);
-}
-
-function partOf(content: PageContent, first: number, count: number): PageContent {
-  const from = first - content.first;
-  return {
-    first,
-    count,
-    bytes: content.bytes.subarray(from * PAGE_BYTES, (from + count) * PAGE_BYTES),
-    zeros: content.zeros.subarray(from, from + count),
-    release: () => {},
-  };
+  return Math.max(PIECE_PAGES, image.chunkBytes / PAGE_BYTES, ...hostPages);
 }

@@ -4,7 +4,8 @@ import type { Socket } from "node:net";
 import { MinorfaultError } from "../../base/errors.ts";
 import type { Image } from "../../image/index.ts";
 import type { PageRange } from "./page-content.ts";
-import { PagePool } from "./page-pool.ts";
+import { PagePool, type PoolImage } from "./page-pool.ts";
+import type { PageReader } from "./page-reader.ts";
 import { type RestorableMachine, sourceBlocks } from "./saved-machine.ts";
 import type { SourceCounters, SourceState } from "./source-contract.ts";
 import { piecePagesOf, SourceSession } from "./source-session.ts";
@@ -19,6 +20,8 @@ export interface TransferOptions {
   readonly image: Image;
   /** Where threads open the image for themselves; left out, this thread reads everything. */
   readonly url?: string;
+  /** Those threads, if they were started beforehand; they are left as they are. */
+  readonly pool?: PagePool | undefined;
   /** Page sizes of the destination, by block, where they differ from those of the image. */
   readonly pageSizes?: ReadonlyMap<string, number>;
   /** A new connection to a QEMU that has lost one; left out, the first loss is the end. */
@@ -47,7 +50,7 @@ export function openSession(
   { machine, configuration, devices }: RestorableMachine,
   { onTouched, onState, isResumed }: SessionEvents,
 ): SourceSession {
-  const { image, url, pushBytesPerSecond } = options;
+  const { image, url, pushBytesPerSecond, pool } = options;
   const blocks = sourceBlocks(image, machine, options.pageSizes);
   const pagesMax = piecePagesOf(image, blocks);
   return new SourceSession({
@@ -58,13 +61,26 @@ export function openSession(
     ...(configuration !== undefined && { configuration }),
     ...(isResumed && { isResumed }),
     ...(pushBytesPerSecond !== undefined && { pushBytesPerSecond }),
-    ...(url !== undefined && { openPool: () => new PagePool({ url, digest: image.digest }, pagesMax) }),
+    ...(url !== undefined && {
+      openPool: () => readerOf({ url, digest: image.digest }, pagesMax, pool),
+    }),
     ...(onTouched !== undefined && { onTouched }),
     onState: (state) => {
       onState?.(state);
       options.onState?.(state);
     },
   });
+}
+
+/** Reads with the threads that are there, or with some that end when it is closed. */
+function readerOf(image: PoolImage, pagesMax: number, pool: PagePool | undefined): PageReader {
+  if (pool !== undefined) return pool.open(image, pagesMax);
+  const own = new PagePool();
+  const reader = own.open(image, pagesMax);
+  return {
+    read: (range, signal, blockFirst) => reader.read(range, signal, blockFirst),
+    close: () => own.close(),
+  };
 }
 
 /**

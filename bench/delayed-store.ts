@@ -1,0 +1,33 @@
+// A store that is far away: every read of it takes so much longer.
+
+import { setTimeout as sleep } from "node:timers/promises";
+import type { ObjectStore, PageSource } from "../src/source/index.ts";
+
+export function delayedStore(store: ObjectStore, delayMs: number): ObjectStore {
+  if (delayMs === 0) return store;
+  const far = async (): Promise<unknown> => sleep(delayMs);
+  return {
+    url: store.url,
+    async open(key, signal): Promise<PageSource> {
+      const source = await store.open(key, signal);
+      await far();
+      return {
+        name: source.name,
+        byteLength: source.byteLength,
+        async read(offset, target, readSignal): Promise<void> {
+          await far();
+          await source.read(offset, target, readSignal);
+        },
+        close: () => source.close(),
+      };
+    },
+    async get(key, bytesMax, signal): Promise<Uint8Array> {
+      await far();
+      return store.get(key, bytesMax, signal);
+    },
+    put: (key, bytes, options) => store.put(key, bytes, options),
+    list: (prefix, signal) => store.list(prefix, signal),
+    delete: (key, signal) => store.delete(key, signal),
+    close: async () => {},
+  };
+}

@@ -10,8 +10,8 @@ import { join } from "node:path";
 import { before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { connectTo, QmpClient, reconnect, restoreMachine, WORKING_SET } from "../../src/guest/qemu/index.ts";
-import { addWorkingSet } from "../../src/image/index.ts";
-import { openStore } from "../../src/source/index.ts";
+import { addWorkingSet, buildImage } from "../../src/image/index.ts";
+import { MemorySource, openStore } from "../../src/source/index.ts";
 import { ownFolder, skipUnlessQemu, theGuest } from "./harness/here.ts";
 import { QemuMachine, type StartOptions } from "./harness/machine.ts";
 import type { MachineSpec } from "./harness/machine-spec.ts";
@@ -180,6 +180,14 @@ test("a restore that is killed leaves a machine that waits, and `qemu resume` go
     await Promise.race([machine.runs(), outcome(killed).then(({ stderr }) => assert.fail(stderr))]);
     killed.kill("SIGKILL");
     await machine.monitor.migration("postcopy-paused");
+    const opened = await openStore(store);
+    await buildImage(opened, "other", {
+      regions: [{ name: "ram", source: new MemorySource(new Uint8Array(4096)) }],
+    });
+    await opened.close();
+    const other = await outcome(cli("resume", join(store, "other"), "--qmp", machine.qmpPath));
+    assert.equal(other.code, 4, other.stderr);
+    assert.match(other.stderr, /has memory of another image.*ERR_SOURCE_CHANGED/s);
     // The guest has half of its memory: it stands as soon as it needs the other half.
     const checked = machine.console.run("check");
     checked.catch(() => {});

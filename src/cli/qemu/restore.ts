@@ -160,7 +160,7 @@ export async function restoreInto(
   let hasRun = false;
   try {
     const pageSizes = line === undefined ? undefined : await pageSizesOf(line, machine.machine);
-    await line?.hold();
+    await line?.hold(image);
     const report = await restoreMachine({
       image,
       url,

@@ -35,7 +35,7 @@ export function registerResume(qemu: Command): void {
           const line = await QmpLine.open(options.qmp, { signal });
           try {
             // Whoever kills us as well finds the line held again.
-            await line.hold();
+            await line.hold(image);
             const report = await resumeMachine({
               image,
               url,

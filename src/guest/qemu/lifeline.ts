@@ -5,7 +5,8 @@
 //
 // A QEMU whose main thread stands at a missing page greets nobody any more: a new connection would never be agreed on.
 // One that was agreed on before still takes commands out of band, and migrate-recover is one. So the line is handed to
-// a process that parses no image, touches no page and needs no network, and everybody speaks through that.
+// a process that parses no image, touches no page and needs no network, and everybody speaks through that. It also
+// keeps what the machine is being restored from: of another image no page may follow.
 
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -14,11 +15,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { MinorfaultError } from "../../base/errors.ts";
+import type { Image } from "../../image/index.ts";
 import { listen, local } from "../../linux/index.ts";
 import { QmpClient, type QmpOptions } from "./qmp.ts";
 
 /** The command that ends it; QEMU has none of that name. */
 export const END = "minorfault-end";
+
+/** What the greeting of whoever holds a line has beside QEMU's own: the SHA-256 of the image's root index. */
+const CONTENT = "minorfault-content";
 
 const PROGRAM = fileURLToPath(new URL("./lifeline-worker.js", import.meta.url));
 
@@ -49,14 +54,29 @@ export class QmpLine {
     return this.#client;
   }
 
-  /** Lets a process of its own hold the line from now on. Nobody waits for that process until the line is needed. */
-  async hold(): Promise<void> {
-    if (this.#isHeld) return;
+  /**
+   * Lets a process of its own hold the line from now on. Nobody waits for that process until the line is needed.
+   * @throws ERR_SOURCE_CHANGED where it is held already for a machine with other content
+   */
+  async hold({ manifest, name }: Image): Promise<void> {
+    const content = manifest.root.sha256;
     const own = await this.#client;
+    if (this.#isHeld) {
+      const { [CONTENT]: held } = own.greeting as { readonly [CONTENT]?: string };
+      if (held === content) return;
+      throw new MinorfaultError(
+        "ERR_SOURCE_CHANGED",
+        `The machine has memory of another image than ${name}`,
+        {
+          hint: "Resume it from the image that it was restored from; if that was replaced, restore anew. Nothing was mixed",
+        },
+      );
+    }
     const listening = listen(local, this.#path);
     try {
       own.handOver((socket) => {
-        const argv = [PROGRAM, this.#path, JSON.stringify(own.greeting)];
+        const greeting = { ...(own.greeting as object), [CONTENT]: content };
+        const argv = [PROGRAM, this.#path, JSON.stringify(greeting)];
         const stdio = ["ignore" as const, "ignore" as const, "ignore" as const, socket, listening];
         spawn(process.execPath, argv, { detached: true, stdio }).unref();
       });

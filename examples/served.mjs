@@ -24,10 +24,10 @@ const program = fileURLToPath(
 );
 const run = join(folder, "run");
 const server = spawn(process.execPath, [program, "serve", `table=${file}`, "--folder", run, "--json"]);
-const events = createInterface({ input: server.stdout });
+const lines = createInterface({ input: server.stdout })[Symbol.asyncIterator]();
 const next = async (name) => {
   for (;;) {
-    const [line] = await once(events, "line");
+    const { value: line } = await lines.next();
     const event = JSON.parse(line);
     if (event.event === name) return event;
   }

@@ -34,6 +34,8 @@ export type SyscallName =
   | "getpid"
   | "getsockopt"
   | "gettid"
+  | "io_uring_enter"
+  | "io_uring_setup"
   | "ioctl"
   | "kill"
   | "listen"

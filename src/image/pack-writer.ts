@@ -32,6 +32,9 @@ export interface PackWriterOptions {
   readonly onPack?: (pack: WrittenPack) => void | Promise<void>;
 }
 
+/** A multiple of what stores write at once, small enough that a small pack needs little. */
+const BLOCK_BYTES = 2 ** 20;
+
 /** Where a piece lies: in which pack of its writer, and where in it. */
 export interface Placed {
   readonly pack: number;
@@ -50,7 +53,8 @@ export class PackWriter {
   readonly #options: PackWriterOptions;
   readonly #packBytes: number;
   #entries: PackEntry[] = [];
-  #data = new Uint8Array(0);
+  /** What has been collected, `BLOCK_BYTES` in each but the last; they stay for the next pack. */
+  readonly #blocks: Uint8Array[] = [];
   #length = 0;
   /** In the order of their numbers. */
   readonly written: WrittenPack[] = [];
@@ -70,8 +74,6 @@ export class PackWriter {
     const isFull = this.#entries.length >= (this.#options.packEntries ?? PACK_ENTRIES_MAX);
     if (isFull || (this.#length > 0 && this.#length + stored.byteLength > this.#packBytes))
       await this.finish();
-    this.#reserve(stored.byteLength);
-    this.#data.set(stored, this.#length);
     const offset = this.#length;
     const check = new Uint8Array(checkOf(stored, content));
     this.#entries.push({
@@ -81,7 +83,7 @@ export class PackWriter {
       storedBytes: stored.byteLength,
       offset,
     });
-    this.#length += stored.byteLength;
+    this.#append(stored);
     return { pack: this.written.length, offset };
   }
 
@@ -90,34 +92,32 @@ export class PackWriter {
     if (this.#entries.length === 0) return;
     const { store, nonce, signal, onPack } = { store: this.#store, nonce: randomNonce, ...this.#options };
     const { name, tail } = encodePackTail(this.#entries, nonce());
-    const pieces = [this.#data.subarray(0, this.#length), tail];
     const pack = { name, byteLength: this.#length + tail.byteLength };
-    await store.put(packKey(name), inPieces(pieces), signal === undefined ? {} : { signal });
+    await store.put(packKey(name), this.#pieces(tail), signal === undefined ? {} : { signal });
     this.written.push(pack);
     this.#entries = [];
     this.#length = 0;
     await onPack?.(pack);
   }
 
-  #reserve(byteLength: number): void {
-    const needed = this.#length + byteLength;
-    if (needed <= this.#data.byteLength) return;
-    const grown = new Uint8Array(
-      Math.max(needed, Math.min(this.#packBytes, 2 * this.#data.byteLength), 65536),
-    );
-    grown.set(this.#data.subarray(0, this.#length));
-    this.#data = grown;
+  #append(stored: Uint8Array): void {
+    for (let done = 0; done < stored.byteLength; ) {
+      const at = this.#length % BLOCK_BYTES;
+      const number = (this.#length - at) / BLOCK_BYTES;
+      this.#blocks[number] ??= new Uint8Array(BLOCK_BYTES);
+      const part = stored.subarray(done, done + BLOCK_BYTES - at);
+      this.#blocks[number].set(part, at);
+      done += part.byteLength;
+      this.#length += part.byteLength;
+    }
   }
-}
 
-const PIECE_BYTES = 4 * 2 ** 20;
-
-/** So that a store which writes in place lets others have the thread now and then. */
-async function* inPieces(parts: readonly Uint8Array[]): AsyncIterable<Uint8Array> {
-  for (const part of parts) {
-    for (let at = 0; at < part.byteLength; at += PIECE_BYTES) {
-      yield part.subarray(at, at + PIECE_BYTES);
+  /** In pieces, so that a store which writes in place lets others have the thread now and then. */
+  async *#pieces(tail: Uint8Array): AsyncIterable<Uint8Array> {
+    for (let at = 0; at < this.#length; at += BLOCK_BYTES) {
+      yield this.#blocks[at / BLOCK_BYTES]!.subarray(0, this.#length - at);
       await new Promise(setImmediate);
     }
+    yield tail;
   }
 }

@@ -12,6 +12,7 @@ export { VIEW_BYTES_MAX } from "./memory.ts";
 export * from "./poll.ts";
 export * from "./privileges.ts";
 export * from "./processes.ts";
+export * from "./read-ring.ts";
 export * from "./sockets.ts";
 export * from "./syscall-numbers.ts";
 export * from "./threads.ts";

@@ -30,6 +30,8 @@ const TABLE: Readonly<Record<SyscallName, readonly [x64: number, arm64: number]>
   getpid: [39, 172],
   getsockopt: [55, 209],
   gettid: [186, 178],
+  io_uring_enter: [426, 426],
+  io_uring_setup: [425, 425],
   ioctl: [16, 29],
   kill: [62, 129],
   listen: [50, 201],

@@ -1,57 +1,79 @@
 // Brings what comes next to a guest that goes through its memory in order: whole huge pages, moved instead of copied.
 //
-//   file ──pread──▶ [ huge page of ours ] ──UFFDIO_MOVE──▶ the guest's: one entry of its page table for 512 pages
+//   file ──read──▶ [ huge pages of ours ] ──UFFDIO_MOVE──▶ the guest's: one entry of its page table for 512 pages
 //
 //   faults   ▲           ▲                       ▲
 //   memory   │ copied    │ copied │ moved        │ copied │ moved │ moved │ moved │ ...
 //
 // A copy has to find and map every small page. But an entry of the page table that has been faulted on holds a table of
 // small pages already: so the window of the fault itself is copied, and those behind it are moved, before the guest
-// goes on and meets them. How many depends on how long it has gone in order.
+// goes on and meets them. How many depends on how long it has gone in order. As many again are being read by then, by
+// threads of the kernel: the guest's next fault finds them ready.
 //
-// It works where the guest's memory is this process's own. The first refusal ends it: then all is copied. So it does
-// where fresh huge pages turn out to be dear, as in a virtual machine whose host has yet to find the memory for them.
+// It works where the guest's memory is this process's own. The first refusal ends it: then all is copied. For a while so
+// it is where huge pages turn out to be dear, as in a virtual machine whose host has yet to find the memory for them.
 
 import { HUGE_PAGE_SIZE, MADV, MAP, PROT } from "../abi/memory.ts";
 import { nextSet, setBits } from "../base/bitmap.ts";
 import { roundUp } from "../base/range.ts";
-import { close, duplicate, local, madvise, mmap, munmap } from "../linux/index.ts";
+import { close, duplicate, local, madvise, mmap, munmap, ReadRing } from "../linux/index.ts";
 import { COUNTER, type Counters } from "./counters.ts";
 import type { Filler } from "./filler.ts";
 import { addressOfPage, type Part, untilPage } from "./regions.ts";
 
-/** LIMIT: huge pages that are brought ahead of one fault: some two milliseconds in which the guest waits. */
+/** LIMIT: huge pages that are brought ahead of one fault (some two milliseconds in which the guest waits), and read ahead. */
 const AHEAD_MAX = 8;
-/** What moving a huge page takes at most where it is worth it: about what copying it takes on a busy machine. */
+/** One more: the window of a fault, which is copied, lies in between. */
+const SLOTS = AHEAD_MAX + 1;
+/** What bringing a huge page takes at most where it is worth it: about what copying it takes on a busy machine. */
 const WORTH_MS = 1;
-/** LIMIT: huge pages in a row that may take longer. */
+/** LIMIT: huge pages in a row that may take longer. Then so many faults are served by copies alone. */
 const DEAR_MAX = 3;
+const REST_FAULTS = 64;
 
-/** A file with an image's bytes, and memory for a huge page of them. */
+/** A file with an image's bytes, and slots of memory for a huge page of them each. */
 export class HugePages {
-  readonly address: number;
   readonly #fd: number;
   readonly #mapping: number;
+  readonly #first: number;
+  readonly #ring: ReadRing | undefined;
 
   /** `fd`: of the file; it stays the caller's. */
   constructor(fd: number) {
     this.#fd = duplicate(local, fd);
     const flags = MAP.PRIVATE | MAP.ANONYMOUS;
-    this.#mapping = mmap(local, 2 * HUGE_PAGE_SIZE, { protection: PROT.READ | PROT.WRITE, flags });
-    this.address = roundUp(this.#mapping, HUGE_PAGE_SIZE);
+    const byteLength = SLOTS * HUGE_PAGE_SIZE;
+    this.#mapping = mmap(local, byteLength + HUGE_PAGE_SIZE, { protection: PROT.READ | PROT.WRITE, flags });
+    this.#first = roundUp(this.#mapping, HUGE_PAGE_SIZE);
     // What a child of fork(2) has as well can't be moved.
-    madvise(local, this.address, HUGE_PAGE_SIZE, MADV.DONTFORK);
+    madvise(local, this.#first, byteLength, MADV.DONTFORK);
     // A kernel without huge pages refuses: small ones are moved then, which is as fast as a copy.
-    local.call("madvise", this.address, HUGE_PAGE_SIZE, MADV.HUGEPAGE);
+    local.call("madvise", this.#first, byteLength, MADV.HUGEPAGE);
+    this.#ring = ReadRing.open(SLOTS);
   }
 
-  /** Puts the file's bytes from `offset` on to `address`; false where there are not as many. */
-  fill(offset: number): boolean {
-    return local.call("pread64", this.#fd, this.address, HUGE_PAGE_SIZE, offset) === HUGE_PAGE_SIZE;
+  addressOf(slot: number): number {
+    return this.#first + slot * HUGE_PAGE_SIZE;
+  }
+
+  /** Begins to read the file's bytes from `offset` on into a slot, where the system does that beside us. */
+  ask(slot: number, offset: number): void {
+    const ring = this.#ring;
+    if (ring === undefined) return;
+    // Asked for in vain.
+    if (ring.isBegun(slot)) ring.finish(slot);
+    ring.begin(slot, this.#fd, this.addressOf(slot), HUGE_PAGE_SIZE, offset);
+  }
+
+  /** Waits for what a slot was asked to read; false where the file has not as many bytes. */
+  take(slot: number, offset: number): boolean {
+    if (this.#ring?.finish(slot) === HUGE_PAGE_SIZE) return true;
+    return local.call("pread64", this.#fd, this.addressOf(slot), HUGE_PAGE_SIZE, offset) === HUGE_PAGE_SIZE;
   }
 
   close(): void {
-    munmap(local, this.#mapping, 2 * HUGE_PAGE_SIZE);
+    this.#ring?.close();
+    munmap(local, this.#mapping, (SLOTS + 1) * HUGE_PAGE_SIZE);
     close(local, this.#fd);
   }
 }
@@ -64,8 +86,13 @@ export class HugeAhead {
   /** The page where a guest that goes on in order faults next, and how often it has done so. */
   #expected = -1;
   #streak = 0;
-  /** Huge pages in a row that were not worth it. */
+  /** Huge pages in a row that were not worth it; faults that go without any. */
   #dear = 0;
+  #rest = 0;
+  #part: Part | undefined;
+  /** The page of the huge page that is moved next, and of the one that is asked for next. */
+  #head = -1;
+  #tail = -1;
 
   constructor(pages: HugePages, filler: Filler, counters: Counters) {
     this.#pages = pages;
@@ -79,29 +106,65 @@ export class HugeAhead {
    */
   bring(part: Part, first: number, until: number): number {
     if (this.#isRefused) return until;
-    const isNext = first === this.#expected;
-    this.#expected = until;
-    this.#streak = isNext ? this.#streak + 1 : 0;
-    if (!isNext) return until;
-    let page = until;
-    for (let count = Math.min(AHEAD_MAX, 2 ** this.#streak); count > 0 && this.#move(part, page); count--) {
-      page += HUGE_PAGE_SIZE / part.region.pageSize;
+    if (this.#rest > 0) {
+      this.#rest--;
+      return until;
     }
-    this.#expected = page;
-    return page;
+    const isNext = first === this.#expected && part === this.#part;
+    this.#streak = isNext ? this.#streak + 1 : 0;
+    this.#part = part;
+    if (!isNext) this.#head = this.#tail = -1;
+    this.#expected = isNext ? this.#go(part, until) : until;
+    return this.#expected;
   }
 
-  /** Moves the huge page that begins with a page of a part; false when that can't be. */
-  #move(part: Part, page: number): boolean {
+  /** Brings huge pages from a page on; answers up to which page. */
+  #go(part: Part, from: number): number {
+    const step = HUGE_PAGE_SIZE / part.region.pageSize;
+    const reach = Math.min(AHEAD_MAX, 2 ** this.#streak);
+    const goal = from + reach * step;
+    if (from !== this.#head) this.#head = this.#tail = from;
+    this.#ask(part, goal, reach);
+    while (this.#head < goal && this.#head < this.#tail && this.#move(part)) this.#ask(part, goal, reach);
+    const until = this.#head;
+    // Where the guest faults next is copied for that fault.
+    if (until === goal) this.#head += step;
+    return until;
+  }
+
+  /** Asks for the huge pages up to `goal`, and for those that are to be brought with the next fault. */
+  #ask(part: Part, goal: number, reach: number): void {
+    const { region } = part;
+    const step = HUGE_PAGE_SIZE / region.pageSize;
+    const next = goal + step + Math.min(AHEAD_MAX, 2 * reach) * step;
+    const until = Math.min(next, this.#head + SLOTS * step);
+    for (; ; this.#tail += step) {
+      if (this.#tail === goal) this.#tail += step;
+      if (this.#tail >= until || !this.#isMovable(part, this.#tail)) return;
+      this.#pages.ask(this.#slotOf(this.#tail, step), region.imageOffset + this.#tail * region.pageSize);
+    }
+  }
+
+  /** Whether the huge page that begins with a page of a part has nothing in it yet. */
+  #isMovable(part: Part, page: number): boolean {
     const { region } = part;
     const until = page + HUGE_PAGE_SIZE / region.pageSize;
-    const target = addressOfPage(part, page);
-    if (target % HUGE_PAGE_SIZE !== 0 || until > untilPage(part)) return false;
+    if (addressOfPage(part, page) % HUGE_PAGE_SIZE !== 0 || until > untilPage(part)) return false;
     if (nextSet(region.resident, page, until) < until) return false;
-    if (region.hasZeros && nextSet(region.zero, page, until) < until) return false;
+    return !region.hasZeros || nextSet(region.zero, page, until) >= until;
+  }
+
+  /** Moves the huge page that was asked for first; false when that can't be. */
+  #move(part: Part): boolean {
+    const page = this.#head;
+    // Its neighbours may have been brought since.
+    if (!this.#isMovable(part, page)) return false;
+    const { region } = part;
+    const step = HUGE_PAGE_SIZE / region.pageSize;
+    const slot = this.#slotOf(page, step);
     const begin = performance.now();
-    if (!this.#pages.fill(region.imageOffset + page * region.pageSize)) return false;
-    const errno = this.#filler.move(target, this.#pages.address, HUGE_PAGE_SIZE);
+    if (!this.#pages.take(slot, region.imageOffset + page * region.pageSize)) return false;
+    const errno = this.#filler.move(addressOfPage(part, page), this.#pages.addressOf(slot), HUGE_PAGE_SIZE);
     const { bytesDone } = this.#filler;
     if (bytesDone > 0) {
       setBits(region.resident, page, page + bytesDone / region.pageSize);
@@ -109,8 +172,21 @@ export class HugeAhead {
     }
     // Whatever it is: copying, which is to come, knows what to do about it.
     if (errno !== 0 && !this.#filler.isPutOff) this.#isRefused = true;
-    this.#dear = performance.now() - begin > WORTH_MS ? this.#dear + 1 : 0;
-    if (this.#dear > DEAR_MAX) this.#isRefused = true;
-    return errno === 0;
+    this.#weigh(performance.now() - begin);
+    if (errno !== 0) return false;
+    this.#head = page + step;
+    return true;
+  }
+
+  /** Notes what a huge page has taken. */
+  #weigh(ms: number): void {
+    this.#dear = ms > WORTH_MS ? this.#dear + 1 : 0;
+    if (this.#dear <= DEAR_MAX) return;
+    this.#dear = 0;
+    this.#rest = REST_FAULTS;
+  }
+
+  #slotOf(page: number, step: number): number {
+    return Math.floor(page / step) % SLOTS;
   }
 }

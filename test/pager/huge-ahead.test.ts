@@ -92,12 +92,20 @@ function scene(hugePages: number, start = 64 * HUGE) {
       return this.errno;
     },
   };
-  const pages = { address: HUGE, fill: () => true };
+  const asked: number[] = [];
+  const pages = {
+    addressOf: (slot: number) => slot * HUGE,
+    ask: (_slot: number, offset: number) => asked.push(offset / HUGE),
+    take: () => true,
+  };
   const counters = makeCounters();
   const ahead = new HugeAhead(pages as unknown as HugePages, filler as unknown as Filler, counters);
   const bring = (window: number): number => ahead.bring(part, window * 512, (window + 1) * 512) / 512;
-  return { part, moved, filler, counters, bring };
+  return { part, moved, asked, filler, counters, bring };
 }
+
+const range = (first: number, until: number): number[] =>
+  Array.from({ length: until - first }, (_, index) => first + index);
 
 test("more is brought the longer a guest goes in order, up to a limit, and nothing for one that does not", () => {
   const { moved, counters, bring } = scene(64);
@@ -110,6 +118,21 @@ test("more is brought the longer a guest goes in order, up to a limit, and nothi
   assert.equal(bring(57), 64, "not beyond the end");
   assert.deepEqual(moved.slice(0, 3), [32, 33, 35]);
   assert.equal(counters[COUNTER.BYTES_INSTALLED], moved.length * HUGE);
+});
+
+test("each huge page is asked for once, as many ahead as are brought, and none that is not to be moved", () => {
+  const { part, moved, asked, bring } = scene(64);
+  for (const window of [0, 1, 4, 9, 18]) bring(window);
+  assert.deepEqual(moved, [2, 3, 5, 6, 7, 8, ...range(10, 18), ...range(19, 27)]);
+  assert.deepEqual(asked, [...moved, ...range(28, 36)]);
+  // Its neighbour has faulted since it was asked for.
+  part.region.resident[29 * 16 + 3] = 1;
+  assert.equal(bring(27), 29, "that one has to be copied");
+  asked.length = 0;
+  bring(50);
+  assert.deepEqual(asked, [], "a jump asks for nothing");
+  bring(51);
+  assert.deepEqual(asked.slice(0, 2), [52, 53]);
 });
 
 test("what is there already ends a run, and so does a refusal, for good", () => {

@@ -5,7 +5,8 @@ import { MinorfaultError } from "../../base/errors.ts";
 import type { BuildRegion, Manifest } from "../../image/index.ts";
 import type { PageSource } from "../../source/index.ts";
 import type { Content } from "./content.ts";
-import { type PieceReader, writeThroughJournal } from "./journal.ts";
+import { writeThroughJournal } from "./journal.ts";
+import type { PieceReader } from "./memory-reader.ts";
 import type { ByteRange } from "./ranges.ts";
 
 export interface FlushTarget {
@@ -88,10 +89,11 @@ function childRegion(
 ): BuildRegion {
   const changed = changedWithin(ranges, offset, byteLength);
   // A region stays as long as it was, unless something was written behind its end.
-  const tails = changed.map(({ start, until }) => ({ start: Math.max(start, dataBytes), until }));
-  const isLonger = tails.some(
-    ({ start, until }) => start < until && read(offset + start, until - start).some((byte) => byte !== 0),
-  );
+  const isLonger = changed.some(({ start, until }) => {
+    const tail = new Uint8Array(Math.max(0, until - Math.max(start, dataBytes)));
+    read(offset + until - tail.byteLength, tail);
+    return tail.some((byte) => byte !== 0);
+  });
   const source = memorySource(name, offset, isLonger ? byteLength : dataBytes, read);
   return { name, guestAddress, pageSize, source, changed };
 }
@@ -111,7 +113,7 @@ function changedWithin(
 
 /** A region of the memory, as the builder reads it. */
 function memorySource(name: string, offset: number, byteLength: number, read: PieceReader): PageSource {
-  const readSync = (at: number, target: Uint8Array): void => target.set(read(offset + at, target.byteLength));
+  const readSync = (at: number, target: Uint8Array): void => read(offset + at, target);
   return {
     name,
     byteLength,

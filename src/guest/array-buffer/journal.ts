@@ -16,6 +16,7 @@ import { existsSync } from "node:fs";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { MinorfaultError } from "../../base/errors.ts";
+import type { PieceReader } from "./memory-reader.ts";
 import type { ByteRange } from "./ranges.ts";
 
 const MAGIC = Buffer.from("MFJRN1\0\0");
@@ -25,9 +26,6 @@ const HASH_BYTES = 32;
 /** LIMIT: bytes moved at once, and writes under way at once. */
 const PIECE_BYTES = 1024 * 1024;
 const WRITES_MAX = 32;
-
-/** Reads a piece of the memory; the bytes are on the JavaScript heap, and valid until the next call. */
-export type PieceReader = (offset: number, byteLength: number) => Uint8Array;
 
 /** What has been done, for tests that stop there. */
 export type JournalStep = "begun" | "written" | "named" | "applying" | "applied" | "removed";
@@ -87,10 +85,10 @@ async function writeJournal(
       at += filled;
       filled = 0;
     };
-    const put = async (bytes: Uint8Array): Promise<void> => {
-      for (let done = 0; done < bytes.byteLength; ) {
-        const part = bytes.subarray(done, done + PIECE_BYTES - filled);
-        block.set(part, filled);
+    const put = async (byteLength: number, copy: PieceReader): Promise<void> => {
+      for (let done = 0; done < byteLength; ) {
+        const part = block.subarray(filled, filled + Math.min(byteLength - done, PIECE_BYTES - filled));
+        copy(done, part);
         filled += part.byteLength;
         done += part.byteLength;
         if (filled === PIECE_BYTES) await drain();
@@ -100,15 +98,13 @@ async function writeJournal(
     MAGIC.copy(head);
     head.writeBigUInt64LE(BigInt(size), 8);
     head.writeBigUInt64LE(BigInt(ranges.length), 16);
-    await put(head);
+    await put(HEAD_BYTES, readerOf(head));
     for (const { offset, byteLength } of ranges) {
       const start = Buffer.alloc(RANGE_BYTES);
       start.writeBigUInt64LE(BigInt(offset), 0);
       start.writeBigUInt64LE(BigInt(byteLength), 8);
-      await put(start);
-      for (let done = 0; done < byteLength; done += PIECE_BYTES) {
-        await put(read(offset + done, Math.min(PIECE_BYTES, byteLength - done)));
-      }
+      await put(RANGE_BYTES, readerOf(start));
+      await put(byteLength, (at, target) => read(offset + at, target));
     }
     await drain();
     await writeAll(out, hash.digest(), at);
@@ -116,6 +112,10 @@ async function writeJournal(
   } finally {
     await out.close();
   }
+}
+
+function readerOf(bytes: Uint8Array): PieceReader {
+  return (offset, target) => target.set(bytes.subarray(offset, offset + target.byteLength));
 }
 
 async function applyJournal(path: string, onStep: (step: JournalStep) => void): Promise<void> {

@@ -10,6 +10,7 @@ import type { Content } from "./content.ts";
 import { type DirtyPages, ScannedPages, TrackedPages } from "./dirty-pages.ts";
 import { unwatchExit, watchExit } from "./exit.ts";
 import { type FlushTarget, flushTarget } from "./flush-target.ts";
+import { readMemory } from "./memory-reader.ts";
 import type {
   FlushReport,
   LazyMemory,
@@ -207,9 +208,7 @@ class KernelMemory implements LazyMemory {
     let dropped: readonly string[] = [];
     try {
       if (ranges.length > 0) {
-        const read = (offset: number, byteLength: number): Uint8Array =>
-          new Uint8Array(this.#range.view(offset, byteLength)).slice();
-        dropped = await target.write(ranges, read);
+        dropped = await target.write(ranges, readMemory(this.#range));
       }
       isDurable = true;
     } finally {

@@ -20,15 +20,13 @@ const RANGES = Array.from({ length: 40 }, (_, index) => ({
   offset: index * 2 * PAGE,
   byteLength: PAGE * (1 + (index % 2)),
 }));
-const read = (offset: number, byteLength: number): Uint8Array => {
-  const bytes = new Uint8Array(byteLength);
-  for (let at = 0; at < byteLength; at += PAGE) bytes.fill(((offset + at) / PAGE) % 251, at, at + PAGE);
-  return bytes;
+const read = (offset: number, target: Uint8Array): void => {
+  for (let at = 0; at < target.byteLength; at++) target[at] = Math.floor((offset + at) / PAGE) % 251;
 };
 
 function newContent(old: Buffer): Buffer {
   const fresh = Buffer.from(old);
-  for (const { offset, byteLength } of RANGES) fresh.set(read(offset, byteLength), offset);
+  for (const { offset, byteLength } of RANGES) read(offset, fresh.subarray(offset, offset + byteLength));
   return fresh;
 }
 

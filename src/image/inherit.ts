@@ -10,7 +10,7 @@ import { PAGE_BYTES } from "./limits.ts";
 import type { ManifestAttachment, ManifestWorkingSet } from "./manifest.ts";
 import type { OpenedImage } from "./open-image.ts";
 import type { PackWriter } from "./pack-writer.ts";
-import { decodeList, listBytesMax, type PageRun } from "./working-set.ts";
+import { decodeList, listBytesMax, RUN_PAGES } from "./working-set.ts";
 import { writeWorkingSet } from "./write-working-set.ts";
 
 /** What could not be taken over. */
@@ -55,7 +55,7 @@ async function runsOf(
   image: OpenedImage,
   set: ManifestWorkingSet,
   signal?: AbortSignal,
-): Promise<readonly PageRun[]> {
+): Promise<Uint32Array> {
   const what = `working set ${set.name}`;
   const { listBytes, listSha256 } = set;
   if (listBytes > listBytesMax(set.pages)) throw badImage(`${what} has a list of ${listBytes} bytes`);
@@ -70,8 +70,13 @@ async function runsOf(
   return decodeList(bytes, image.byteLength, what).runs;
 }
 
-function pagesOf(runs: readonly PageRun[]): number[] {
-  return runs.flatMap(({ page, pages }) => Array.from({ length: pages }, (_, index) => page + index));
+function pagesOf(runs: Uint32Array): number[] {
+  const pages: number[] = [];
+  for (let at = 0; at < runs.length; at += 2) {
+    const until = runs[at]! + (runs[at + 1]! & RUN_PAGES);
+    for (let page = runs[at]!; page < until; page++) pages.push(page);
+  }
+  return pages;
 }
 
 /** Whether all chunks that these pages lie in have one hash in both images. */

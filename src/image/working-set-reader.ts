@@ -10,7 +10,14 @@ import type { WorkingSetRun } from "./image.ts";
 import { FRAME_BYTES_MAX, PAGE_BYTES } from "./limits.ts";
 import type { ManifestWorkingSet } from "./manifest.ts";
 import type { PackReader } from "./pack-reader.ts";
-import { decodeList, type Frame, listBytesMax, type WorkingSetList } from "./working-set.ts";
+import {
+  type DecodedList,
+  decodeList,
+  type Frame,
+  listBytesMax,
+  RUN_PAGES,
+  ZERO_RUN,
+} from "./working-set.ts";
 
 /** LIMIT: pieces that are on their way at once. */
 const PIECES_MAX = 8;
@@ -52,7 +59,7 @@ export class FrameReader {
   }
 
   /** The list of what comes. */
-  async open(): Promise<WorkingSetList> {
+  async open(): Promise<DecodedList> {
     const { listBytes, listSha256 } = this.#set;
     const hash = fromHex(listSha256);
     const entry = { hash, encoding: "raw", storedBytes: listBytes, contentBytes: listBytes } as const;
@@ -109,21 +116,21 @@ export async function* readWorkingSet(
   signal?: AbortSignal,
 ): AsyncIterable<WorkingSetRun> {
   const reader = new FrameReader(packs, set, imageBytes, signal);
-  const list = await reader.open();
+  const { frames, runs } = await reader.open();
   const zeros = new Uint8Array(FRAME_BYTES_MAX);
   const content = new Uint8Array(FRAME_BYTES_MAX);
   let frame = 0;
   let filled = 0;
   let used = 0;
-  for (const run of list.runs) {
-    const byteLength = run.pages * PAGE_BYTES;
-    const offset = run.page * PAGE_BYTES;
-    if (run.isZero) {
+  for (let at = 0; at < runs.length; at += 2) {
+    const byteLength = (runs[at + 1]! & RUN_PAGES) * PAGE_BYTES;
+    const offset = runs[at]! * PAGE_BYTES;
+    if (runs[at + 1]! >= ZERO_RUN) {
       yield* zeroRuns(offset, byteLength, zeros);
       continue;
     }
     if (used === filled) {
-      filled = list.frames[frame++]!.contentBytes;
+      filled = frames[frame++]!.contentBytes;
       await reader.next(content);
       used = 0;
     }

@@ -16,7 +16,6 @@ const MAGIC = "MFLTWSET";
 const HEADER_BYTES = 32;
 const FRAME_BYTES = 48;
 const RUN_BYTES = 8;
-const ZERO = 1;
 
 export interface PageRun {
   /** In pages of 4 KiB of the flat space. */
@@ -33,10 +32,22 @@ export interface Frame {
   readonly encoding: Encoding;
 }
 
+/** The list of a working set, as it is written. */
 export interface WorkingSetList {
   readonly frames: readonly Frame[];
   readonly runs: readonly PageRun[];
 }
+
+/** The same as it is read: its runs are many, and mostly single pages, so there is no object for each. */
+export interface DecodedList {
+  readonly frames: readonly Frame[];
+  /** Two words a run: the page; how many, with `ZERO_RUN` where they are zeros. */
+  readonly runs: Uint32Array;
+}
+
+/** How many pages a run has: these bits of its second word. */
+export const RUN_PAGES = 0xffff;
+export const ZERO_RUN = 0x10000;
 
 /** The most bytes that the list of a working set of so many pages can have. */
 export function listBytesMax(pages: number): number {
@@ -61,15 +72,14 @@ export function encodeList({ frames, runs }: WorkingSetList): Uint8Array {
   }
   for (const run of runs) {
     view.setUint32(at, run.page, true);
-    view.setUint16(at + 4, run.pages, true);
-    view.setUint16(at + 6, run.isZero ? ZERO : 0, true);
+    view.setUint32(at + 4, run.isZero ? run.pages | ZERO_RUN : run.pages, true);
     at += RUN_BYTES;
   }
   return bytes;
 }
 
 /** The list from bytes whose hash has been checked; `imageBytes` bounds its pages. */
-export function decodeList(bytes: Uint8Array, imageBytes: number, what: string): WorkingSetList {
+export function decodeList(bytes: Uint8Array, imageBytes: number, what: string): DecodedList {
   if (bytes.byteLength < HEADER_BYTES || new TextDecoder().decode(bytes.subarray(0, 8)) !== MAGIC) {
     throw badImage(`${what} does not begin like one`);
   }
@@ -84,10 +94,10 @@ export function decodeList(bytes: Uint8Array, imageBytes: number, what: string):
   const frames = Array.from({ length: frameCount }, (_, index) =>
     frameAt(bytes, view, HEADER_BYTES + index * FRAME_BYTES, what),
   );
+  const runs = new Uint32Array(2 * runCount);
   const runsAt = HEADER_BYTES + frameCount * FRAME_BYTES;
-  const runs = Array.from({ length: runCount }, (_, index) =>
-    runAt(view, runsAt + index * RUN_BYTES, imageBytes / PAGE_BYTES, what),
-  );
+  for (let word = 0; word < runs.length; word++) runs[word] = view.getUint32(runsAt + 4 * word, true);
+  checkRuns(runs, imageBytes / PAGE_BYTES, what);
   checkTogether(frames, runs, what);
   return { frames, runs };
 }
@@ -105,25 +115,26 @@ function frameAt(bytes: Uint8Array, view: DataView, at: number, what: string): F
   return { check: hashAt(bytes, at), storedBytes, contentBytes, encoding };
 }
 
-function runAt(view: DataView, at: number, pagesMax: number, what: string): PageRun {
-  const page = view.getUint32(at, true);
-  const pages = view.getUint16(at + 4, true);
-  const flags = view.getUint16(at + 6, true);
-  if (pages === 0 || page + pages > pagesMax || flags > ZERO) {
-    throw badImage(`${what} has a run of ${pages} pages at page ${page}`);
+function checkRuns(runs: Uint32Array, pagesMax: number, what: string): void {
+  for (let at = 0; at < runs.length; at += 2) {
+    const page = runs[at]!;
+    const pages = runs[at + 1]! & RUN_PAGES;
+    if (pages === 0 || page + pages > pagesMax || runs[at + 1]! - pages > ZERO_RUN) {
+      throw badImage(`${what} has a run of ${pages} pages at page ${page}`);
+    }
   }
-  return { page, pages, isZero: flags === ZERO };
 }
 
 /** The runs with bytes fill the frames exactly, and none goes over the end of one. */
-function checkTogether(frames: readonly Frame[], runs: readonly PageRun[], what: string): void {
+function checkTogether(frames: readonly Frame[], runs: Uint32Array, what: string): void {
   let frame = 0;
   let filled = 0;
   let pages = 0;
-  for (const run of runs) {
-    pages += run.pages;
-    if (run.isZero) continue;
-    filled += run.pages * PAGE_BYTES;
+  for (let at = 1; at < runs.length; at += 2) {
+    const runPages = runs[at]! & RUN_PAGES;
+    pages += runPages;
+    if (runs[at]! >= ZERO_RUN) continue;
+    filled += runPages * PAGE_BYTES;
     const contentBytes = frames[frame]?.contentBytes ?? 0;
     if (filled > contentBytes) throw badImage(`${what} has runs that do not fit its frames`);
     if (filled < contentBytes) continue;

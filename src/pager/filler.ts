@@ -16,6 +16,7 @@ export class Filler {
   bytesDone = 0;
   readonly #port: FaultPort;
   readonly #words: Int32Array;
+  readonly #copyMode: number;
   readonly #copyStruct: number;
   readonly #rangeStruct: number;
 
@@ -23,9 +24,15 @@ export class Filler {
   constructor(port: FaultPort, protects = false) {
     this.#port = port;
     this.#words = port.words;
-    this.#words[WORD.COPY_MODE] = protects ? UFFDIO_COPY_MODE.WP : 0;
+    this.#copyMode = protects ? UFFDIO_COPY_MODE.WP : 0;
+    this.wakes = true;
     this.#copyStruct = port.memory.address + PORT.COPY;
     this.#rangeStruct = port.memory.address + PORT.RANGE;
+  }
+
+  /** Whether copies wake who waits for their pages. While they don't, somebody has to do so afterwards. */
+  set wakes(on: boolean) {
+    this.#words[WORD.COPY_MODE] = this.#copyMode | (on ? 0 : UFFDIO_COPY_MODE.DONTWAKE);
   }
 
   /** Puts a COPY into the port, for `port.fill` or `port.turn`. */

@@ -143,11 +143,23 @@ export class Installer {
   /**
    * Copies pages [first, until) from `address`, those that are missing and are still the image's: bytes that somebody
    * brings unasked. Answers the page up to which that is done, less than `until` only when the system puts it off.
+   *
+   * Wakes nobody: whoever calls it looks after the faults that it has met. A thread that were woken in the midst of many
+   * pages would go as far as the first of them that is missing yet, and that for each.
    */
   place(part: Part, first: number, until: number, address: number): number {
+    const { filler } = this.#options;
+    this.isPutOff = false;
+    // A message of a page that may be evicted says nothing of whether it is there.
+    filler.wakes = part.region.isEvictable;
+    const page = this.#place(part, first, until, address);
+    filler.wakes = true;
+    return page;
+  }
+
+  #place(part: Part, first: number, until: number, address: number): number {
     const { region } = part;
     const { filler, evictor } = this.#options;
-    this.isPutOff = false;
     for (let page = first; ; ) {
       page = nextClear(region.resident, page, until);
       if (page >= until) return until;

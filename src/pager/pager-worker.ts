@@ -147,11 +147,11 @@ function takeFor(seat: Seat, one: SeatOrder, server: Server): void {
 }
 
 /** Nobody waits for a thread that is prepared: it may rehearse what not every pager needs. */
-function makeReady(): void {
+async function makeReady(): Promise<void> {
   rehearseOnce();
   try {
-    rehearseFetching();
     rehearseInstalling();
+    await rehearseFetching();
   } catch {
     // As below.
   }

@@ -88,6 +88,13 @@ export class Resolver {
     this.#serve(fault);
   }
 
+  /** Ends a fault that was parked: its page is there, and whoever has brought it woke nobody. */
+  wake(fault: Fault): void {
+    const part = this.#options.regions.find(fault.address);
+    if (part === undefined) this.#serve(fault);
+    else this.#book(fault, this.#wake(part, pageAt(part, fault.address)));
+  }
+
   /** Puts a fault that was parked off until everything has been read: its page has changed. */
   defer(fault: Fault): void {
     this.#putOff(fault);
@@ -113,7 +120,7 @@ export class Resolver {
   }
 
   #serve(fault: Fault): void {
-    const { counters, deferralMsMax = DEFERRAL_MS_MAX, now } = this.#options;
+    const { deferralMsMax = DEFERRAL_MS_MAX, now } = this.#options;
     let outcome = this.#attempt(fault);
     if (outcome === "PARKED") return;
     if (typeof outcome === "object") {
@@ -123,6 +130,11 @@ export class Resolver {
       }
       outcome = this.#giveUp(outcome);
     }
+    this.#book(fault, outcome);
+  }
+
+  #book(fault: Fault, outcome: Outcome): void {
+    const { counters, now } = this.#options;
     counters[COUNTER[outcome]]! += 1;
     recordLatency(counters, (now() - fault.startedMs) * 1e6);
   }

@@ -203,6 +203,7 @@ export class SimulatedPager {
       expires: true,
       backgroundRate: random.below(2) === 0 ? Number.POSITIVE_INFINITY : 1e6,
       staging: this.#staging.address + UNIT_BYTES,
+      replayStaging: 0,
       link: this.link,
       holes: new Uint32Array(1),
       direct: random.below(3) === 0 ? this.#directReader(image) : undefined,

@@ -1,7 +1,7 @@
 // One guest's account with the fetcher that serves many: which of its faults wait, how long they may, and who is told.
 
 import { hasBit } from "../../base/bitmap.ts";
-import type { MinorfaultError } from "../../base/errors.ts";
+import { hex, MinorfaultError } from "../../base/errors.ts";
 import { COUNTER, type Counters } from "../counters.ts";
 import type { FaultLoop } from "../fault-loop.ts";
 import { type Part, pageAt, type Region } from "../regions.ts";
@@ -91,6 +91,12 @@ export class FetchClient {
   hasPage({ address }: Fault): boolean {
     const part = this.loop.regions.find(address);
     return part === undefined || hasBit(part.region.resident, pageAt(part, address));
+  }
+
+  /** What is said of a fault that has waited too long. */
+  overdue({ address }: Fault): MinorfaultError {
+    const message = `The bytes for the fault at ${hex(address)} did not come within ${this.options.deadlineMs} ms`;
+    return new MinorfaultError("ERR_DEADLINE", message, { address });
   }
 
   patternOf(region: Region): Pattern {

@@ -6,8 +6,10 @@
 // It uses no thread of libuv's pool: all of those may be standing in faults that this thread is about to end.
 
 import { parentPort, receiveMessageOnPort } from "node:worker_threads";
+import { HUGE_PAGE_SIZE, MADV } from "../../abi/memory.ts";
 import { wordsFor } from "../../base/bitmap.ts";
 import { MinorfaultError } from "../../base/errors.ts";
+import { roundUp } from "../../base/range.ts";
 import { local, mapMemory, threadId } from "../../linux/index.ts";
 import { lendReadAhead } from "../../source/read-ahead.ts";
 import { noteOf } from "../notes.ts";
@@ -47,8 +49,12 @@ async function run(): Promise<void> {
   // Far away, units are gathered to longer reads: as many reads need more units.
   const fetchesMax = reader.isLocal ? order.fetchesMax : order.fetchesMax * GATHERED_MAX;
   const slots = Math.max(order.slots, reader.isLocal ? 0 : fetchesMax + (fetchesMax >> 2));
-  const unitsBytes = slots * unitBytes;
-  const staging = mapMemory(unitsBytes + REPLAY_SLOTS * REPLAY_BYTES);
+  const replayAt = roundUp(slots * unitBytes, HUGE_PAGE_SIZE);
+  const staging = mapMemory(replayAt + REPLAY_SLOTS * REPLAY_BYTES);
+  const adviseReplay = (advice: number): void =>
+    void local.call("madvise", staging.address + replayAt, REPLAY_SLOTS * REPLAY_BYTES, advice);
+  // All of it is written once: in small pages that would take longer than hashing it. Refused it works as well.
+  adviseReplay(MADV.HUGEPAGE);
   const units = Math.ceil(byteLength / unitBytes);
   const holes = new Uint32Array(new SharedArrayBuffer(wordsFor(units) * 4));
   const agent = new FetchAgent({
@@ -64,7 +70,7 @@ async function run(): Promise<void> {
     new Replayer({
       image,
       workingSet,
-      staging: staging.bytes.subarray(unitsBytes),
+      staging: staging.bytes.subarray(replayAt),
       free,
       tell,
       serve: (waits) => serve(agent, () => !waits || free.length > 0),
@@ -85,6 +91,7 @@ async function run(): Promise<void> {
     fetchesMax,
     tid: threadId(local),
     staging: address,
+    replayStaging: address + replayAt,
     stagingBytes,
     holes,
     workingSets,
@@ -112,7 +119,10 @@ async function run(): Promise<void> {
     void replayAll();
   });
   port.on("close", () => void stop());
-  agent.onFree = (slot) => void free.push(slot);
+  agent.onFree = (slot) => {
+    free.push(slot);
+    if (replayer === undefined && free.length === REPLAY_SLOTS) adviseReplay(MADV.DONTNEED);
+  };
   if (image !== undefined) agent.onReplay = (workingSet) => void wanted.push(workingSet);
 
   /** One after the other. */

@@ -13,7 +13,7 @@
 // the faults of all guests come in between.
 
 import { hasBit } from "../../base/bitmap.ts";
-import { hex, MinorfaultError } from "../../base/errors.ts";
+import { MinorfaultError } from "../../base/errors.ts";
 import { COUNTER } from "../counters.ts";
 import type { FaultLoop } from "../fault-loop.ts";
 import { type Part, untilPage } from "../regions.ts";
@@ -39,6 +39,8 @@ export interface FetcherOptions extends MachineOptions {
   readonly byteLength: number;
   /** Where slot 0 is, in the memory of who installs; the others follow. */
   readonly staging: number;
+  /** The same of the replay. */
+  readonly replayStaging: number;
   readonly link: FetchLink;
   /** One bit a unit that is known to be zeros; both threads set bits, atomically. */
   readonly holes: Uint32Array;
@@ -95,10 +97,9 @@ export class Fetcher implements AddressableSource, Fetching {
     this.byteLength = options.byteLength;
     this.unitBytes = options.unitBytes;
     this.machine = new FetchMachine(options);
-    const { staging, slots, unitBytes, link, direct } = options;
+    const { replayStaging, unitBytes, link, direct } = options;
     this.#direct = direct && new DirectWindow(direct, unitBytes);
-    const free = (slot: number): void => link.send({ kind: "free", slot });
-    this.#installer = new ReplayInstaller(staging + slots * unitBytes, free);
+    this.#installer = new ReplayInstaller(replayStaging, (slot) => link.send({ kind: "free", slot }));
   }
 
   /** An account for a loop that is to be: `add` it when it is. */
@@ -205,16 +206,27 @@ export class Fetcher implements AddressableSource, Fetching {
     return true;
   }
 
-  /** Looks at faults that wait for a replay: whether their pages have come, or their moment is over. */
+  /** Looks at faults that wait for a replay: whether their moment is over. */
   #lookAtHeld(): void {
     const now = this.#options.now();
     for (const waiter of [...this.#held]) {
       const client = this.#waiting.get(waiter)!;
       const fault = client.waiting.get(waiter)!;
       const isReplaying = this.#replays[0]?.clients.has(client) ?? false;
-      if (isReplaying && now - fault.startedMs < HOLD_MS && !client.hasPage(fault)) continue;
-      this.#held.delete(waiter);
-      for (const each of this.#takeWaiters([waiter])) each.client.loop.resolver.resume(each.fault);
+      if (isReplaying && now - fault.startedMs < HOLD_MS) continue;
+      this.#withdraw(client, waiter);
+      client.loop.resolver.resume(fault);
+    }
+  }
+
+  /** Ends the faults whose pages a replay has brought: it wakes nobody. Of some the messages are still to be read. */
+  #wakeReplayed(clients: Iterable<FetchClient>): void {
+    for (const client of clients) {
+      for (const [waiter, fault] of [...client.waiting]) {
+        if (!client.hasPage(fault)) continue;
+        this.#withdraw(client, waiter);
+        client.loop.resolver.wake(fault);
+      }
     }
   }
 
@@ -346,6 +358,7 @@ export class Fetcher implements AddressableSource, Fetching {
   #installReplay(): void {
     this.#allowance -= this.#installer.install(this.#allowance);
     this.#isPutOff ||= this.#installer.isPutOff;
+    this.#wakeReplayed(this.#replays[0]?.clients ?? []);
     const end = this.#replayEnd;
     if (end === undefined || this.#installer.isBusy) return;
     this.#replayEnd = undefined;
@@ -379,14 +392,14 @@ export class Fetcher implements AddressableSource, Fetching {
       case "expire":
         for (const { client, fault } of this.#takeWaiters([action.waiter])) {
           client.options.onExpired?.();
-          client.loop.resolver.lose(fault, overdue(client, fault));
+          client.loop.resolver.lose(fault, client.overdue(fault));
         }
         this.#forgetIfUnknown(action.unit);
         return;
       case "overdue": {
         const client = this.#waiting.get(action.waiter);
         const fault = client?.waiting.get(action.waiter);
-        if (client !== undefined && fault !== undefined) client.options.onError(overdue(client, fault));
+        if (client !== undefined && fault !== undefined) client.options.onError(client.overdue(fault));
         return;
       }
       default:
@@ -482,10 +495,4 @@ export class Fetcher implements AddressableSource, Fetching {
   #unitOf(part: Part, page: number): number {
     return unitOf(part, page, this.unitBytes);
   }
-}
-
-function overdue(client: FetchClient, fault: Fault): MinorfaultError {
-  const { deadlineMs } = client.options;
-  const message = `The bytes for the fault at ${hex(fault.address)} did not come within ${deadlineMs} ms`;
-  return new MinorfaultError("ERR_DEADLINE", message, { address: fault.address });
 }

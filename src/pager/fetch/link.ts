@@ -25,8 +25,8 @@ export interface FetchEnd {
 export interface ReplayPiece {
   readonly kind: "piece";
   readonly slot: number;
-  /** Three numbers a run: offset in the image, bytes, and 1 where they are all zeros (which are not in the slot). */
-  readonly runs: readonly number[];
+  /** As in a DecodedList; zeros are not in the slot. */
+  readonly runs: Uint32Array;
 }
 
 export interface ReplayEnd {

@@ -216,7 +216,7 @@ class RawUnits implements UnitReader {
   }
 }
 
-class ImageUnits implements UnitReader {
+export class ImageUnits implements UnitReader {
   readonly name: string;
   readonly byteLength: number;
   readonly unitBytes: number;

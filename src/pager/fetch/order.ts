@@ -63,6 +63,8 @@ export interface OpenedSource {
   readonly tid: number;
   /** Address of slot 0. */
   readonly staging: number;
+  /** The same of the replay. */
+  readonly replayStaging: number;
   readonly stagingBytes: number;
   readonly holes: Uint32Array;
   readonly workingSets: readonly string[];

@@ -1,62 +1,94 @@
-// Makes the code of a fetch hot before there is one: what a unit and a piece of a replay go through, on made-up memory.
+// Makes the code of a fetch hot before there is one: an image in memory is opened, read and replayed, again and again.
+//
+// That code which has not run before is slow is the lesser evil. Compiling it takes a CPU, at the very moment at which a
+// guest begins: so it is gone through until the compiler has nothing left to do.
 
-import { createHash } from "node:crypto";
+import { fileURLToPath } from "node:url";
 import { PAGE_SIZE } from "../../abi/memory.ts";
-import { decodeManifest, encodeManifest, type Manifest } from "../../image/manifest.ts";
+import { Random } from "../../base/random.ts";
+import { addWorkingSet, buildImage, openImageIn } from "../../image/index.ts";
 import { local } from "../../linux/index.ts";
-import { compress, decompress } from "../../source/index.ts";
+import { FileSource, MemorySource } from "../../source/index.ts";
+import { MemoryStore } from "../../source/memory-store.ts";
 import { type Stage, setStage } from "../rehearsal.ts";
+import { FetchAgent } from "./agent.ts";
 import { REPLAY_BYTES } from "./link.ts";
+import { RANK } from "./machine.ts";
+import { ImageUnits } from "./opened-source.ts";
 import { ReplayInstaller } from "./replay.ts";
+import { Replayer } from "./replayer.ts";
 
 const UNIT_BYTES = 64 * 1024;
-const UNITS = 48;
-const PIECES = 16;
-const MANIFESTS = 8;
+const UNITS = 32;
+const IMAGE_BYTES = UNITS * UNIT_BYTES;
+const SET_PAGES = 256;
+const NAME = "rehearsal";
+const TIMES = 12;
+const PIECES = 96;
 
-/** For the thread that fetches: verifies and decompresses. */
-export function rehearseFetching(): void {
-  rehearseOpening();
-  const content = new Uint8Array(UNIT_BYTES);
-  for (let at = 0; at < UNIT_BYTES; at++) content[at] = (at * at) >> 8;
-  const stored = compress(content);
-  const target = new Uint8Array(UNIT_BYTES);
-  for (let unit = 0; unit < UNITS; unit++) {
-    target.set(decompress(stored, UNIT_BYTES));
-    createHash("sha256").update(target).digest();
+/** For the threads that read: opens, verifies, decompresses. */
+export async function rehearseFetching(): Promise<void> {
+  for (const codec of ["zstd", "none"] as const) {
+    const store = await rehearsalStore(codec);
+    for (let time = 0; time < TIMES; time++) await rehearseImage(store);
   }
+  rehearseFile();
 }
 
-/** What opening an image takes longest for, the first time. */
-function rehearseOpening(): void {
-  const name = "rehearsal";
-  const hash = "0".repeat(64);
-  const manifest: Manifest = {
-    format: "minorfault-image",
-    version: 1,
-    requires: [],
-    name,
-    created: new Date(0).toISOString(),
-    chunkBytes: UNIT_BYTES,
-    codec: "zstd",
-    level: 3,
-    byteLength: UNIT_BYTES,
-    regions: [
-      {
-        name,
-        guestAddress: 0,
-        byteLength: UNIT_BYTES,
-        dataBytes: UNIT_BYTES,
-        offset: 0,
-        pageSize: PAGE_SIZE,
-      },
-    ],
-    root: { pack: hash, packBytes: PAGE_SIZE, sha256: hash },
-    notes: {},
-    attachments: [],
-    workingSets: [{ name, pack: hash, packBytes: PAGE_SIZE, pages: 1, listBytes: 40, listSha256: hash }],
-  };
-  for (let time = 0; time < MANIFESTS; time++) decodeManifest(encodeManifest(manifest), name);
+async function rehearsalStore(codec: "zstd" | "none"): Promise<MemoryStore> {
+  const store = new MemoryStore();
+  const random = new Random(1);
+  // Half of each page is what it was before: something for zstd to find.
+  const words = Uint32Array.from({ length: IMAGE_BYTES / 4 }, (_, at) => (at & 512 ? random.uint32() : 1));
+  const source = new MemorySource(new Uint8Array(words.buffer));
+  await buildImage(store, NAME, { regions: [{ name: NAME, source }], codec, level: 1, dedup: "image" });
+  const pages = random.sample(SET_PAGES, IMAGE_BYTES / PAGE_SIZE);
+  await addWorkingSet(
+    store,
+    NAME,
+    NAME,
+    Array.from(pages, (page) => page * PAGE_SIZE),
+  );
+  return store;
+}
+
+async function rehearseImage(store: MemoryStore): Promise<void> {
+  const image = await openImageIn(store, NAME);
+  const staging = new Uint8Array(2 * REPLAY_BYTES);
+  const free = [0, 1];
+  const replayer = new Replayer({
+    image,
+    workingSet: NAME,
+    staging,
+    free,
+    tell: (news) => {
+      if (news.kind === "piece") free.push(news.slot);
+    },
+    serve: () => true,
+  });
+  await replayer.run();
+  const agent = new FetchAgent({
+    reader: new ImageUnits(image, store, UNIT_BYTES),
+    staging,
+    holes: new Uint32Array(1),
+    readsMax: 1,
+    tell: () => undefined,
+  });
+  agent.learnFirst(UNITS);
+  for (let unit = 0; unit < UNITS; unit++) {
+    agent.handle({ kind: "fetch", ticket: unit, unit, slot: 0, rank: RANK.FAULT });
+  }
+  await image.close();
+}
+
+/** Where images lie mostly: any file will do. */
+function rehearseFile(): void {
+  const path = fileURLToPath(import.meta.url);
+  for (let time = 0; time < TIMES; time++) {
+    const file = FileSource.open(path);
+    file.readSync(0, new Uint8Array(1024));
+    void file.close();
+  }
 }
 
 /** For the thread that serves: installs runs of single pages, as a working set that was touched at random has them. */
@@ -66,10 +98,10 @@ export function rehearseInstalling(): void {
   const staging = local.share(REPLAY_BYTES);
   try {
     const installer = new ReplayInstaller(staging.address, () => undefined);
+    const everybody = new Set([{ loop: stage.loop, bytesReplayed: 0 }]);
+    const runs = Uint32Array.from({ length: 2 * pages }, (_, at) => (at & 1 ? 1 : ((at >> 1) * 7) % pages));
     for (let piece = 0; piece < PIECES; piece++) {
-      const runs: number[] = [];
-      for (let page = 0; page < pages; page++) runs.push(((page * 7) % pages) * PAGE_SIZE, PAGE_SIZE, 0);
-      installer.take({ kind: "piece", slot: 0, runs }, [{ loop: stage.loop, bytesReplayed: 0 }]);
+      installer.take({ kind: "piece", slot: 0, runs }, everybody);
       installer.install(REPLAY_BYTES);
       stage.reset();
     }

@@ -3,6 +3,8 @@
 // Its runs are mostly single pages, and many: so nothing is made for one, and a run that was put off is gone through
 // again from its start, where what is resident is passed over.
 
+import { PAGE_SIZE } from "../../abi/memory.ts";
+import { RUN_PAGES, ZERO_RUN } from "../../image/working-set.ts";
 import type { FaultLoop } from "../fault-loop.ts";
 import { untilPage } from "../regions.ts";
 import { REPLAY_BYTES, type ReplayPiece } from "./link.ts";
@@ -15,7 +17,7 @@ export interface Replayed {
 
 interface Piece {
   readonly slot: number;
-  readonly runs: readonly number[];
+  readonly runs: Uint32Array;
   /** Those who have left are not among them any more. */
   readonly everybody: Iterable<Replayed>;
   /** The next run, and where its bytes are. */
@@ -52,13 +54,15 @@ export class ReplayInstaller {
     for (let piece = this.#todo[0]; piece !== undefined; piece = this.#todo[0]) {
       while (piece.at < piece.runs.length) {
         if (bytes >= bytesMax) return bytes;
-        const byteLength = piece.runs[piece.at + 1]!;
-        const isZero = piece.runs[piece.at + 2] === 1;
+        const offset = piece.runs[piece.at]! * PAGE_SIZE;
+        const run = piece.runs[piece.at + 1]!;
+        const byteLength = (run & RUN_PAGES) * PAGE_SIZE;
+        const isZero = run >= ZERO_RUN;
         for (const whose of piece.everybody) {
-          bytes += this.#installRun(whose, piece.runs[piece.at]!, byteLength, isZero ? 0 : piece.address);
+          bytes += this.#installRun(whose, offset, byteLength, isZero ? 0 : piece.address);
           if (this.isPutOff) return bytes;
         }
-        piece.at += 3;
+        piece.at += 2;
         if (!isZero) piece.address += byteLength;
       }
       this.#todo.shift();

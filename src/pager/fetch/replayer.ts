@@ -5,7 +5,7 @@
 
 import { PAGE_SIZE } from "../../abi/memory.ts";
 import type { OpenedImage } from "../../image/index.ts";
-import type { PageRun } from "../../image/working-set.ts";
+import { RUN_PAGES, ZERO_RUN } from "../../image/working-set.ts";
 import type { FrameReader } from "../../image/working-set-reader.ts";
 import { noteOf } from "../notes.ts";
 import { REPLAY_BYTES } from "./link.ts";
@@ -49,15 +49,16 @@ export class Replayer {
       for (let at = 0; at < runs.length; ) {
         const slot = this.#takeSlot();
         if (slot === undefined) return;
-        const piece = pieceOf(runs, at, frames[frame]?.contentBytes ?? 0);
-        if (piece.hasBytes) {
+        const contentBytes = frames[frame]?.contentBytes ?? 0;
+        const { next, hasBytes } = pieceOf(runs, at, contentBytes);
+        if (hasBytes) {
           const reading = this.#frames.next(this.#slot(slot));
           if (reading !== undefined) await reading;
           frame++;
         }
         if (this.#abort.signal.aborted) return;
-        tell({ kind: "piece", slot, runs: piece.runs });
-        at = piece.next;
+        tell({ kind: "piece", slot, runs: runs.slice(at, next) });
+        at = next;
       }
       tell({ kind: "replayed", workingSet });
     } catch (error) {
@@ -81,25 +82,22 @@ export class Replayer {
 }
 
 interface Piece {
-  /** As in ReplayPiece. */
-  readonly runs: readonly number[];
   /** Whether a frame belongs to it. */
   readonly hasBytes: boolean;
-  /** The run where the next piece begins. */
+  /** Where the next piece begins. */
   readonly next: number;
 }
 
 /** The runs from `first` on that are in the next frame, with those of zeros before and among them. */
-function pieceOf(all: readonly PageRun[], first: number, frameBytes: number): Piece {
-  const runs: number[] = [];
+function pieceOf(runs: Uint32Array, first: number, frameBytes: number): Piece {
   let left = frameBytes;
   let next = first;
-  for (; next < all.length && (left > 0 || all[next]!.isZero); next++) {
-    const { page, pages, isZero } = all[next]!;
+  for (; next < runs.length; next += 2) {
+    const run = runs[next + 1]!;
+    if (left === 0 && run < ZERO_RUN) break;
     // Nothing but zeros so far: they need not wait for the frame.
-    if (left === frameBytes && next - first >= RUNS_MAX) break;
-    runs.push(page * PAGE_SIZE, pages * PAGE_SIZE, isZero ? 1 : 0);
-    if (!isZero) left -= pages * PAGE_SIZE;
+    if (left === frameBytes && next - first >= 2 * RUNS_MAX) break;
+    if (run < ZERO_RUN) left -= (run & RUN_PAGES) * PAGE_SIZE;
   }
-  return { runs, hasBytes: left < frameBytes, next };
+  return { hasBytes: left < frameBytes, next };
 }

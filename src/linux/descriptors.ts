@@ -22,6 +22,13 @@ export function close(caller: Caller, fd: number): void {
   check(caller.call("close", fd), "close", { subject: `descriptor ${fd}` });
 }
 
+/** A pipe of this process, neither end of which makes anybody wait. */
+export function pipe(): [reader: number, writer: number] {
+  const { address, view } = local.scratch;
+  check(local.call("pipe2", address, O.CLOEXEC | O.NONBLOCK), "pipe2");
+  return [view.getInt32(0, true), view.getInt32(4, true)];
+}
+
 /** A duplicate that is closed on exec. */
 export function duplicate(caller: Caller, fd: number): number {
   return check(caller.call("fcntl", fd, F.DUPFD_CLOEXEC, 0), "fcntl(F_DUPFD_CLOEXEC)", {

@@ -13,6 +13,7 @@ import {
   makeMovableChains,
   putCalls,
 } from "../linux/index.ts";
+import { copyList } from "./copy-list.ts";
 import { giveMemory, takeMemory } from "./memory-pool.ts";
 import { CallerPort, type FaultPort, layPort, PORT, PORT_BYTES, WORD, wordsOf } from "./port.ts";
 
@@ -50,6 +51,7 @@ let selected: ChainPort | undefined;
 
 class ChainPort implements FaultPort {
   readonly fd: number;
+  readonly copies = copyList();
   readonly words: Int32Array;
   readonly memory: Scratch;
   readonly nanosecondsPerTick: number;

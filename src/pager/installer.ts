@@ -142,27 +142,23 @@ export class Installer {
 
   /**
    * Copies pages [first, until) from `address`, those that are missing and are still the image's: bytes that somebody
-   * brings unasked. Answers the page up to which that is done, less than `until` only when the system puts it off.
-   *
-   * Wakes nobody: whoever calls it looks after the faults that it has met. A thread that were woken in the midst of many
-   * pages would go as far as the first of them that is missing yet, and that for each.
+   * brings unasked. Wakes nobody: whoever calls it looks after the faults that it has met.
    */
-  place(part: Part, first: number, until: number, address: number): number {
+  place(part: Part, first: number, until: number, address: number): void {
     const { filler } = this.#options;
     this.isPutOff = false;
     // A message of a page that may be evicted says nothing of whether it is there.
     filler.wakes = part.region.isEvictable;
-    const page = this.#place(part, first, until, address);
+    this.#place(part, first, until, address);
     filler.wakes = true;
-    return page;
   }
 
-  #place(part: Part, first: number, until: number, address: number): number {
+  #place(part: Part, first: number, until: number, address: number): void {
     const { region } = part;
     const { filler, evictor } = this.#options;
     for (let page = first; ; ) {
       page = nextClear(region.resident, page, until);
-      if (page >= until) return until;
+      if (page >= until) return;
       if (this.#isOthers(part, page)) {
         page++;
         continue;
@@ -182,16 +178,30 @@ export class Installer {
       if (errno === 0 || filler.bytesDone > 0) continue;
       if (filler.isPutOff) {
         this.isPutOff = true;
-        return page;
+        return;
       }
       if (errno === ERRNO.ESRCH) {
         this.guestIsGone();
-        return until;
+        return;
       }
       // There already, or its mapping is gone: faults tell the rest.
       if (errno === ERRNO.EEXIST) setBits(region.resident, page, page + 1);
       page++;
     }
+  }
+
+  /** Whether these pages are all missing and the image's, so that `place` would copy them as they are, in one go. */
+  isUntouched({ region }: Part, first: number, until: number): boolean {
+    if (region.isEvictable || region.isProtected) return false;
+    if (region.hasZeros && nextSet(region.zero, first, until) < until) return false;
+    return nextSet(region.resident, first, until) >= until;
+  }
+
+  /** Books pages that somebody else has copied. */
+  bookPlaced({ region }: Part, first: number, until: number): void {
+    setBits(region.resident, first, until);
+    if (region.poisoned !== undefined) clearBits(region.poisoned, first, until);
+    this.#options.counters[COUNTER.BYTES_INSTALLED]! += (until - first) * region.pageSize;
   }
 
   /** The page's content is not the image's any more. */

@@ -5,9 +5,10 @@ import { parentPort, receiveMessageOnPort } from "node:worker_threads";
 import { MinorfaultError } from "../base/errors.ts";
 import { acceptInterrupts, affinity, local, threadId } from "../linux/index.ts";
 import { CONTROL, type SeatOrder, type ServeMessage, type ServeOrder, type ThreadOrder } from "./control.ts";
+import { rehearseReplay } from "./dress-rehearsal.ts";
 import { Companion } from "./fetch/companion.ts";
 import { DirectUnits } from "./fetch/direct.ts";
-import { rehearseFetching, rehearseInstalling } from "./fetch/rehearsal.ts";
+import { rehearseFetching } from "./fetch/rehearsal.ts";
 import { Follower } from "./follower.ts";
 import { noteOf } from "./notes.ts";
 import type { PlacementReport } from "./options.ts";
@@ -150,8 +151,8 @@ function takeFor(seat: Seat, one: SeatOrder, server: Server): void {
 async function makeReady(): Promise<void> {
   rehearseOnce();
   try {
-    rehearseInstalling();
     await rehearseFetching();
+    rehearseReplay(() => performance.now());
   } catch {
     // As below.
   }

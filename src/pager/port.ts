@@ -18,6 +18,7 @@ import { UFFD_MSG_SIZE } from "../abi/message.ts";
 import { writeWord } from "../abi/structs.ts";
 import type { Caller, Scratch } from "../abi/system.ts";
 import { UFFDIO } from "../abi/userfaultfd.ts";
+import type { CopyList } from "./copy-list.ts";
 
 export const PORT_BYTES = 4096;
 
@@ -47,6 +48,8 @@ export const WORD = {
 
 export interface FaultPort {
   readonly fd: number;
+  /** For many copies at once, where this host allows that. */
+  readonly copies?: CopyList | undefined;
   /** The port's memory. */
   readonly words: Int32Array;
   readonly memory: Scratch;

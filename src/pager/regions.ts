@@ -51,6 +51,7 @@ export class Region implements RegionPages {
   readonly takesZeropage: boolean;
   readonly writes: Writes | undefined;
   readonly isEvictable: boolean;
+  readonly isProtected: boolean;
   /** Pages that could not be brought and are poisoned; absent while there has been none. */
   poisoned: Uint32Array | undefined;
 
@@ -65,6 +66,7 @@ export class Region implements RegionPages {
     this.takesZeropage = pages.pageSize === PAGE_SIZE && !pages.isProtected;
     this.writes = pages.writes;
     this.isEvictable = pages.isEvictable ?? false;
+    this.isProtected = pages.isProtected ?? false;
   }
 
   /** A page has faulted, and [first, until) was installed for it: the window follows. */

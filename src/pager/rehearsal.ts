@@ -4,11 +4,11 @@
 // thread's own memory, registered with a userfaultfd of its own, and a pipe that is full of fault messages: the loop
 // reads and fills for real, and nobody waits for it.
 
-import { MAP, O, PAGE_SIZE, PROT } from "../abi/memory.ts";
+import { MAP, PAGE_SIZE, PROT } from "../abi/memory.ts";
 import { encodeMessage, UFFD_MSG_SIZE } from "../abi/message.ts";
 import { wordsFor } from "../base/bitmap.ts";
 import type { MinorfaultError } from "../base/errors.ts";
-import { check, close, local, mmap, munmap } from "../linux/index.ts";
+import { check, close, local, mmap, munmap, pipe } from "../linux/index.ts";
 import { openUserfaultfd } from "../uffd/open.ts";
 import type { SystemUserfaultfd } from "../uffd/userfaultfd.ts";
 import { openPort } from "./chain-port.ts";
@@ -114,10 +114,4 @@ export function rehearse(): void {
     close(local, reader);
     close(local, writer);
   }
-}
-
-function pipe(): [reader: number, writer: number] {
-  const { address, view } = local.scratch;
-  check(local.call("pipe2", address, O.CLOEXEC | O.NONBLOCK), "pipe2");
-  return [view.getInt32(0, true), view.getInt32(4, true)];
 }

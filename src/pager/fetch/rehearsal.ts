@@ -7,30 +7,27 @@ import { fileURLToPath } from "node:url";
 import { PAGE_SIZE } from "../../abi/memory.ts";
 import { Random } from "../../base/random.ts";
 import { addWorkingSet, buildImage, openImageIn } from "../../image/index.ts";
-import { local } from "../../linux/index.ts";
 import { FileSource, MemorySource } from "../../source/index.ts";
 import { MemoryStore } from "../../source/memory-store.ts";
-import { type Stage, setStage } from "../rehearsal.ts";
 import { FetchAgent } from "./agent.ts";
 import { REPLAY_BYTES } from "./link.ts";
 import { RANK } from "./machine.ts";
 import { ImageUnits } from "./opened-source.ts";
-import { ReplayInstaller } from "./replay.ts";
 import { Replayer } from "./replayer.ts";
 
 const UNIT_BYTES = 64 * 1024;
-const UNITS = 32;
+const UNITS = 8;
 const IMAGE_BYTES = UNITS * UNIT_BYTES;
-const SET_PAGES = 256;
+const SET_PAGES = 96;
 const NAME = "rehearsal";
-const TIMES = 12;
-const PIECES = 96;
+const TIMES = 24;
 
 /** For the threads that read: opens, verifies, decompresses. */
 export async function rehearseFetching(): Promise<void> {
+  const staging = new Uint8Array(2 * REPLAY_BYTES);
   for (const codec of ["zstd", "none"] as const) {
     const store = await rehearsalStore(codec);
-    for (let time = 0; time < TIMES; time++) await rehearseImage(store);
+    for (let time = 0; time < TIMES; time++) await rehearseImage(store, staging);
   }
   rehearseFile();
 }
@@ -52,9 +49,8 @@ async function rehearsalStore(codec: "zstd" | "none"): Promise<MemoryStore> {
   return store;
 }
 
-async function rehearseImage(store: MemoryStore): Promise<void> {
+async function rehearseImage(store: MemoryStore, staging: Uint8Array): Promise<void> {
   const image = await openImageIn(store, NAME);
-  const staging = new Uint8Array(2 * REPLAY_BYTES);
   const free = [0, 1];
   const replayer = new Replayer({
     image,
@@ -88,25 +84,5 @@ function rehearseFile(): void {
     const file = FileSource.open(path);
     file.readSync(0, new Uint8Array(1024));
     void file.close();
-  }
-}
-
-/** For the thread that serves: installs runs of single pages, as a working set that was touched at random has them. */
-export function rehearseInstalling(): void {
-  const pages = REPLAY_BYTES / PAGE_SIZE;
-  const stage: Stage = setStage(pages);
-  const staging = local.share(REPLAY_BYTES);
-  try {
-    const installer = new ReplayInstaller(staging.address, () => undefined);
-    const everybody = new Set([{ loop: stage.loop, bytesReplayed: 0 }]);
-    const runs = Uint32Array.from({ length: 2 * pages }, (_, at) => (at & 1 ? 1 : ((at >> 1) * 7) % pages));
-    for (let piece = 0; piece < PIECES; piece++) {
-      installer.take({ kind: "piece", slot: 0, runs }, everybody);
-      installer.install(REPLAY_BYTES);
-      stage.reset();
-    }
-  } finally {
-    staging.close();
-    stage.close();
   }
 }

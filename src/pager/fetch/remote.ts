@@ -1,9 +1,8 @@
 // Starts the thread that fetches, and ends it: what the owner of a pager with a source has of it.
 
 import { MessageChannel, type MessagePort, type Worker } from "node:worker_threads";
-import { O } from "../../abi/memory.ts";
 import { MinorfaultError } from "../../base/errors.ts";
-import { check, close, local, munmap } from "../../linux/index.ts";
+import { close, local, munmap, pipe } from "../../linux/index.ts";
 import { errorOf } from "../notes.ts";
 import { startThread } from "../spare-threads.ts";
 import type { FetchOptions, PagerSource } from "./options.ts";
@@ -147,10 +146,4 @@ function openedBy(worker: Worker): Promise<OpenedSource> {
     });
     worker.once("exit", () => reject(new MinorfaultError("ERR_CLOSED", "The thread that fetches ended")));
   });
-}
-
-function pipe(): [reader: number, writer: number] {
-  const { address, view } = local.scratch;
-  check(local.call("pipe2", address, O.CLOEXEC | O.NONBLOCK), "pipe2");
-  return [view.getInt32(0, true), view.getInt32(4, true)];
 }

@@ -1,0 +1,132 @@
+// A restore as the serving thread will see it, before there is one: it seats a guest, which is memory of its own, and
+// replays a working set into it that nobody has read.
+//
+// Compiled code holds for the objects that it was compiled for. So everything here is made where it is made for a real
+// guest; what was compiled for a stage of other objects would be thrown away, and compiled again, while the guest waits.
+
+import { MessageChannel, type MessagePort, receiveMessageOnPort } from "node:worker_threads";
+import { MAP, PAGE_SIZE } from "../abi/memory.ts";
+import { wordsFor } from "../base/bitmap.ts";
+import { Random } from "../base/random.ts";
+import { close, local, mmap, munmap, pipe, threadId } from "../linux/index.ts";
+import { openUserfaultfd } from "../uffd/open.ts";
+import type { SourceOrder } from "./control.ts";
+import { Companion } from "./fetch/companion.ts";
+import { REPLAY_BYTES } from "./fetch/link.ts";
+import { type FetchOrder, WIRE, WIRE_WORDS, type WireNews } from "./fetch/order.ts";
+import { Follower } from "./follower.ts";
+import { makeGuestOrder } from "./guest-order.ts";
+import { Seating } from "./seating.ts";
+import { Server } from "./server.ts";
+
+/** So much that offsets in it are no small integers: those of a real guest are not, either. */
+const GUEST_BYTES = 4 * 2 ** 30;
+const PIECE_PAGES = REPLAY_BYTES / PAGE_SIZE;
+const PIECES = 96;
+const UNIT_BYTES = 64 * 1024;
+const SOURCE = 1;
+const NAME = "rehearsal";
+/** LIMIT: whatever may go wrong, a thread is ready after that. */
+const DEADLINE_MS = 500;
+
+/** Throws what opening a userfaultfd throws where this process may not have one. */
+export function rehearseReplay(now: () => number): void {
+  const uffd = openUserfaultfd("kernel", local);
+  const address = mmap(local, GUEST_BYTES, { flags: MAP.PRIVATE | MAP.ANONYMOUS | MAP.NORESERVE });
+  const staging = local.share(REPLAY_BYTES);
+  const { port1, port2 } = new MessageChannel();
+  // Nobody rings.
+  const [bell, ringer] = pipe();
+  const order = fetchOrder(staging.address, bell);
+  const companion = new Companion({
+    order: { ...structuredClone(order), port: port1 },
+    now,
+    direct: undefined,
+  });
+  const follower = new Follower("block", now);
+  const server = new Server({ mode: "block", follower, now, isNested: true, isSole: true });
+  try {
+    uffd.register(address, GUEST_BYTES, { missing: true });
+    server.addCompanion(companion);
+    const companions = new Map([[SOURCE, companion]]);
+    const seating = new Seating({ server, companions, isSole: true, now, tell: () => undefined });
+    const regions = [{ start: address, byteLength: GUEST_BYTES, imageOffset: 0 }];
+    // As it comes out of a message: that makes other objects than we do.
+    seating.seat(structuredClone(makeGuestOrder(1, { descriptor: uffd.fd, regions }, imageOrder())));
+    const feeder = new Feeder(order.words, port2);
+    const until = now() + DEADLINE_MS;
+    server.serve(() => feeder.hasEnded || now() > until);
+  } finally {
+    server.close();
+    port2.close();
+    close(local, ringer);
+    uffd.close();
+    munmap(local, address, GUEST_BYTES);
+    staging.close();
+  }
+}
+
+/** Says what the thread that fetches would say: a piece whenever the one before has been installed. */
+class Feeder {
+  readonly #words: Int32Array;
+  readonly #port: MessagePort;
+  readonly #pages = new Random(1).sample(PIECES * PIECE_PAGES, GUEST_BYTES / PAGE_SIZE);
+  #pieces = 0;
+  #freed = 0;
+
+  constructor(words: Int32Array, port: MessagePort) {
+    this.#words = words;
+    this.#port = port;
+  }
+
+  /** All has been installed; to be asked again and again. */
+  get hasEnded(): boolean {
+    while (receiveMessageOnPort(this.#port) !== undefined) this.#freed++;
+    if (this.#freed < this.#pieces) return false;
+    if (this.#pieces === PIECES) return true;
+    const first = this.#pieces++ * PIECE_PAGES;
+    const runs = Uint32Array.from({ length: 2 * PIECE_PAGES }, (_, at) =>
+      at & 1 ? 1 : this.#pages[first + (at >> 1)]!,
+    );
+    this.#port.postMessage({ kind: "piece", slot: 0, runs } satisfies WireNews);
+    Atomics.add(this.#words, WIRE.DONE, 1);
+    return false;
+  }
+}
+
+function fetchOrder(staging: number, bellFd: number): Omit<FetchOrder, "port"> {
+  return {
+    source: { url: NAME },
+    name: NAME,
+    byteLength: GUEST_BYTES,
+    unitBytes: UNIT_BYTES,
+    identity: undefined,
+    slots: 2,
+    fetchesMax: 1,
+    tid: threadId(local),
+    staging,
+    replayStaging: staging,
+    stagingBytes: REPLAY_BYTES,
+    holes: new Uint32Array(new SharedArrayBuffer(wordsFor(GUEST_BYTES / UNIT_BYTES) * 4)),
+    workingSets: [NAME],
+    replaying: NAME,
+    words: new Int32Array(new SharedArrayBuffer(WIRE_WORDS * 4)),
+    bellFd,
+    deadlineMs: DEADLINE_MS,
+    expires: false,
+    backgroundRate: Number.POSITIVE_INFINITY,
+  };
+}
+
+function imageOrder(): SourceOrder {
+  return {
+    source: SOURCE,
+    byteLength: GUEST_BYTES,
+    unitBytes: UNIT_BYTES,
+    deadlineMs: DEADLINE_MS,
+    expires: false,
+    kills: false,
+    replay: NAME,
+    isReplaying: true,
+  };
+}

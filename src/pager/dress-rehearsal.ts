@@ -101,6 +101,7 @@ function fetchOrder(staging: number, bellFd: number): Omit<FetchOrder, "port"> {
     byteLength: GUEST_BYTES,
     unitBytes: UNIT_BYTES,
     identity: undefined,
+    content: undefined,
     slots: 2,
     fetchesMax: 1,
     tid: threadId(local),

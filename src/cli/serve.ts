@@ -140,6 +140,8 @@ function textOf(event: FrontEvent): string {
       return `guest ${event.id}: process ${event.pid} has ${event.image} after ${msText(event.ms)}`;
     case "refused":
       return `process ${event.pid} was refused ${event.image || "an image"}: ${event.message} (${event.code})`;
+    case "refusals":
+      return `${event.count} more connections were refused`;
     case "ended":
       return `guest ${event.id}: ${event.reason}${event.detail === undefined ? "" : `, ${event.detail}`}`;
     case "error":

@@ -10,7 +10,7 @@ import {
   type Route,
 } from "../daemon/control/routes.ts";
 import { controlPath, defaultFolder } from "../daemon/folder.ts";
-import { send, textOf, type Where } from "./connection.ts";
+import { ask, send, type Where } from "./connection.ts";
 import { eventsOf } from "./events.ts";
 
 export interface ClientOptions {
@@ -61,15 +61,15 @@ export function createClient(options: ClientOptions = {}): Client {
     Object.entries<Route>(ROUTES).map(([name, route]) => [
       name,
       async (input: object = {}, { signal }: CallOptions = {}) => {
-        const response = await send(where, { method: route.method, ...placed(route, input), signal });
-        return JSON.parse(await textOf(response)) as unknown;
+        const text = await ask(where, { method: route.method, ...placed(route, input), signal });
+        return JSON.parse(text) as unknown;
       },
     ]),
   ) as unknown as Calls;
   return {
     ...calls,
     async metrics({ signal } = {}) {
-      return textOf(await send(where, { method: "GET", path: "/metrics", accept: "text/plain", signal }));
+      return ask(where, { method: "GET", path: "/metrics", accept: "text/plain", signal });
     },
     async *watch({ signal, guest, everyMs } = {}) {
       const query = new URLSearchParams();

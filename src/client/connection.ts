@@ -20,6 +20,24 @@ export interface Call {
   readonly accept?: string;
 }
 
+/**
+ * Sends a request; resolves with the text of its answer. What only asks is asked again, once, when the connection broke: a
+ * pager that ends takes its connections along, and the next one answers.
+ */
+export async function ask(where: Where, call: Call): Promise<string> {
+  try {
+    return await textOf(await send(where, call));
+  } catch (error) {
+    if (call.method !== "GET" || !isBroken(error) || call.signal?.aborted) throw error;
+    return await textOf(await send(where, call));
+  }
+}
+
+function isBroken(error: unknown): boolean {
+  const { code } = ((error as Error).cause ?? error) as NodeJS.ErrnoException;
+  return code === "ECONNRESET" || code === "EPIPE";
+}
+
 /** Sends a request; resolves with the answer's head. @throws ERR_NO_SERVER, and what the server answered */
 export async function send(where: Where, call: Call): Promise<IncomingMessage> {
   const { method, path, body, signal, accept = "application/json" } = call;
@@ -33,7 +51,12 @@ export async function send(where: Where, call: Call): Promise<IncomingMessage> {
   if ("token" in where) headers.authorization = `Bearer ${where.token}`;
   const response = await new Promise<IncomingMessage>((resolve, reject) => {
     const target = "socket" in where ? { socketPath: where.socket, host: "localhost" } : urlParts(where.url);
-    const outgoing = request({ ...target, method, path, headers, ...(signal ? { signal } : {}) }, resolve);
+    // What changes something is sent once, so not by a connection that may have been left over by a dead pager.
+    const agent = method === "GET" ? {} : { agent: false as const };
+    const outgoing = request(
+      { ...target, ...agent, method, path, headers, ...(signal ? { signal } : {}) },
+      resolve,
+    );
     outgoing.once("error", (cause) => {
       reject(signal?.aborted ? signal.reason : unreachable(where, cause));
     });
@@ -44,7 +67,7 @@ export async function send(where: Where, call: Call): Promise<IncomingMessage> {
   throw await failureOf(response, where);
 }
 
-export async function textOf(response: IncomingMessage): Promise<string> {
+async function textOf(response: IncomingMessage): Promise<string> {
   const parts: Buffer[] = [];
   let byteLength = 0;
   for await (const part of response as AsyncIterable<Buffer>) {

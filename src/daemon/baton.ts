@@ -6,10 +6,13 @@
 // takes some ten to give its memory back. What other threads of that process were just saying may arrive later.
 
 import { local, type Memory, mapMemory, memfd, pidfdOpen, pidfdOpenThread } from "../linux/index.ts";
+import type { PlacementMode } from "../pager/index.ts";
 
 const BYTES = 4096;
 /** The thread is that of the process that stands behind it: whoever has just taken the baton has not said his yet. */
-const WORD = { PROCESS: 0, THREAD: 1, THREAD_OF: 2, GENERATION: 3 } as const;
+const WORD = { PROCESS: 0, THREAD: 1, THREAD_OF: 2, GENERATION: 3, PLACEMENT: 4 } as const;
+/** By what stands in the page, less one; 0: nobody has found it out yet. */
+const PLACEMENTS: readonly PlacementMode[] = ["same-cpu", "spin", "block"];
 
 /** A new baton, held by nobody. */
 export function makeBaton(): number {
@@ -57,6 +60,15 @@ export class Baton {
 
   set generation(generation: number) {
     Atomics.store(this.#words, WORD.GENERATION, generation);
+  }
+
+  /** Where serving threads run best here, as one of them has found out. */
+  get placement(): PlacementMode | undefined {
+    return PLACEMENTS[Atomics.load(this.#words, WORD.PLACEMENT) - 1];
+  }
+
+  set placement(mode: PlacementMode) {
+    Atomics.store(this.#words, WORD.PLACEMENT, PLACEMENTS.indexOf(mode) + 1);
   }
 
   /** Which thread of the holder serves. */

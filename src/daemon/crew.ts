@@ -6,6 +6,7 @@
 // What is booked goes to the keeper first and to the spare next, so that the spare never knows more than the keeper.
 
 import { local, poll } from "../linux/index.ts";
+import type { PlacementMode } from "../pager/index.ts";
 import { Baton } from "./baton.ts";
 import { FIRST_LINK, spawnProcess } from "./birth.ts";
 import { report } from "./front-pipe.ts";
@@ -40,7 +41,7 @@ export class Crew {
   readonly #folder: string;
   readonly #readiness: Readiness;
   readonly #listener: CrewListener;
-  #baton: Baton | undefined;
+  #knownBaton: Baton | undefined;
   #keeper = -1;
   #keeperPid: number = process.ppid;
   /** Of the keeper that we know of; see baton.ts. */
@@ -51,6 +52,7 @@ export class Crew {
   #peerPid = 0;
   /** The other one served before us: its line is only heard to the end. */
   #isPeerOld = false;
+  #isStandingBy = false;
   #lonelyGlances = 0;
   #isSynced = false;
   #isServing = false;
@@ -88,14 +90,19 @@ export class Crew {
     return this.#hasSpare ? this.#peerPid : 0;
   }
 
+  get #baton(): Baton {
+    this.#knownBaton ??= new Baton(this.ledger.get(BATON_ID)!.descriptors[0]!);
+    return this.#knownBaton;
+  }
+
   get #hasSpare(): boolean {
     return this.#isServing && this.#peer >= 0 && !this.#isPeerOld;
   }
 
   /** It could serve now: asks for the baton, and whenever who has it serves no more. */
   standBy(): void {
-    this.#baton ??= new Baton(this.ledger.get(BATON_ID)!.descriptors[0]!);
-    const holder = this.#baton.holder;
+    this.#isStandingBy = true;
+    const { holder } = this.#baton;
     if (holder === 0) this.#take(holder, "the server has started") || this.#stepBack();
     else this.#await(holder);
   }
@@ -107,10 +114,16 @@ export class Crew {
     if (this.#peer >= 0) tell(this.#peer, { kind: "ready", pid: process.pid });
   }
 
-  /** Which thread serves, so that a successor need not wait for the end of all of us. */
-  servesBy(tid: number): void {
+  /** Which thread serves, so that a successor need not wait for the end of all of us; and where, which holds for that, too. */
+  servesBy(tid: number, placement: PlacementMode): void {
     this.#threadId = tid;
-    if (this.#isServing) this.#baton!.serveBy(tid);
+    this.#baton.placement = placement;
+    if (this.#isServing) this.#baton.serveBy(tid);
+  }
+
+  /** Where our predecessor's thread was best. */
+  get placement(): PlacementMode | undefined {
+    return this.#baton.placement;
   }
 
   /** Notes it here and with the others, in the place of one of the same id. */
@@ -166,8 +179,8 @@ export class Crew {
   }
 
   #await(holder: number): void {
-    const watched = this.#baton!.watch();
-    if (this.#baton!.holder !== holder) {
+    const watched = this.#baton.watch();
+    if (this.#baton.holder !== holder) {
       closeAll(watched === undefined ? [] : [watched]);
       this.#stepBack();
       return;
@@ -192,7 +205,7 @@ export class Crew {
 
   /** Somebody else has taken over. If that one does not know of us, whatever we know is old. */
   #stepBack(): void {
-    const { holder } = this.#baton!;
+    const { holder } = this.#baton;
     if (holder === this.#peerPid && this.#peer >= 0) {
       this.#await(holder);
       return;
@@ -201,9 +214,9 @@ export class Crew {
   }
 
   #take(holder: number, why: string): boolean {
-    if (!this.#baton!.take(holder)) return false;
+    if (!this.#baton.take(holder)) return false;
     step("baton");
-    this.#baton!.serveBy(this.#threadId);
+    this.#baton.serveBy(this.#threadId);
     // What our predecessor has sent before it died, first: that may be the link to a keeper which it has just founded.
     this.#hearPeer();
     this.#isPeerOld = true;
@@ -331,7 +344,7 @@ export class Crew {
 
   /** Of those who were born when keeper and pager died together, one too many may live: whom nobody who serves knows. */
   #checkBelonging(): void {
-    if (this.#baton === undefined || this.#isServing) return;
+    if (!this.#isStandingBy || this.#isServing) return;
     if (this.#isForgotten) process.exit(0);
     const isAlone = this.#peer < 0 && this.#baton.holder !== 0;
     this.#lonelyGlances = isAlone ? this.#lonelyGlances + 1 : 0;
@@ -345,7 +358,7 @@ export class Crew {
 
   /** Another keeper has been founded without our knowing: what we know is old, and others have been born. */
   get #isForgotten(): boolean {
-    return this.#keeper < 0 && this.#baton!.generation > this.#generation;
+    return this.#keeper < 0 && this.#baton.generation > this.#generation;
   }
 
   /** The keeper of the server that is to take over gets what ours had. It takes no connections before it serves. */
@@ -383,7 +396,7 @@ export class Crew {
   /** Into a keeper that has nothing yet. It waits in its link until the keeper lives, whatever becomes of us. */
   #tellAll(): void {
     this.ledger.sync(this.#keeper, this.#generation);
-    this.#baton!.generation = this.#generation;
+    this.#baton.generation = this.#generation;
     tell(this.#keeper, { kind: "serving", pid: process.pid, marks: this.ledger.marks });
   }
 }

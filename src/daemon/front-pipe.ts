@@ -27,6 +27,8 @@ export type FrontEvent =
       readonly code: string;
       readonly message: string;
     }
+  /** So many others, when there are too many to tell of each. */
+  | { readonly event: "refusals"; readonly count: number }
   | {
       readonly event: "ended";
       readonly id: string;

@@ -25,7 +25,8 @@ const PENDING_MAX = 64;
 const FAILURES_MAX = 10;
 /** How long a process that has just begun to serve has the machine for itself, before another one is born. */
 const BREATH_MS = 100;
-/** From the second failure on, how long to wait before the next birth. */
+/** A pager and its spare may die together; of births that fail after that, how long to wait before the next one. */
+const FAILURES_FREE = 2;
 const FAILURE_MS = 200;
 
 /** A process that serves or could. */
@@ -183,7 +184,7 @@ export class Keeper {
     }
     if (this.#followers.some(({ isServing }) => isServing)) return;
     this.#failures++;
-    if (this.#failures > 1) this.#notBefore = performance.now() + FAILURE_MS;
+    if (this.#failures > FAILURES_FREE) this.#notBefore = performance.now() + FAILURE_MS;
   }
 
   #openListeners(): readonly Entry[] {

@@ -6,7 +6,8 @@
 //   one thread       waits for descriptors to be readable
 
 import { openPagerHost } from "../pager/index.ts";
-import { startControl } from "./control/index.ts";
+import type { PreparedControl } from "./control/index.ts";
+import { standIn } from "./control/stand-in.ts";
 import { Crew } from "./crew.ts";
 import { exitAtOnce } from "./exit.ts";
 import { report } from "./front-pipe.ts";
@@ -23,6 +24,7 @@ for (const signal of ["SIGINT", "SIGHUP"] as const) process.on(signal, () => und
 
 const readiness = new Readiness();
 let table: Guests | undefined;
+let control: Promise<PreparedControl> | undefined;
 let isPrepared = false;
 let adoption: Promise<void> | undefined;
 let isComplete: () => void;
@@ -70,15 +72,24 @@ function tally(): Tally {
 async function prepare(): Promise<void> {
   const config = configOf(crew.ledger.get(CONFIG_ID)!);
   if (crew.ledger.get(BATON_ID) === undefined) throw new Error("The ledger has no baton");
-  const placement = config.placement === undefined ? {} : { placement: config.placement };
-  const host = await openPagerHost(placement);
+  const placement = config.placement ?? crew.placement;
+  const host = await openPagerHost(placement === undefined ? {} : { placement });
   table = new Guests(crew, host, readiness, tally(), config);
   const warm = table.prepare();
-  // Whoever has guests that wait does not wait for images that nobody needs yet; a spare gets them ready first.
-  if (crew.ledger.of("guest").length > 0) await warm;
+  // Should nobody serve by now, guests that wait do not wait for what could be done ahead.
   crew.standBy();
   await warm;
+  // What goes wrong with it is told when it is opened.
+  if (!crew.isServing) await prepareControl().catch(() => undefined);
   crew.tellReady();
+}
+
+/** What it takes is loaded only now: whoever is started because nobody serves has to be soon. */
+async function prepareControl(): Promise<PreparedControl> {
+  control ??= import("./control/index.ts").then((module) =>
+    module.prepareControl(table!, configOf(crew.ledger.get(CONFIG_ID)!)),
+  );
+  return await control;
 }
 
 async function serve(why: string): Promise<void> {
@@ -89,20 +100,22 @@ async function serve(why: string): Promise<void> {
   report({ event: "serving", pid: process.pid, guests, ms, why });
   table!.emit("takeover", { guests, ms, why });
   crew.accepts = true;
-  const control = crew.ledger.get(CONTROL_ID)?.descriptors[0];
-  if (control !== undefined) void operate(control);
   // A hand-over that our predecessor has booked must not be looked at again.
   await complete;
   table!.open();
+  const socket = crew.ledger.get(CONTROL_ID)?.descriptors[0];
+  if (socket !== undefined) void operate(socket);
 }
 
 /** Whatever becomes of the control API, guests are served. */
-async function operate(control: number): Promise<void> {
+async function operate(socket: number): Promise<void> {
   try {
-    await startControl(table!, control, configOf(crew.ledger.get(CONFIG_ID)!));
+    const prepared = await prepareControl();
+    await prepared.open(socket);
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    report({ event: "error", code: "ERR_BUG", message: `The control API does not work: ${message}` });
+    const message = `The control API does not work: ${error instanceof Error ? error.message : error}`;
+    report({ event: "error", code: "ERR_BUG", message });
+    standIn(socket, message);
   }
 }
 

@@ -6,7 +6,7 @@
 
 import { MADV, PAGE_SIZE } from "../abi/memory.ts";
 import { local, mapMemory, memfd, pidfdOpen } from "../linux/index.ts";
-import type { PagerHost } from "../pager/index.ts";
+import type { Pager, PagerHost } from "../pager/index.ts";
 import { openUserfaultfd } from "../uffd/index.ts";
 import type { ImageConfig } from "./config.ts";
 import { Guest, stateBytes } from "./guest.ts";
@@ -17,13 +17,26 @@ import type { GuestNote } from "./texts.ts";
 const BYTES = 16 * PAGE_SIZE;
 const ROUNDS = 3;
 
-/** Where this process may have no userfaultfd, the first takeover is a few milliseconds slower: that is all. */
-export async function rehearse(host: PagerHost, image: ImageConfig, imageBytes: number): Promise<void> {
-  for (let round = 0; round < ROUNDS; round++)
-    await takeOverNothing(host, image, imageBytes).catch(() => undefined);
+/**
+ * Where this process may have no userfaultfd, the first takeover is a few milliseconds slower: that is all. `look` is
+ * shown the pager, and answers whether that was enough.
+ */
+export async function rehearse(
+  host: PagerHost,
+  image: ImageConfig,
+  imageBytes: number,
+  look: (pager: Pager) => boolean,
+): Promise<void> {
+  for (let round = 0; round < ROUNDS; round++) {
+    try {
+      if (look(await takeOverNothing(host, image, imageBytes))) return;
+    } catch {
+      // The next round may be luckier.
+    }
+  }
 }
 
-async function takeOverNothing(host: PagerHost, image: ImageConfig, imageBytes: number): Promise<number> {
+async function takeOverNothing(host: PagerHost, image: ImageConfig, imageBytes: number): Promise<Pager> {
   const byteLength = Math.min(BYTES, Math.ceil(imageBytes / PAGE_SIZE) * PAGE_SIZE);
   const uffd = openUserfaultfd("kernel", local);
   const memory = mapMemory(byteLength);
@@ -40,9 +53,8 @@ async function takeOverNothing(host: PagerHost, image: ImageConfig, imageBytes: 
     const guest = await Guest.start(host, entry, true, () => undefined);
     local.call("madvise", memory.address, byteLength, MADV.POPULATE_READ);
     guest.release();
-    const { threadId } = guest.pager;
     await guest.pager.close();
-    return threadId;
+    return guest.pager;
   } finally {
     memory.close();
     uffd.close();

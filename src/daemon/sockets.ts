@@ -8,7 +8,7 @@
 
 import { randomBytes } from "node:crypto";
 import { chmodSync, chownSync, existsSync, lstatSync, mkdirSync, statSync, unlinkSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { MinorfaultError } from "../base/errors.ts";
 import { connect, listen, local } from "../linux/index.ts";
 import type { ExpectedGuest, Ticket } from "./guests.ts";
@@ -35,7 +35,7 @@ export function checkName(name: string): void {
 
 /** Makes the folder, or checks that nobody else can get in. */
 export function prepareFolder(folder: string): void {
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  makeFolder(folder);
   const { uid, mode } = statSync(folder);
   if (uid !== process.getuid?.()) {
     throw new MinorfaultError("ERR_BAD_ARGUMENT", `The folder ${folder} belongs to another user, uid ${uid}`);
@@ -45,7 +45,20 @@ export function prepareFolder(folder: string): void {
       hint: `chmod 700 ${folder}: whoever can connect can have an image's pages`,
     });
   }
-  for (const sub of ["images", "guests"]) mkdirSync(join(folder, sub), { recursive: true, mode: 0o700 });
+  for (const sub of ["images", "guests"]) makeFolder(join(folder, sub));
+}
+
+/** With those above it. Node's own `recursive` never ends where a folder takes no new ones, as in /proc. */
+function makeFolder(path: string): void {
+  if (existsSync(path)) return;
+  makeFolder(dirname(path));
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (cause) {
+    // Somebody else may have been faster.
+    if (existsSync(path)) return;
+    throw new MinorfaultError("ERR_BAD_ARGUMENT", `The folder ${path} can't be made`, { cause });
+  }
 }
 
 /** Whether a server answers there. */

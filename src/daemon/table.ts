@@ -39,6 +39,7 @@ import { checkName, closeListener, imageListener, ticketListener } from "./socke
 import { step } from "./step.ts";
 import type { Tally } from "./tally.ts";
 import { CONTROL_ID, configEntry, type Door as DoorNote, GUEST_FD, type GuestNote } from "./texts.ts";
+import { Throttle } from "./throttle.ts";
 
 /** LIMIT: guests that are announced and have not come. */
 const EXPECTED_MAX = 1024;
@@ -60,6 +61,7 @@ export class Guests implements GuestTable {
   readonly #guests = new Map<string, Guest>();
   readonly #events = new EventEmitter();
   readonly #doors: Doors;
+  readonly #refusals = new Throttle((count) => report({ event: "refusals", count }));
   readonly #since = Date.now();
   #config: ServerConfig;
   #policy: Policy;
@@ -92,7 +94,7 @@ export class Guests implements GuestTable {
     const limits = (): ServerLimits => this.limits;
   }
 
-  /** Opens the images that are to be warm; failures are in their status. */
+  /** Opens the images that are to be warm, and rehearses with them; failures are in their status. */
   async prepare(): Promise<void> {
     for (const image of this.#config.images) this.#images.add(image);
     const warm = this.#config.images.filter((image) => image.warm !== false);
@@ -101,8 +103,11 @@ export class Guests implements GuestTable {
 
   async #warmUp(image: ImageConfig): Promise<void> {
     const { byteLength } = await this.#images.open(image.name);
-    const tid = await rehearse(this.#host, image, byteLength);
-    if (tid !== undefined) this.#crew.servesBy(tid);
+    await rehearse(this.#host, image, byteLength, (pager) => {
+      this.#crew.servesBy(pager.threadId, pager.placement.mode);
+      // Guests of its own have come: they are not to wait for this.
+      return this.#crew.isServing;
+    });
   }
 
   /** It is our turn: takes over every guest that there is. Answers how many. */
@@ -393,7 +398,9 @@ export class Guests implements GuestTable {
     this.#crew.drop(entry.id);
     this.#tally.refuse(error.code);
     const image = imageOf(this.#doors.get(listener));
-    report({ event: "refused", image, pid, code: error.code, message: error.message });
+    if (this.#refusals.admits()) {
+      report({ event: "refused", image, pid, code: error.code, message: error.message });
+    }
     this.emit("refused", { image, pid, uid, error });
   }
 
@@ -437,7 +444,7 @@ export class Guests implements GuestTable {
     };
     const guest = await Guest.start(this.#host, entry, adopt, onError);
     this.#guests.set(entry.id, guest);
-    this.#crew.servesBy(guest.pager.threadId);
+    this.#crew.servesBy(guest.pager.threadId, guest.pager.placement.mode);
     guest.pager.ended.then((end) => this.#onPagerEnded(guest, end));
     guest.watch(this.#readiness, () => void guest.pager.close());
     return guest;

@@ -183,6 +183,8 @@ export class Server {
     this.#forgetPidfd(seat);
     this.#busy.delete(seat);
     this.#placeForWork();
+    // Where the next one runs nobody knows.
+    if (this.#seats.size === 0) this.#options.follower.place(-1);
     seat.end(end);
   }
 

@@ -19,6 +19,8 @@ const PAGES = 1024;
 const MACHINES = 2;
 /** How long a machine may wait for one page, whatever happens. */
 const DEADLINE_MS = 10_000;
+/** Waits that are told of. */
+const LONG_MS = 250;
 /** Rounds of work after which a machine is checked whole and replaced. */
 const ROUNDS = 12;
 /** What a connection answers that died with whoever had just accepted it. */
@@ -36,7 +38,14 @@ export interface KillReport {
   readonly lostConnections: number;
   /** What a machine has waited for a page at most. */
   readonly longestWaitMs: number;
+  /** Those that were longer than a default deadline, with the deaths before each. */
+  readonly longWaits: readonly LongWait[];
   readonly failures: readonly string[];
+}
+
+export interface LongWait {
+  readonly ms: number;
+  readonly before: readonly string[];
 }
 
 export async function chaosKill(
@@ -65,6 +74,7 @@ class Chaos {
   #pagesChecked = 0;
   #lostConnections = 0;
   #longestWaitMs = 0;
+  readonly #longWaits: LongWait[] = [];
   #isOver = false;
 
   constructor(stand: Stand, seed: number) {
@@ -94,6 +104,7 @@ class Chaos {
       pagesChecked: this.#pagesChecked,
       lostConnections: this.#lostConnections,
       longestWaitMs: this.#longestWaitMs,
+      longWaits: this.#longWaits,
       failures: this.#failures,
     };
   }
@@ -238,13 +249,18 @@ class Chaos {
       );
       if (round % 3 === 0) await vmm.balloon(random.below(PAGES / 2 - 32), 1 + random.below(32));
       const { latenciesUs, wrong } = await walking.ended();
-      this.#longestWaitMs = latenciesUs.reduce((most, us) => Math.max(most, us / 1000), this.#longestWaitMs);
+      this.#noteWait(latenciesUs.reduce((most, us) => Math.max(most, us / 1000), 0));
       this.#told("a walk", wrong);
       this.#told("hashes", await vmm.verify({ from: random.below(PAGES - 64), count: 64 }));
       this.#pagesChecked += 128;
     }
     this.#told("all hashes", await vmm.verify());
     this.#pagesChecked += PAGES;
+  }
+
+  #noteWait(ms: number): void {
+    if (ms > LONG_MS) this.#longWaits.push({ ms, before: this.#lately.slice(-3) });
+    this.#longestWaitMs = Math.max(this.#longestWaitMs, ms);
   }
 
   #told(what: string, wrong: readonly string[]): void {

@@ -39,9 +39,12 @@ async function main(): Promise<number> {
   const deaths = Object.entries(report.deaths).sort(([, a], [, b]) => b - a);
   const died = deaths.reduce((sum, [, times]) => sum + times, 0);
   for (const [what, times] of deaths) console.log(`  ${String(times).padStart(6)} ${what}`);
-  const { takeovers, machines, pagesChecked, lostConnections, longestWaitMs, failures } = report;
+  const { takeovers, machines, pagesChecked, lostConnections, longestWaitMs, longWaits, failures } = report;
   console.log(`${takeovers} takeovers, ${machines} machines, ${pagesChecked} pages checked`);
   console.log(`longest wait for a page ${longestWaitMs.toFixed(0)} ms, ${lostConnections} connections lost`);
+  for (const { ms, before } of longWaits.toSorted((a, b) => b.ms - a.ms).slice(0, 20)) {
+    console.log(`    ${ms.toFixed(0)} ms after ${before.join(", ")}`);
+  }
   for (const failure of failures.slice(0, 20)) console.log(`  FAILED ${failure}`);
   const seconds = ((performance.now() - began) / 1000).toFixed(0);
   const missing = died < count ? `, stopped ${count - died} short of ${count}` : "";

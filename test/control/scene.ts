@@ -6,7 +6,7 @@ import { type IncomingHttpHeaders, request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Client, createClient } from "../../src/client/index.ts";
-import { type Control, startControl } from "../../src/daemon/control/index.ts";
+import { type Control, prepareControl } from "../../src/daemon/control/index.ts";
 import { FakeTable } from "./fake-table.ts";
 
 export const TOKEN = "a-token-of-this-test-only";
@@ -28,7 +28,8 @@ export async function openScene(t: Ending, { tcp = false } = {}): Promise<Scene>
   const socket = join(folder, "control.sock");
   const table = new FakeTable();
   const options = { logLevel: "silent", ...(tcp ? { port: 0, token: TOKEN } : {}) };
-  const control = await startControl(table, { path: socket }, { control: options });
+  const prepared = await prepareControl(table, { control: options });
+  const control = await prepared.open({ path: socket });
   t.after(async () => {
     await control.close();
     rmSync(folder, { recursive: true, force: true });

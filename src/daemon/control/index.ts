@@ -1,7 +1,8 @@
-// The control API of a server: everything that operators, programs and browsers see of it. `startControl` is called by the
-// process that serves, when it serves.
+// The control API of a server: everything that operators, programs and browsers see of it. A process that would serve builds
+// it, which takes longer than to take over a hundred guests; one that serves opens it.
 
 import { readFileSync } from "node:fs";
+import type { Logger } from "pino";
 import type { ServerConfig } from "../config.ts";
 import type { GuestTable } from "../guests.ts";
 import { pageFiles } from "../page/files.ts";
@@ -10,10 +11,15 @@ import { logEvents, openLog } from "./log.ts";
 import { Metrics } from "./metrics.ts";
 import { openApiDocument } from "./openapi.ts";
 import { operationsOf } from "./operations.ts";
-import { parseControlOptions } from "./options.ts";
+import { type ControlOptions, parseControlOptions } from "./options.ts";
 import { Recorder } from "./recorder.ts";
 import { ControlServer, type Extra } from "./server.ts";
 import { Streams } from "./stream.ts";
+
+export interface PreparedControl {
+  /** Serves it at a socket that listens already (its descriptor), or at a path that is free. */
+  open(where: number | { readonly path: string }): Promise<Control>;
+}
 
 export interface Control {
   /** Of the loopback, if there is one. */
@@ -21,12 +27,10 @@ export interface Control {
   close(): Promise<void>;
 }
 
-/** Serves the control API at a socket that listens already (its descriptor), or at a path that is free. */
-export async function startControl(
+export async function prepareControl(
   table: GuestTable,
-  where: number | { readonly path: string },
   config: Pick<ServerConfig, "control">,
-): Promise<Control> {
+): Promise<PreparedControl> {
   const options = parseControlOptions(config.control);
   const log = openLog(options.logLevel ?? "info");
   const version = packageVersion();
@@ -48,6 +52,33 @@ export async function startControl(
     },
     onBug: (error) => log.error({ error }, "a bug in the control API"),
   });
+  await server.prepare();
+  return {
+    open: async (where) => {
+      const port = await openAt(where, server, options, log);
+      const { takeovers } = table.counters;
+      log.info({ version, guests: table.list().length, takeovers }, "the control API is open");
+      return { port, close };
+    },
+  };
+
+  async function close(): Promise<void> {
+    for (const stop of stops) stop();
+    recorder.close();
+    streams.close();
+    await server.close();
+    metrics.close();
+    log.flush();
+  }
+}
+
+/** Answers the port of the loopback, if there is one. */
+async function openAt(
+  where: number | { readonly path: string },
+  server: ControlServer,
+  options: ControlOptions,
+  log: Logger,
+): Promise<number | undefined> {
   let port: number | undefined;
   if (options.port !== undefined && options.token !== undefined) {
     try {
@@ -58,20 +89,8 @@ export async function startControl(
       log.error({ error, port: options.port }, "the port of the control API cannot be had");
     }
   }
-  const { takeovers } = table.counters;
-  log.info({ version, guests: table.list().length, takeovers }, "the control API is open");
   await server.listen(typeof where === "number" ? { descriptor: where } : where);
-  return {
-    port,
-    async close() {
-      for (const stop of stops) stop();
-      recorder.close();
-      streams.close();
-      await server.close();
-      metrics.close();
-      log.flush();
-    },
-  };
+  return port;
 }
 
 function probes(table: GuestTable): Extra[] {

@@ -5,6 +5,7 @@ import { destination, type Logger, pino, stdTimeFunctions } from "pino";
 import { MinorfaultError } from "../../base/errors.ts";
 import { plain } from "../../source/plain-url.ts";
 import type { GuestEventName, GuestEvents, GuestTable } from "../guests.ts";
+import { Throttle } from "../throttle.ts";
 
 export const LOG_LEVELS = ["silent", "error", "warn", "info", "debug"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -23,6 +24,7 @@ export function openLog(level: LogLevel, stream?: NodeJS.WritableStream): Logger
 
 /** Writes what happens to guests and to the server. Answers how to stop. */
 export function logEvents(table: GuestTable, log: Logger): () => void {
+  const refusals = new Throttle((count) => log.warn({ count }, "more were refused"));
   const writers: { readonly [Name in GuestEventName]: (event: GuestEvents[Name]) => void } = {
     connected: ({ image, pid, uid }) => log.debug({ image: plain(image), peer: pid, uid }, "connected"),
     serving: ({ guest: { id, name, image, pid, uid, byteLength, handOverMs, pagers } }) =>
@@ -30,8 +32,9 @@ export function logEvents(table: GuestTable, log: Logger): () => void {
         { guest: id, name, image: plain(image), peer: pid, uid, byteLength, handOverMs, pagers },
         "serving",
       ),
-    refused: ({ image, pid, uid, error }) =>
-      log.warn({ image: plain(image), peer: pid, uid, error }, "refused"),
+    refused: ({ image, pid, uid, error }) => {
+      if (refusals.admits()) log.warn({ image: plain(image), peer: pid, uid, error }, "refused");
+    },
     error: ({ guest, error }) => log.error({ guest, error }, "a page could not be served"),
     ended: ({ guest: { id, name, image, pid, statistics }, reason, detail }) =>
       log.info(

@@ -28,7 +28,7 @@ const away = z
   .object({ read: count, fetched: count, joined: count, ahead: count, aheadMet: count })
   .meta({ id: "AwayCounts", description: "Faults whose bytes were not at hand, and units asked for ahead" });
 
-const statistics = z
+export const statistics = z
   .object({
     faults: count,
     outcomes,

@@ -90,6 +90,11 @@ export class ControlServer {
     }
   }
 
+  /** All that can be done before anybody can call. */
+  async prepare(): Promise<void> {
+    await this.#app.ready();
+  }
+
   /** At a unix socket: one that listens already, or a path that is free. */
   async listen(where: { readonly descriptor: number } | { readonly path: string }): Promise<void> {
     await this.#app.ready();

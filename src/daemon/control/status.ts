@@ -3,26 +3,14 @@
 import { countBits } from "../../base/bitmap.ts";
 import type { ExpectedGuest, GuestStatus, GuestTable, ImageStatus } from "../guests.ts";
 import type { AnswerOf } from "./routes.ts";
-import type { Guest, GuestDetails, Health, Image } from "./schemas.ts";
+import { type Guest, type GuestDetails, type Health, type Image, statistics } from "./schemas.ts";
 
 export function isoTime(msSinceEpoch: number): string {
   return new Date(msSinceEpoch).toISOString();
 }
 
 export function guestJson(status: GuestStatus): Guest {
-  const { id, name, image, state, pid, uid, gid, since, handOverMs, pagers, byteLength, statistics } = status;
-  const {
-    faults,
-    outcomes,
-    away,
-    waiting,
-    bytesInstalled,
-    bytesZeroed,
-    bytesReplayed,
-    events,
-    retries,
-    latencyUs,
-  } = statistics;
+  const { id, name, image, state, pid, uid, gid, since, handOverMs, pagers, byteLength } = status;
   return {
     id,
     ...(name === undefined ? {} : { name }),
@@ -36,19 +24,14 @@ export function guestJson(status: GuestStatus): Guest {
     pagers,
     byteLength,
     residentBytes: residentBytes(status),
-    statistics: {
-      faults,
-      outcomes,
-      away,
-      waiting,
-      bytesInstalled,
-      bytesZeroed,
-      bytesReplayed,
-      events,
-      retries,
-      latencyUs,
-    },
+    statistics: told(status.statistics),
   };
+}
+
+/** Those that the schema names. */
+function told(all: GuestStatus["statistics"]): Guest["statistics"] {
+  const keys = Object.keys(statistics.shape) as (keyof Guest["statistics"])[];
+  return Object.fromEntries(keys.map((key) => [key, all[key]])) as Guest["statistics"];
 }
 
 export function guestDetailsJson(status: GuestStatus): GuestDetails {

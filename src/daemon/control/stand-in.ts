@@ -1,0 +1,18 @@
+// Stands in for the control API where that can't be had: whoever calls is told why, instead of waiting for ever at a socket
+// that listens.
+
+import { createServer } from "node:http";
+import { MinorfaultError } from "../../base/errors.ts";
+import { failureOf } from "./failure.ts";
+
+/** At a socket that listens already. */
+export function standIn(descriptor: number, why: string): void {
+  const { body } = failureOf(new MinorfaultError("ERR_BUG", why));
+  const server = createServer((_, response) => {
+    response.writeHead(503, { "content-type": "application/json", connection: "close" });
+    response.end(JSON.stringify(body));
+  });
+  // Then there is nothing left that could be said.
+  server.on("error", () => undefined);
+  server.listen({ fd: descriptor });
+}

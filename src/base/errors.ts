@@ -244,7 +244,7 @@ export const ERRORS = {
   ERR_NO_SUCH: {
     kind: "usage",
     meaning: "The page server has no guest or no image of this name",
-    hint: "`minorfault guests` lists what there is",
+    hint: "`minorfault guests` and `minorfault server images` list what there is",
   },
   ERR_NO_SERVER: {
     kind: "environment",

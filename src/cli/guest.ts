@@ -1,9 +1,11 @@
 // `minorfault guest …`: one guest of a page server.
 
+import { resolve } from "node:path";
 import { type Command, InvalidArgumentError } from "@commander-js/extra-typings";
 import { hex } from "../base/errors.ts";
 import type { GuestDetails } from "../client/index.ts";
 import { bytesText, msText, parseMs } from "./bytes.ts";
+import { fromHere } from "./server/image-options.ts";
 import { runVerb, WHERE_HELP, withManner } from "./server/verb.ts";
 
 export function registerGuest(program: Command): void {
@@ -40,8 +42,10 @@ Examples:
     )
     .action((image, options) =>
       runVerb("guest expect", options, async (client, signal) => {
-        const { name, uid, gid, pid, path, workingSet, replay, within } = options;
-        const input = { image: image, name, uid, gid, pid, path, withinMs: within };
+        const { name, uid, gid, pid, workingSet, replay, within } = options;
+        const path = options.path === undefined ? undefined : resolve(options.path);
+        const where = image.includes("/") ? fromHere(image) : image;
+        const input = { image: where, name, uid, gid, pid, path, withinMs: within };
         const json = await client.expectGuest(
           { ...input, replay: replay === false ? false : workingSet },
           { signal },

@@ -1,7 +1,6 @@
 // `minorfault serve`: a page server for virtual machines and other guests. The server is processes of their own, which go on
 // whatever happens to this one; this one shows what they do, and ends them when it is told to.
 
-import { resolve } from "node:path";
 import { type Command, InvalidArgumentError } from "@commander-js/extra-typings";
 import { MinorfaultError } from "../base/errors.ts";
 import { activatedSockets } from "../daemon/activation.ts";
@@ -10,9 +9,11 @@ import { parseControlOptions } from "../daemon/control/options.ts";
 import { defaultFolder } from "../daemon/folder.ts";
 import type { FrontEvent } from "../daemon/front-pipe.ts";
 import { readPolicyFile } from "../daemon/policy.ts";
+import { imagePath } from "../daemon/sockets.ts";
 import { type RunningServer, startServer, takeOver } from "../daemon/start.ts";
 import { msText, parseMs } from "./bytes.ts";
 import { endOnSignals } from "./ending.ts";
+import { type AtDeadline, atDeadlineOption, fromHere } from "./server/image-options.ts";
 
 interface ServeOptions {
   readonly folder: string;
@@ -21,6 +22,8 @@ interface ServeOptions {
   readonly logLevel?: string | undefined;
   readonly guestsMax?: number | undefined;
   readonly handOver?: number | undefined;
+  readonly deadline?: number | undefined;
+  readonly atDeadline?: AtDeadline | undefined;
   readonly cold?: true | undefined;
   readonly takeover?: true | undefined;
   readonly json?: true | undefined;
@@ -57,6 +60,8 @@ export function registerServe(program: Command): void {
     .option("--log-level <level>", "of the log on stderr: silent, error, warn, info or debug")
     .option("--guests-max <number>", "guests at once; default 1024", parseNumber)
     .option("--hand-over <time>", "how long a hand-over may take; default 5s", parseMs)
+    .option("--deadline <time>", "how long a fault may wait for its bytes; default 1s", parseMs)
+    .addOption(atDeadlineOption())
     .option("--cold", "open an image at its first guest, not ahead")
     .option("--takeover", "take the place of the server in the folder, with all that it has")
     .option("--json", "print what happens as JSON, one object a line")
@@ -74,7 +79,8 @@ async function serve(images: readonly ImageConfig[], options: ServeOptions): Pro
   });
   try {
     await server.ready;
-    if (images.length > 0 || !options.takeover) say(options, `serving in ${server.folder}`);
+    if (!options.takeover) say(options, `serving in ${server.folder}`);
+    for (const { name } of images) say(options, `${name} at ${imagePath(server.folder, name)}`);
     const { code, why } = await server.ended;
     say(options, `ended: ${why}`);
     process.exitCode = code;
@@ -97,7 +103,21 @@ function begin(images: readonly ImageConfig[], options: ServeOptions): RunningSe
 }
 
 async function start(images: readonly ImageConfig[], options: ServeOptions): Promise<RunningServer> {
-  const { folder, policy, port, logLevel, guestsMax, handOver, cold } = options;
+  const {
+    folder,
+    policy,
+    port,
+    logLevel,
+    guestsMax,
+    handOver,
+    deadline: deadlineMs,
+    atDeadline,
+    cold,
+  } = options;
+  const fetch = {
+    ...(deadlineMs === undefined ? {} : { deadlineMs }),
+    ...(atDeadline === undefined ? {} : { atDeadline }),
+  };
   const limits: Partial<ServerLimits> = {
     ...(guestsMax === undefined ? {} : { guestsMax }),
     ...(handOver === undefined ? {} : { handOverMs: handOver }),
@@ -109,7 +129,11 @@ async function start(images: readonly ImageConfig[], options: ServeOptions): Pro
   });
   const config: ServerConfig = {
     folder,
-    images: cold ? images.map((image) => ({ ...image, warm: false })) : images,
+    images: images.map((image) => ({
+      ...image,
+      source: { ...image.source, ...fetch },
+      ...(cold && { warm: false }),
+    })),
     limits,
     control,
     ...(policy === undefined ? {} : { policy: await readPolicyFile(policy) }),
@@ -163,8 +187,7 @@ function parseImage(text: string, before: readonly ImageConfig[] = []): readonly
   const [name, where] = [text.slice(0, at), text.slice(at + 1)];
   if (before.some((image) => image.name === name))
     throw new InvalidArgumentError(`Two images are called ${name}.`);
-  const url = /^[a-z][a-z0-9+.-]+:/i.test(where) ? where : resolve(where);
-  return [...before, { name, source: { url } }];
+  return [...before, { name, source: { url: fromHere(where) } }];
 }
 
 function parseNumber(text: string): number {

@@ -4,6 +4,8 @@ import { type Command, InvalidArgumentError } from "@commander-js/extra-typings"
 import { byteSizeOf } from "../base/byte-size.ts";
 import type { Health, Image } from "../client/index.ts";
 import { bytesText, msText, parseMs } from "./bytes.ts";
+import { parseDigest } from "./image/verb.ts";
+import { atDeadlineOption, fromHere } from "./server/image-options.ts";
 import { columns, runVerb, WHERE_HELP, withManner } from "./server/verb.ts";
 
 /** What a limit is counted in. */
@@ -72,8 +74,9 @@ function registerImages(server: Command): void {
     .argument("<name>", "what it is to be called")
     .argument("<image>", "folder/name, https://…/name, s3://bucket/name, or a raw file");
   withManner(add)
-    .option("--digest <sha256>", "of the manifest that it must have")
+    .option("--digest <sha256>", "of the manifest that it must have", parseDigest)
     .option("--deadline <time>", "how long a fault may wait for its bytes", parseMs)
+    .addOption(atDeadlineOption())
     .option("--cold", "do not open it before its first guest comes")
     .addHelpText(
       "after",
@@ -81,9 +84,9 @@ function registerImages(server: Command): void {
     )
     .action((name, url, options) =>
       runVerb("server add", options, async (client, signal) => {
-        const { digest, deadline: deadlineMs, cold } = options;
+        const { digest, deadline: deadlineMs, atDeadline, cold } = options;
         const warm = cold === undefined ? undefined : false;
-        const input = { name: name, url: url, digest, deadlineMs, warm };
+        const input = { name, url: fromHere(url), digest, deadlineMs, atDeadline, warm };
         const json = await client.addImage(input, { signal });
         return { json, text: json.socket };
       }),

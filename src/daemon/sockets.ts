@@ -57,7 +57,11 @@ function makeFolder(path: string): void {
   } catch (cause) {
     // Somebody else may have been faster.
     if (existsSync(path)) return;
-    throw new MinorfaultError("ERR_BAD_ARGUMENT", `The folder ${path} can't be made`, { cause });
+    const { code } = cause as NodeJS.ErrnoException;
+    throw new MinorfaultError("ERR_BAD_ARGUMENT", `The folder ${path} can't be made (${code})`, {
+      cause,
+      hint: "Name another one with --folder: it holds the server's sockets, and must be this user's alone",
+    });
   }
 }
 
@@ -71,6 +75,11 @@ export function isServed(folder: string): boolean {
   } catch {
     return false;
   }
+}
+
+/** Where guests of an image connect. */
+export function imagePath(folder: string, image: string): string {
+  return join(folder, "images", `${image}.sock`);
 }
 
 export function takeoverPath(folder: string): string {
@@ -90,7 +99,7 @@ export function controlListener(folder: string, descriptor?: number): Listener {
 
 export function imageListener(folder: string, image: string, descriptor?: number): Listener {
   checkName(image);
-  const path = join(folder, "images", `${image}.sock`);
+  const path = imagePath(folder, image);
   return made(`image:${image}`, { door: "image", image, path }, descriptor ?? bind(path));
 }
 

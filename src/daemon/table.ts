@@ -220,7 +220,8 @@ export class Guests implements GuestTable {
     this.#images.add(config);
     this.#configure({ ...this.#config, images: [...this.#config.images, config] });
     this.#doors.add(listener);
-    if (config.warm !== false) await this.#images.open(config.name);
+    const opening = config.warm === false ? undefined : this.#images.open(config.name);
+    await opening?.catch((error) => this.removeImage(config.name).then(() => Promise.reject(error)));
     return this.#imageStatus(config.name);
   }
 

@@ -37,10 +37,13 @@ export async function addWorkingSet(
     const set = await writeWorkingSet(image, name, pagesOf(image, offsets), writer, signal);
     // A failure from here on may be one of the answer alone: the pack must stay then.
     mayBePublished = true;
-    await replaceManifest(store, imageName, (manifest) => ({
-      ...manifest,
-      workingSets: [...manifest.workingSets.filter((each) => each.name !== name), set],
-    }));
+    await replaceManifest(store, imageName, (manifest) => {
+      checkSame(manifest, image.manifest);
+      return {
+        ...manifest,
+        workingSets: [...manifest.workingSets.filter((each) => each.name !== name), set],
+      };
+    });
     return set;
   } catch (error) {
     const packs = mayBePublished ? [] : writer.written;
@@ -71,10 +74,22 @@ async function replaceManifest(
   await store.put(manifestKey(name), encodeManifest(change(manifest)));
 }
 
+/** The set has the bytes of what was opened; what has its name by now may hold others. */
+function checkSame(now: Manifest, opened: Manifest): void {
+  if (now.root.sha256 === opened.root.sha256) return;
+  throw new MinorfaultError(
+    "ERR_SOURCE_CHANGED",
+    `${now.name} was replaced while its working set was being written`,
+    { hint: "Record the working set again, of the image that is there now" },
+  );
+}
+
 function checkRoom({ name: image, workingSets }: Manifest, name: string, replace: boolean): void {
   const isThere = workingSets.some((each) => each.name === name);
   if (isThere && !replace) {
-    throw new MinorfaultError("ERR_STORE_EXISTS", `${image} has a working set ${name} already`);
+    throw new MinorfaultError("ERR_STORE_EXISTS", `${image} has a working set ${name} already`, {
+      hint: "Choose another name, or say that it shall be replaced (--replace)",
+    });
   }
   if (!isThere && workingSets.length >= WORKING_SETS_MAX) {
     throw new MinorfaultError("ERR_LIMIT", `An image has at most ${WORKING_SETS_MAX} working sets`);

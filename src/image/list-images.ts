@@ -4,7 +4,7 @@ import { MinorfaultError } from "../base/errors.ts";
 import type { ObjectStore } from "../source/object-store.ts";
 import type { Manifest } from "./manifest.ts";
 import { imageOfKey, MANIFESTS, manifestKey } from "./names.ts";
-import { loadManifest } from "./open-image.ts";
+import { checkThere, loadManifest } from "./open-image.ts";
 
 export interface ListedImage {
   readonly name: string;
@@ -30,7 +30,6 @@ export async function* listImages(store: ObjectStore, signal?: AbortSignal): Asy
 /** Deletes an image's manifest: from then on it does not exist. Its packs are deleted by `prune`. */
 export async function removeImage(store: ObjectStore, name: string, signal?: AbortSignal): Promise<void> {
   // A damaged image can be removed as well: only that its manifest is there is asked.
-  const source = await store.open(manifestKey(name), signal);
-  await source.close();
+  await checkThere(store, name, signal);
   await store.delete(manifestKey(name), signal);
 }

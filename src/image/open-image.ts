@@ -63,6 +63,15 @@ export async function loadManifest(
   }
 }
 
+/** Throws ERR_SOURCE_MISSING where there is none; whether it can be read is not asked. */
+export async function checkThere(store: ObjectStore, name: string, signal?: AbortSignal): Promise<void> {
+  try {
+    await (await store.open(manifestKey(name), signal)).close();
+  } catch (error) {
+    throw withName(error, store, name);
+  }
+}
+
 /** That no object is there means, to whoever asks for an image, that there is no such image. */
 function withName(error: unknown, store: ObjectStore, name: string): unknown {
   if (!(error instanceof MinorfaultError) || error.code !== "ERR_SOURCE_MISSING") return error;

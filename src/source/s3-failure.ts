@@ -17,7 +17,8 @@ export function s3Failure(error: unknown, name: string): unknown {
     return new MinorfaultError("ERR_SOURCE_TIMEOUT", `${name} did not answer in time`, { retryable: true });
   }
   if (CONFIGURATION.test(error.name) || CONFIGURATION.test(error.message)) {
-    return new MinorfaultError("ERR_SOURCE_DENIED", `${name} cannot be asked: ${error.name}`, {
+    const reason = error.name === "Error" ? CONFIGURATION.exec(error.message)?.[0] : error.name;
+    return new MinorfaultError("ERR_SOURCE_DENIED", `${name} cannot be asked: ${reason}`, {
       hint: "Set the region and credentials as for any AWS client (AWS_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID ...)",
     });
   }

@@ -85,6 +85,11 @@ test("changesFor() names the container's remedy when a seccomp filter refuses", 
   };
   assert.ok(changesFor(docker).some(({ how }) => how.includes("seccomp")));
   assert.match(explainWay({ way: "user-mode-only", works: false, answer: "EPERM" }, docker), /seccomp/);
+  // The device is there, and its owner may not use it: no permission of the file would change that.
+  const device = { way: "device", works: false, answer: "EPERM" } as const;
+  assert.match(explainWay(device, docker), /device rules or the seccomp filter/);
+  const withDevice = { ...docker, ways: [device, ...docker.ways.slice(1)] };
+  assert.ok(!changesFor(withDevice).some(({ how }) => how.includes("setfacl")));
   assert.deepEqual(changesFor(complete), []);
 });
 

@@ -5,7 +5,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Crowd } from "./crowd.ts";
@@ -101,6 +101,10 @@ test("minorfault server shows health, images and limits, and changes them", asyn
   await run(["server", "add", "db", "/srv/images/db", "--deadline", "2s", ...at(scene)]);
   assert.match((await run(["server", "warm", "db", ...at(scene)])).stdout, /db +warm +1 GiB/);
   await run(["server", "remove", "db", ...at(scene)]);
+  await run(["server", "add", "tools", "tools.mem", "--at-deadline", "kill", ...at(scene)]);
+  const { source } = scene.table.served.get("tools")!;
+  // The server has a working folder of its own.
+  assert.deepEqual({ ...source }, { url: resolve("tools.mem"), atDeadline: "kill" });
   assert.doesNotMatch((await run(["server", "images", ...at(scene)])).stdout, /^db/m);
   const limits = await run([
     "server",

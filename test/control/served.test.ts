@@ -177,6 +177,14 @@ test("the policy refuses what it does not allow, and the refusal is counted", {
   t.after(() => fourth.close());
   assert.match(await fourth.refusal(), /uid 0 have 3 guests at a time/);
   assert.deepEqual((await client.health()).counters.refused, { ERR_NOT_ALLOWED: 1 });
+  await assert.rejects(client.addImage({ name: "typo", url: join(folder, "typo") }), {
+    code: "ERR_SOURCE_MISSING",
+    message: /There is no image and no file/,
+  });
+  assert.deepEqual(
+    (await client.listImages()).images.map(({ name }) => name),
+    ["web"],
+  );
   await assert.rejects(
     client
       .addImage({ name: "other", url: "/etc/passwd" })

@@ -108,6 +108,19 @@ test("a set that is read in many pieces is right, from a disk and from a network
   }
 });
 
+test("an image that is replaced while its working set is written does not get the old one's bytes", async () => {
+  const { store } = await sceneOf(new Random(3));
+  const other = new MemorySource(sparseBytes(new Random(5), PAGES * PAGE));
+  const replaced = new MemoryStore(store.objects);
+  await buildImage(replaced, "it", { regions: [{ name: "ram", source: other }] });
+  store.beforeChange = ({ key }) => {
+    if (!key.startsWith("packs/")) return;
+    for (const [at, bytes] of replaced.objects) store.objects.set(at, bytes);
+  };
+  await assert.rejects(addWorkingSet(store, "it", "boot", [0, PAGE]), { code: "ERR_SOURCE_CHANGED" });
+  assert.deepEqual((await openImageIn(store, "it")).workingSets(), []);
+});
+
 test("working sets are replaced and removed by name, and their names and pages are checked", async () => {
   const { store } = await sceneOf(new Random(9));
   await addWorkingSet(store, "it", "boot", [0, PAGE]);

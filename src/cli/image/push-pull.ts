@@ -36,6 +36,10 @@ function register(
     .option("--digest <sha256>", "what the manifest's SHA-256 must be", parseDigest)
     .option("--json", "print the report as JSON, and no progress")
     .option("--quiet", "print nothing but errors")
+    .addHelpText(
+      "after",
+      "\nAn image of that name there is replaced. One that was interrupted goes on where it stopped.",
+    )
     .addHelpText("after", `\nExamples:\n${examples.map((example) => `  $ ${example}`).join("\n")}`)
     .action((url, target, options) =>
       runVerb(verb, options, RESUME, async ({ signal, progress, image: find, store: open }) => {

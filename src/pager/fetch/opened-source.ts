@@ -15,6 +15,7 @@ import {
   type PageSource,
   splitImageUrl,
 } from "../../source/index.ts";
+import { plain } from "../../source/plain-url.ts";
 import type { SourceDescriptor } from "./options.ts";
 
 /** LIMIT: units that are read as one from far away: a MiB of those of 64 KiB. */
@@ -78,7 +79,19 @@ export async function openUnits(descriptor: SourceDescriptor, unitBytesMin: numb
       if (kind === "image" || digest !== undefined || !isMissing) throw error;
     }
   }
-  return new RawUnits(hardened(await openSource(url)), Math.max(RAW_UNIT_BYTES, unitBytesMin));
+  return new RawUnits(hardened(await openRaw(url)), Math.max(RAW_UNIT_BYTES, unitBytesMin));
+}
+
+async function openRaw(url: string): Promise<PageSource> {
+  try {
+    return await openSource(url);
+  } catch (cause) {
+    if (!(cause instanceof MinorfaultError) || cause.code !== "ERR_SOURCE_MISSING") throw cause;
+    throw new MinorfaultError("ERR_SOURCE_MISSING", `There is no image and no file ${plain(url)}`, {
+      cause,
+      hint: "An image is named by its store and its name: folder/name",
+    });
+  }
 }
 
 async function openImageUnits(

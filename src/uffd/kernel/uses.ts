@@ -29,8 +29,9 @@ export function explainWay({ way, answer }: WayReport, host: HostReport): string
       return "/dev/userfaultfd may be opened; accesses by the kernel are stopped too";
     case "device:ENOENT":
       return "there is no /dev/userfaultfd: the kernel is older than 6.1, or the container's /dev lacks it";
-    case "device:EACCES":
     case "device:EPERM":
+      return "refused by the device rules or the seccomp filter of this container";
+    case "device:EACCES":
       return `/dev/userfaultfd exists, and user ${privileges.uid} may not open it`;
     case "syscall:OK":
       return "the system call is allowed; accesses by the kernel are stopped too";
@@ -103,7 +104,7 @@ export function changesFor(host: HostReport): Change[] {
   const add = (gain: string, how: string): void => void changes.push({ gain, how });
   if (host.platform === "linux" && host.native.works && !stopsKernelAccesses(host)) {
     const device = host.ways.find(({ way }) => way === "device");
-    if (device?.answer === "EACCES" || device?.answer === "EPERM") {
+    if (device?.answer === "EACCES") {
       add("faults on the kernel's accesses too", "setfacl -m u:$USER:rw /dev/userfaultfd (as root)");
     } else {
       add(

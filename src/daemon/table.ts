@@ -38,7 +38,14 @@ import { rehearse } from "./rehearsal.ts";
 import { checkName, closeListener, imageListener, ticketListener } from "./sockets.ts";
 import { step } from "./step.ts";
 import type { Tally } from "./tally.ts";
-import { CONTROL_ID, configEntry, type Door as DoorNote, GUEST_FD, type GuestNote } from "./texts.ts";
+import {
+  CONTROL_ID,
+  configEntry,
+  type Door as DoorNote,
+  GUEST_FD,
+  type GuestNote,
+  imageOf,
+} from "./texts.ts";
 import { Throttle } from "./throttle.ts";
 
 /** LIMIT: guests that are announced and have not come. */
@@ -336,7 +343,7 @@ export class Guests implements GuestTable {
       const { id } = entry;
       report({ event: "guest", id, image: image.name, pid: note.pid, ms: performance.now() - since });
       this.emit("serving", { guest: guest.status });
-      return answerOf(id, image.name, byteLength, workingSets);
+      return { guest: id, image: image.name, byteLength, workingSets };
     } finally {
       this.#starting--;
     }
@@ -434,8 +441,8 @@ export class Guests implements GuestTable {
   #welcomeAgain({ entry, note }: Guest): void {
     const socket = entry.descriptors[GUEST_FD.SOCKET]!;
     consumeAll(socket);
-    const { byteLength, workingSets } = this.#images.status(note.image);
-    sendLine(socket, answerOf(entry.id, note.image, byteLength ?? 0, workingSets ?? []));
+    const { byteLength = 0, workingSets = [] } = this.#images.status(note.image);
+    sendLine(socket, { guest: entry.id, image: note.image, byteLength, workingSets });
   }
 
   async #start(entry: Entry, adopt: boolean): Promise<Guest> {
@@ -493,14 +500,4 @@ export class Guests implements GuestTable {
     const known = error instanceof MinorfaultError ? error : undefined;
     report({ event: "error", code: known?.code ?? "ERR_BUG", message: String(known?.message ?? error) });
   }
-}
-
-/** What a peer is told who is served; more than once, when the server changes hands. */
-function answerOf(guest: string, image: string, byteLength: number, workingSets: readonly string[]): object {
-  return { guest, image, byteLength, workingSets };
-}
-
-function imageOf(door: DoorNote | undefined): string {
-  if (door?.door === "image") return door.image;
-  return door?.door === "ticket" ? door.ticket.image : "";
 }

@@ -1,5 +1,6 @@
 // What a page server is told: which images it serves, to whom, and how much of everything it takes.
 
+import { MinorfaultError } from "../base/errors.ts";
 import type { PagerSource, PlacementChoice, PlanOptions } from "../pager/index.ts";
 import type { PolicyFile } from "./policy.ts";
 
@@ -35,6 +36,17 @@ export const DEFAULT_LIMITS: ServerLimits = {
   guestBytesMax: 2 ** 42,
   handOverMs: 5000,
 };
+
+/** @throws ERR_BAD_ARGUMENT */
+export function checkLimits(limits: Partial<ServerLimits>): void {
+  for (const [name, value] of Object.entries(limits)) {
+    if (!(name in DEFAULT_LIMITS)) {
+      throw new MinorfaultError("ERR_BAD_ARGUMENT", `There is no limit ${name}`);
+    }
+    if (Number.isSafeInteger(value) && value >= 0) continue;
+    throw new MinorfaultError("ERR_BAD_ARGUMENT", `${name} is a whole number, not ${value}`);
+  }
+}
 
 export interface ServerConfig {
   /** The folder of the sockets, mode 0700. */

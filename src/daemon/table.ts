@@ -8,7 +8,13 @@ import { EventEmitter } from "node:events";
 import { MinorfaultError } from "../base/errors.ts";
 import { local, memfd } from "../linux/index.ts";
 import type { PagerEnd, PagerHost, PagerSource, WarmSource } from "../pager/index.ts";
-import { DEFAULT_LIMITS, type ImageConfig, type ServerConfig, type ServerLimits } from "./config.ts";
+import {
+  checkLimits,
+  DEFAULT_LIMITS,
+  type ImageConfig,
+  type ServerConfig,
+  type ServerLimits,
+} from "./config.ts";
 import type { Crew } from "./crew.ts";
 import { consumeAll, Door, type HandedOver, sendLine } from "./door.ts";
 import { Doors } from "./doors.ts";
@@ -178,12 +184,7 @@ export class Guests implements GuestTable {
   }
 
   setLimits(limits: Partial<ServerLimits>): ServerLimits {
-    for (const [name, value] of Object.entries(limits)) {
-      if (!(name in DEFAULT_LIMITS))
-        throw new MinorfaultError("ERR_BAD_ARGUMENT", `There is no limit ${name}`);
-      if (Number.isSafeInteger(value) && value >= 0) continue;
-      throw new MinorfaultError("ERR_BAD_ARGUMENT", `${name} is a positive integer, not ${value}`);
-    }
+    checkLimits(limits);
     this.#configure({ ...this.#config, limits: { ...this.#config.limits, ...limits } });
     return this.limits;
   }

@@ -37,17 +37,6 @@ export const DEFAULT_LIMITS: ServerLimits = {
   handOverMs: 5000,
 };
 
-/** @throws ERR_BAD_ARGUMENT */
-export function checkLimits(limits: Partial<ServerLimits>): void {
-  for (const [name, value] of Object.entries(limits)) {
-    if (!(name in DEFAULT_LIMITS)) {
-      throw new MinorfaultError("ERR_BAD_ARGUMENT", `There is no limit ${name}`);
-    }
-    if (Number.isSafeInteger(value) && value >= 0) continue;
-    throw new MinorfaultError("ERR_BAD_ARGUMENT", `${name} is a whole number, not ${value}`);
-  }
-}
-
 export interface ServerConfig {
   /** The folder of the sockets, mode 0700. */
   readonly folder: string;
@@ -58,4 +47,20 @@ export interface ServerConfig {
   readonly placement?: PlacementChoice;
   /** What the control API is told; the server passes it on as it is. */
   readonly control?: Readonly<Record<string, unknown>>;
+}
+
+export function limitsOf({ limits }: ServerConfig): ServerLimits {
+  return { ...DEFAULT_LIMITS, ...limits };
+}
+
+/** The configuration with other limits. @throws ERR_BAD_ARGUMENT */
+export function withLimits(config: ServerConfig, limits: Partial<ServerLimits>): ServerConfig {
+  for (const [name, value] of Object.entries(limits)) {
+    if (!(name in DEFAULT_LIMITS)) {
+      throw new MinorfaultError("ERR_BAD_ARGUMENT", `There is no limit ${name}`);
+    }
+    if (Number.isSafeInteger(value) && value >= 0) continue;
+    throw new MinorfaultError("ERR_BAD_ARGUMENT", `${name} is a whole number, not ${value}`);
+  }
+  return { ...config, limits: { ...config.limits, ...limits } };
 }

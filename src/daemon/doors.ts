@@ -65,3 +65,9 @@ export class Doors {
     this.#timers.set(id, setTimeout(() => this.shut(id), left).unref());
   }
 }
+
+/** The name of the image that is to be had there, "" where there is none. */
+export function imageOf(door: Door | undefined): string {
+  if (door?.door === "image") return door.image;
+  return door?.door === "ticket" ? door.ticket.image : "";
+}

@@ -8,16 +8,10 @@ import { EventEmitter } from "node:events";
 import { MinorfaultError } from "../base/errors.ts";
 import { local, memfd } from "../linux/index.ts";
 import type { PagerEnd, PagerHost, PagerSource, WarmSource } from "../pager/index.ts";
-import {
-  checkLimits,
-  DEFAULT_LIMITS,
-  type ImageConfig,
-  type ServerConfig,
-  type ServerLimits,
-} from "./config.ts";
+import { type ImageConfig, limitsOf, type ServerConfig, type ServerLimits, withLimits } from "./config.ts";
 import type { Crew } from "./crew.ts";
 import { consumeAll, Door, type HandedOver, sendLine } from "./door.ts";
-import { Doors } from "./doors.ts";
+import { Doors, imageOf } from "./doors.ts";
 import { report } from "./front-pipe.ts";
 import { Guest, giveUp, stateBytes } from "./guest.ts";
 import type {
@@ -44,14 +38,7 @@ import { rehearse } from "./rehearsal.ts";
 import { checkName, closeListener, imageListener, ticketListener } from "./sockets.ts";
 import { step } from "./step.ts";
 import type { Tally } from "./tally.ts";
-import {
-  CONTROL_ID,
-  configEntry,
-  type Door as DoorNote,
-  GUEST_FD,
-  type GuestNote,
-  imageOf,
-} from "./texts.ts";
+import { CONTROL_ID, configEntry, type Door as DoorNote, GUEST_FD, type GuestNote } from "./texts.ts";
 import { Throttle } from "./throttle.ts";
 
 /** LIMIT: guests that are announced and have not come. */
@@ -180,12 +167,11 @@ export class Guests implements GuestTable {
   }
 
   get limits(): ServerLimits {
-    return { ...DEFAULT_LIMITS, ...this.#config.limits };
+    return limitsOf(this.#config);
   }
 
   setLimits(limits: Partial<ServerLimits>): ServerLimits {
-    checkLimits(limits);
-    this.#configure({ ...this.#config, limits: { ...this.#config.limits, ...limits } });
+    this.#configure(withLimits(this.#config, limits));
     return this.limits;
   }
 

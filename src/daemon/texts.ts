@@ -20,12 +20,6 @@ export type Door =
   /** Only kept: the control API accepts there itself. */
   | { readonly door: "control"; readonly path: string };
 
-/** The name of the image that is to be had there, "" where there is none. */
-export function imageOf(door: Door | undefined): string {
-  if (door?.door === "image") return door.image;
-  return door?.door === "ticket" ? door.ticket.image : "";
-}
-
 export interface GuestNote {
   readonly name?: string;
   /** What its image was called when it came. */

@@ -7,10 +7,11 @@
 //           /guests/<id>.sock     one guest that was announced
 
 import { randomBytes } from "node:crypto";
-import { chmodSync, chownSync, existsSync, lstatSync, mkdirSync, statSync, unlinkSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { chmodSync, chownSync, existsSync, lstatSync, statSync, unlinkSync } from "node:fs";
+import { join } from "node:path";
 import { MinorfaultError } from "../base/errors.ts";
 import { connect, listen, local } from "../linux/index.ts";
+import { makeFolder } from "../source/folders.ts";
 import type { ExpectedGuest, Ticket } from "./guests.ts";
 import { closeAll, type Ledger } from "./ledger.ts";
 import type { Entry } from "./link.ts";
@@ -35,7 +36,7 @@ export function checkName(name: string): void {
 
 /** Makes the folder, or checks that nobody else can get in. */
 export function prepareFolder(folder: string): void {
-  makeFolder(folder);
+  makeFolder(folder, 0o700);
   const { uid, mode } = statSync(folder);
   if (uid !== process.getuid?.()) {
     throw new MinorfaultError("ERR_BAD_ARGUMENT", `The folder ${folder} belongs to another user, uid ${uid}`);
@@ -45,24 +46,7 @@ export function prepareFolder(folder: string): void {
       hint: `chmod 700 ${folder}: whoever can connect can have an image's pages`,
     });
   }
-  for (const sub of ["images", "guests"]) makeFolder(join(folder, sub));
-}
-
-/** With those above it. Node's own `recursive` never ends where a folder takes no new ones, as in /proc. */
-function makeFolder(path: string): void {
-  if (existsSync(path)) return;
-  makeFolder(dirname(path));
-  try {
-    mkdirSync(path, { mode: 0o700 });
-  } catch (cause) {
-    // Somebody else may have been faster.
-    if (existsSync(path)) return;
-    const { code } = cause as NodeJS.ErrnoException;
-    throw new MinorfaultError("ERR_BAD_ARGUMENT", `The folder ${path} can't be made (${code})`, {
-      cause,
-      hint: "Name another one with --folder: it holds the server's sockets, and must be this user's alone",
-    });
-  }
+  for (const sub of ["images", "guests"]) makeFolder(join(folder, sub), 0o700);
 }
 
 /** Whether a server answers there. */

@@ -17,7 +17,7 @@ import { join } from "node:path";
 import { MinorfaultError } from "../base/errors.ts";
 import { decodeBlock, encodeBlock } from "./cache-block.ts";
 import { removeUnfinished, UnfinishedFile } from "./durable-file.ts";
-import { fileCall } from "./file-failure.ts";
+import { makeFolder } from "./folders.ts";
 
 export interface DiskCacheOptions {
   /** LIMIT: bytes on disk, headers included. */
@@ -70,7 +70,7 @@ export class DiskCache {
         `A cache holds at least ${CACHE_BYTES_MIN} bytes, not ${bytesMax}`,
       );
     }
-    fileCall("mkdir", folder, () => mkdirSync(folder, { recursive: true, mode: 0o700 }));
+    makeFolder(folder, 0o700);
     return new DiskCache(folder, agreeOnSets(folder, bytesMax), bytesMax);
   }
 

@@ -3,11 +3,11 @@
 // Links are followed as long as they stay inside: every path is resolved first, and what is opened is the resolved
 // path. Names that begin with a dot are the store's own (files that are being written) and never keys.
 
-import { lstatSync, mkdirSync, readdirSync, realpathSync, statSync } from "node:fs";
+import { lstatSync, readdirSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, join, sep } from "node:path";
 import { MinorfaultError } from "../base/errors.ts";
-import { syncFolder } from "./durable-file.ts";
 import { fileCall, fileFailure } from "./file-failure.ts";
+import { makeFolder } from "./folders.ts";
 import { checkKey, checkPrefix, type ListedObject } from "./object-store.ts";
 
 export class StoreFolder {
@@ -130,19 +130,4 @@ function isKeyName(name: string): boolean {
   } catch {
     return false;
   }
-}
-
-function makeFolder(path: string): void {
-  if (fileCall("mkdir", path, () => lstatSync(path, { throwIfNoEntry: false })) !== undefined) return;
-  const parent = dirname(path);
-  if (parent !== path) makeFolder(parent);
-  try {
-    mkdirSync(path);
-  } catch (error) {
-    const failure = fileFailure(error, "mkdir", path);
-    // Somebody else was faster.
-    if (failure instanceof MinorfaultError && failure.code === "ERR_STORE_EXISTS") return;
-    throw failure;
-  }
-  syncFolder(parent);
 }

@@ -41,6 +41,11 @@ function blockFiles(cache: string): string[] {
 
 const bytesOf = (paths: readonly string[]) => paths.reduce((sum, path) => sum + statSync(path).size, 0);
 
+test("a cache whose folder can't be made is refused at once", { skip: process.platform !== "linux" }, () => {
+  const open = () => DiskCache.open("/proc/no-such-folder/cache", { bytesMax: LIMIT });
+  assert.throws(open, code("ERR_SOURCE_MISSING"));
+});
+
 for (const { law, check } of pageSourceLaws) {
   test(`caching: ${law}`, async () => {
     const cache = DiskCache.open(fresh(), { bytesMax: LIMIT });

@@ -157,7 +157,7 @@ export class Builder {
     const placed = await this.writer.add(bytes, { hash, check: own, encoding, contentBytes, kind });
     const pack = this.#firstNew + placed.pack;
     const known = { pack, check: own, offset: placed.offset, storedBytes: bytes.byteLength, encoding };
-    if (entry !== -1) this.#content.table.place(entry, known);
+    if (entry !== -1) this.#content.table.place(entry, known, own);
     return { ...known, hash: new Uint8Array(hash), pack: this.#imageNumber(pack) };
   }
 

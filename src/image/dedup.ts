@@ -7,7 +7,6 @@
 // Content that has been seen but not been given a place yet (it is being compressed) is in it as well.
 
 import { ENCODINGS, type Encoding } from "./content.ts";
-import { isHashAt } from "./hash.ts";
 import { HASH_BYTES } from "./limits.ts";
 
 /** LIMIT: entries: 256 GiB of content in chunks of 64 KiB. Beyond it equal content may be stored twice. */
@@ -35,29 +34,28 @@ export class DedupTable {
     return this.#count;
   }
 
-  /** The entry of a hash, or -1. */
-  find(hash: Uint8Array): number {
-    for (let slot = this.#slotOf(hash, 0); ; slot = (slot + 1) & (this.#slots.length - 1)) {
+  /** The entry of the hash that lies at an offset of `bytes`, or -1. */
+  find(bytes: Uint8Array, at = 0): number {
+    for (let slot = this.#slotOf(bytes, at); ; slot = (slot + 1) & (this.#slots.length - 1)) {
       const entry = this.#slots[slot]! - 1;
-      if (entry === -1) return -1;
-      if (isHashAt(hash, this.#hashes, entry * HASH_BYTES)) return entry;
+      if (entry === -1 || areHashes(bytes, at, this.#hashes, entry * HASH_BYTES)) return entry;
     }
   }
 
   /** Adds a hash that is not in the table, with no place yet. Answers its entry, or -1 when the table is full. */
-  add(hash: Uint8Array): number {
+  add(bytes: Uint8Array, at = 0): number {
     if (this.#count >= DEDUP_ENTRIES_MAX) return -1;
     const entry = this.#count++;
     this.#grow();
-    this.#hashes.set(hash, entry * HASH_BYTES);
+    copyHash(bytes, at, this.#hashes, entry * HASH_BYTES);
     this.#numbers[entry * NUMBERS] = NO_PACK;
     this.#insert(entry);
     return entry;
   }
 
-  place(entry: number, known: Known): void {
+  place(entry: number, known: Omit<Known, "check">, check: Uint8Array, checkAt = 0): void {
     const at = entry * NUMBERS;
-    this.#checks.set(known.check, entry * HASH_BYTES);
+    copyHash(check, checkAt, this.#checks, entry * HASH_BYTES);
     this.#numbers[at] = known.pack;
     this.#numbers[at + 1] = known.offset;
     this.#numbers[at + 2] = known.storedBytes;
@@ -106,4 +104,14 @@ export class DedupTable {
       for (let entry = 0; entry < this.#count - 1; entry++) this.#insert(entry);
     }
   }
+}
+
+function areHashes(a: Uint8Array, aAt: number, b: Uint8Array, bAt: number): boolean {
+  for (let index = 0; index < HASH_BYTES; index++) if (a[aAt + index] !== b[bAt + index]) return false;
+  return true;
+}
+
+/** `set` would need a view of each hash. */
+function copyHash(from: Uint8Array, at: number, to: Uint8Array, toAt: number): void {
+  for (let index = 0; index < HASH_BYTES; index++) to[toAt + index] = from[at + index]!;
 }

@@ -55,11 +55,69 @@ export interface PackEntry extends Stored {
   readonly offset: number;
 }
 
-export interface PackTable {
+/** A pack's table, checked. Whoever goes through many reads the bytes; objects of the entries are made when asked for. */
+export class PackTable {
   /** 64 hexadecimal digits. */
   readonly name: string;
+  /** Of the pack. */
   readonly byteLength: number;
-  readonly entries: readonly PackEntry[];
+  readonly count: number;
+  /** The entries as they are stored. */
+  readonly bytes: Uint8Array;
+  readonly #view: DataView;
+  #entries: readonly PackEntry[] | undefined;
+
+  constructor(name: string, byteLength: number, bytes: Uint8Array) {
+    this.name = name;
+    this.byteLength = byteLength;
+    this.count = bytes.byteLength / PACK_ENTRY_BYTES;
+    this.bytes = bytes;
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  }
+
+  get entries(): readonly PackEntry[] {
+    this.#entries ??= Array.from({ length: this.count }, (_, index) => {
+      const { bytes } = this;
+      const [at, checkAt] = [this.hashAt(index), this.checkAt(index)];
+      return { ...this.place(index), hash: hashAt(bytes, at), check: hashAt(bytes, checkAt) };
+    });
+    return this.#entries;
+  }
+
+  /** Where in `bytes` an entry's hash is. */
+  hashAt(index: number): number {
+    return index * PACK_ENTRY_BYTES;
+  }
+
+  checkAt(index: number): number {
+    return index * PACK_ENTRY_BYTES + CHECK;
+  }
+
+  /** An entry but for its hashes. */
+  place(index: number): Omit<PackEntry, "hash" | "check"> {
+    const at = index * PACK_ENTRY_BYTES;
+    return {
+      offset: this.#view.getUint32(at + OFFSET, true),
+      storedBytes: this.#view.getUint32(at + STORED, true),
+      contentBytes: this.#view.getUint32(at + CONTENT, true),
+      encoding: ENCODINGS[this.bytes[at + ENCODING]!]!,
+      kind: PACK_KINDS[this.bytes[at + KIND]!]!,
+    };
+  }
+
+  /** Throws where an entry is none, or the content is not `contentBytes` without gaps. */
+  check(contentBytes: number): this {
+    const what = packText(this.name);
+    let end = 0;
+    for (let index = 0; index < this.count; index++) {
+      checkEntry(this.bytes, this.#view, index * PACK_ENTRY_BYTES, what);
+      const { offset, storedBytes } = this.place(index);
+      if (offset !== end) throw badImage(`${what} has a gap or an overlap at entry ${index}`);
+      end += storedBytes;
+    }
+    if (end === contentBytes) return this;
+    throw badImage(`${what} has ${contentBytes} bytes of content, its table ends at ${end}`);
+  }
 }
 
 /** Everything behind the content: table and footer. */
@@ -119,15 +177,7 @@ export function decodePackTable(bytes: Uint8Array, name: string, byteLength: num
   if (declared + tailBytes !== byteLength || byteLength > PACK_BYTES_MAX) {
     throw badImage(`${what} has ${byteLength} bytes, its footer says ${declared} and ${tailBytes}`);
   }
-  let end = 0;
-  const entries = Array.from({ length: footer / PACK_ENTRY_BYTES }, (_, index) => {
-    const entry = entryAt(tail, view, index * PACK_ENTRY_BYTES, what);
-    if (entry.offset !== end) throw badImage(`${what} has a gap or an overlap at entry ${index}`);
-    end += entry.storedBytes;
-    return entry;
-  });
-  if (end !== declared) throw badImage(`${what} has ${declared} bytes of content, its table ends at ${end}`);
-  return { name, byteLength, entries };
+  return new PackTable(name, byteLength, tail.subarray(0, footer)).check(declared);
 }
 
 /** A pack's name as messages have it: enough of it to find it. */
@@ -135,7 +185,7 @@ export function packText(name: string): string {
   return `pack ${name.slice(0, 16)}`;
 }
 
-function entryAt(bytes: Uint8Array, view: DataView, at: number, what: string): PackEntry {
+function checkEntry(bytes: Uint8Array, view: DataView, at: number, what: string): void {
   const storedBytes = view.getUint32(at + STORED, true);
   const contentBytes = view.getUint32(at + CONTENT, true);
   const encoding: Encoding | undefined = ENCODINGS[bytes[at + ENCODING]!];
@@ -152,13 +202,4 @@ function entryAt(bytes: Uint8Array, view: DataView, at: number, what: string): P
       `${what} has an entry that is stored as it is, in ${storedBytes} of ${contentBytes} bytes`,
     );
   }
-  return {
-    hash: hashAt(bytes, at),
-    check: hashAt(bytes, at + CHECK),
-    offset: view.getUint32(at + OFFSET, true),
-    storedBytes,
-    contentBytes,
-    encoding,
-    kind,
-  };
 }

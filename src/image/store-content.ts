@@ -28,14 +28,17 @@ export class StoreContent {
     return this.packs.push(pack) - 1;
   }
 
-  add({ name, entries }: PackTable): void {
-    const pack = this.number(name);
-    for (const { hash, check, offset, storedBytes, encoding, kind } of entries) {
+  add(packTable: PackTable): void {
+    const { table } = this;
+    const { bytes, count } = packTable;
+    const pack = this.number(packTable.name);
+    for (let index = 0; index < count; index++) {
+      const { kind, offset, storedBytes, encoding } = packTable.place(index);
       if (kind !== "chunk" && kind !== "index page") continue;
-      if (this.table.find(hash) !== -1) continue;
-      const entry = this.table.add(hash);
+      if (table.find(bytes, packTable.hashAt(index)) !== -1) continue;
+      const entry = table.add(bytes, packTable.hashAt(index));
       if (entry === -1) return;
-      this.table.place(entry, { pack, check, offset, storedBytes, encoding });
+      table.place(entry, { pack, offset, storedBytes, encoding }, bytes, packTable.checkAt(index));
     }
   }
 }

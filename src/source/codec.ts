@@ -8,9 +8,9 @@
 // Two implementations, of which `codec()` picks the first that this Node has: node:zlib (from 22.15 on), else
 // zstd compiled to WebAssembly. What one writes the other reads.
 
-import * as zlib from "node:zlib";
 import { MinorfaultError } from "../base/errors.ts";
 import { checkFrame } from "./zstd-frame.ts";
+import { hasZstd, ZstdNative, zstdFunctions } from "./zstd-native.ts";
 import { ZstdWasm } from "./zstd-wasm.ts";
 
 /** LIMIT: bytes that one frame may decode to. */
@@ -39,7 +39,7 @@ export interface RawCodec {
 const opened = new Map<CodecImplementation, Codec>();
 
 /** The codec of this thread. `implementation` insists on one; built-in is ERR_FEATURE_MISSING before Node 22.15. */
-export function codec(implementation: CodecImplementation = hasBuiltIn() ? "node:zlib" : "zstd-wasm"): Codec {
+export function codec(implementation: CodecImplementation = hasZstd() ? "node:zlib" : "zstd-wasm"): Codec {
   let found = opened.get(implementation);
   if (found === undefined) {
     const raw = implementation === "node:zlib" ? builtIn() : new ZstdWasm();
@@ -105,54 +105,10 @@ function checkLength(byteLength: number): void {
   );
 }
 
-/** The part of node:zlib that Node 20 and its types don't know. */
-interface ZstdOptions {
-  readonly params?: Readonly<Record<number, number>>;
-  readonly chunkSize?: number;
-  readonly maxOutputLength?: number;
-  readonly pledgedSrcSize?: number;
-}
-interface BuiltIn {
-  readonly zstdCompressSync: (bytes: Uint8Array, options: ZstdOptions) => Uint8Array;
-  readonly zstdDecompressSync: (bytes: Uint8Array, options: ZstdOptions) => Uint8Array;
-  readonly constants: { readonly ZSTD_c_compressionLevel: number };
-}
-
-function hasBuiltIn(): boolean {
-  return "zstdDecompressSync" in zlib;
-}
-
-/** The smallest chunk that zlib takes. */
-const CHUNK_BYTES_MIN = 64;
-
 function builtIn(): RawCodec {
-  if (!hasBuiltIn()) {
-    throw new MinorfaultError(
-      "ERR_FEATURE_MISSING",
-      `Node ${process.versions.node} has no zstd of its own (22.15 is the first)`,
-    );
-  }
-  const { zstdCompressSync, zstdDecompressSync, constants } = zlib as unknown as BuiltIn;
-  return {
-    compress: (bytes, level) =>
-      plainBytes(
-        zstdCompressSync(bytes, {
-          params: { [constants.ZSTD_c_compressionLevel]: level },
-          pledgedSrcSize: bytes.byteLength,
-        }),
-      ),
-    // One piece of output of exactly the size, so that nothing is joined.
-    decompress: (bytes, byteLength) =>
-      plainBytes(
-        zstdDecompressSync(bytes, {
-          chunkSize: Math.max(byteLength, CHUNK_BYTES_MIN),
-          maxOutputLength: Math.max(byteLength, 1),
-        }),
-      ),
-  };
-}
-
-/** Not a Buffer, whose `slice` shares memory where that of a Uint8Array copies. */
-function plainBytes({ buffer, byteOffset, byteLength }: Uint8Array): Uint8Array {
-  return new Uint8Array(buffer, byteOffset, byteLength);
+  if (hasZstd()) return ZstdNative.open() ?? zstdFunctions;
+  throw new MinorfaultError(
+    "ERR_FEATURE_MISSING",
+    `Node ${process.versions.node} has no zstd of its own (22.15 is the first)`,
+  );
 }

@@ -12,6 +12,7 @@ import {
   DECODED_BYTES_MAX,
   decompress,
 } from "../../src/source/index.ts";
+import { hasZstd, ZstdNative, zstdFunctions } from "../../src/source/zstd-native.ts";
 import { code, contentOf, seedOf } from "./scene.ts";
 
 const seed = seedOf();
@@ -57,6 +58,30 @@ for (const writer of IMPLEMENTATIONS) {
     });
   }
 }
+
+test("Node's own zstd is used by its handles, and where they are not what they were by its functions", (t) => {
+  if (!hasZstd()) return t.skip("this Node has no zstd");
+  const native = ZstdNative.open();
+  assert.ok(native !== undefined, "the handles are those of zstd-native.ts");
+  const random = new Random(seed);
+  for (let round = 0; round < 50; round++) {
+    const bytes = sample(random);
+    const level = 1 + random.below(4);
+    const frames = [native, zstdFunctions].map((one) => one.compress(bytes, level));
+    const damaged = frames[0]!.map((byte, at) => (at > 12 && at % 7 === round % 7 ? byte ^ 255 : byte));
+    for (const one of [native, zstdFunctions]) {
+      for (const frame of frames) {
+        assert.ok(Buffer.compare(one.decompress(frame, bytes.byteLength), bytes) === 0, `seed ${seed}`);
+      }
+    }
+    // What fails leaves nothing behind for the next one.
+    try {
+      native.decompress(damaged, bytes.byteLength);
+    } catch {
+      // Mostly.
+    }
+  }
+});
 
 test("lengths at the edges of the header's encodings come back", () => {
   for (const byteLength of [0, 1, 255, 256, 257, 65_535, 65_536, 65_791, 65_792, 65_793, 131_072, 131_073]) {

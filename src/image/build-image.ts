@@ -4,8 +4,16 @@
 
 import { MinorfaultError } from "../base/errors.ts";
 import type { ObjectStore } from "../source/object-store.ts";
-import type { Attachment, BuildEnding, BuildOptions, BuildRegion, BuildReport } from "./build-options.ts";
+import type {
+  Attachment,
+  BuildEnding,
+  BuildOptions,
+  BuildRegion,
+  BuildReport,
+  ReadBuilt,
+} from "./build-options.ts";
 import { Builder } from "./builder.ts";
+import { BuiltChunks } from "./built-chunks.ts";
 import { checkPacks, RECHECK_MS } from "./check-packs.ts";
 import { type ChunkRun, planChunks } from "./chunk-plan.ts";
 import { type Cruncher, openCruncher, smallerOf } from "./cruncher.ts";
@@ -168,16 +176,26 @@ class Build {
   /** Asks for what came while the image was being built, and reads once more what has changed since. */
   async #end(builder: Builder, cruncher: Cruncher): Promise<Required<Omit<BuildEnding, "revised">>> {
     const { notes = {}, attachments = [], regions, ending } = this.#options;
-    const late = (await ending?.()) ?? {};
-    const all = {
-      notes: { ...notes, ...late.notes },
-      attachments: [...attachments, ...(late.attachments ?? [])],
-    };
-    checkExtras(all);
-    const revised = regions.map((region) => ({ ...region, extents: late.revised?.get(region.name) ?? [] }));
-    const runs = planChunks(revised, this.#layout.regions, this.#chunkBytes, false);
-    if (runs.length > 0) await this.#addChunks(builder, runs, cruncher);
-    return all;
+    const built = new BuiltChunks(this.#store, builder, this.#chunkBytes, this.#options.signal);
+    const readBuilt: ReadBuilt = (region, offset, target) =>
+      built.read(this.#layout.regions[region]!.offset + offset, target);
+    try {
+      const late = (await ending?.(readBuilt)) ?? {};
+      const all = {
+        notes: { ...notes, ...late.notes },
+        attachments: [...attachments, ...(late.attachments ?? [])],
+      };
+      checkExtras(all);
+      const revised = regions.map((region) => ({
+        ...region,
+        extents: late.revised?.get(region.name) ?? [],
+      }));
+      const runs = planChunks(revised, this.#layout.regions, this.#chunkBytes, false);
+      if (runs.length > 0) await this.#addChunks(builder, runs, cruncher);
+      return all;
+    } finally {
+      await built.close();
+    }
   }
 
   /** Puts the manifest into the store; answers its SHA-256. */

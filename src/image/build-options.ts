@@ -32,6 +32,9 @@ export interface BuildEnding {
   readonly attachments?: readonly Attachment[];
 }
 
+/** Reads what has been built of a region, verified. */
+export type ReadBuilt = (region: number, offset: number, target: Uint8Array) => Promise<void>;
+
 export interface BuildOptions {
   readonly regions: readonly BuildRegion[];
   /** Default zstd, or as the parent. */
@@ -51,8 +54,9 @@ export interface BuildOptions {
   /**
    * Called when all regions have been read once, for content that comes while the image is being built: says what
    * has changed since it was read, and what goes with the image. Costs 90 KB of memory for each 64 MiB of content.
+   * `readBuilt` reads whole chunks of a region as they were read before.
    */
-  readonly ending?: () => Promise<BuildEnding>;
+  readonly ending?: (readBuilt: ReadBuilt) => Promise<BuildEnding>;
   /** Where equal chunks are looked for: in all images of the store (default), the parent, or this image. */
   readonly dedup?: "store" | "parent" | "image";
   /** Refuse with ERR_STORE_EXISTS where the name is taken. Default: the new image replaces the old one. */

@@ -2,6 +2,7 @@
 // nothing was told about stay as they are, by reference. Where chunks may be told a second time, pages are held in
 // memory and written at the end.
 
+import { assert } from "../base/errors.ts";
 import { sha256 } from "./hash.ts";
 import { bitmapBytes, encodeNode, IndexNode, type IndexRecord } from "./index-node.ts";
 import type { IndexReader } from "./index-reader.ts";
@@ -66,6 +67,16 @@ export class IndexBuilder {
     }
   }
 
+  /** What was said of a chunk last, where pages are held. */
+  told(chunk: number): IndexRecord | undefined {
+    const page = Math.floor(chunk / PAGE_CHUNKS);
+    if (page === this.#page) return this.#records[chunk % PAGE_CHUNKS];
+    const held = this.#held?.get(page);
+    if (held !== undefined) return this.#nodeOf(page, held).get(chunk % PAGE_CHUNKS);
+    assert(this.pages[page] === undefined, "A chunk is read of which only the parent has been told");
+    return undefined;
+  }
+
   /** Writes the last page, and those that have to be translated. */
   async finish(): Promise<void> {
     for (const page of this.#old) await this.#turnTo(page);
@@ -85,16 +96,20 @@ export class IndexBuilder {
     this.#page = page;
     if (page === -1) return;
     this.#old.delete(page);
-    const capacity = pageCapacity(page, this.#chunks);
     const held = this.#held?.get(page);
     if (held !== undefined) {
-      this.#records = new IndexNode(held, capacity, PACKS_MAX, PACK_BYTES_MAX, "An index page").toRecords();
+      this.#records = this.#nodeOf(page, held).toRecords();
       return;
     }
     const node = await this.#parent?.page(page);
-    const records = node?.toRecords() ?? Array(capacity).fill(undefined);
+    const records = node?.toRecords() ?? Array(pageCapacity(page, this.#chunks)).fill(undefined);
     const translate = this.#translate;
     this.#records = translate === undefined ? records : records.map((record) => record && translate(record));
+  }
+
+  #nodeOf(page: number, bytes: Uint8Array): IndexNode {
+    const capacity = pageCapacity(page, this.#chunks);
+    return new IndexNode(bytes, capacity, PACKS_MAX, PACK_BYTES_MAX, "An index page");
   }
 
   async #write(): Promise<void> {

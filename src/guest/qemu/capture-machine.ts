@@ -246,8 +246,9 @@ async function applySettings(
 }
 
 function streamOptions(options: CaptureMachineOptions): Omit<CaptureStreamOptions, "facts"> {
-  const { codec, level, chunkBytes, ifAbsent, signal, notes, temporaryFolder } = options;
+  const { codec, level, chunkBytes, ifAbsent, signal, notes, temporaryFolder, mode } = options;
   return {
+    isPatient: mode === "stopped",
     ...(codec !== undefined && { codec }),
     ...(level !== undefined && { level }),
     ...(chunkBytes !== undefined && { chunkBytes }),

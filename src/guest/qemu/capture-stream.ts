@@ -18,6 +18,8 @@ export interface CaptureStreamOptions
   readonly temporaryFolder?: string | undefined;
   /** Waits until the machine says that it has sent everything; rejects if it has not. */
   readonly confirmed?: () => Promise<void>;
+  /** Whether the machine may be kept waiting where that is faster; default false: it runs. */
+  readonly isPatient?: boolean;
   /** Bytes of the stream that have come. */
   readonly onBytes?: (byteLength: number) => void;
 }
@@ -95,7 +97,7 @@ class Capture {
   }
 
   async #receive(pieces: AsyncIterable<Uint8Array>): Promise<void> {
-    const { onBytes, signal, confirmed } = this.#options;
+    const { onBytes, signal, confirmed, isPatient } = this.#options;
     for await (const piece of pieces) {
       signal?.throwIfAborted();
       if (this.#buildFailure !== undefined) throw this.#buildFailure.error;
@@ -103,6 +105,7 @@ class Capture {
       this.#reader.push(piece);
       this.#read();
       onBytes?.(this.#streamBytes);
+      if (isPatient) await this.#spool?.asked();
     }
     this.#reader.end();
     this.#read();
@@ -136,6 +139,7 @@ class Capture {
       facts: _facts,
       notes = {},
       temporaryFolder,
+      isPatient: _patient,
       onBytes: _on,
       ...options
     } = this.#options;
@@ -154,8 +158,9 @@ class Capture {
         pageSize: this.#parts.pageSizeOf(block) === PAGE_BYTES ? PAGE_BYTES : HUGE_PAGE_BYTES,
         source: spool.sources[index]!,
       })),
-      ending: async () => {
+      ending: async (readBuilt) => {
         await ended;
+        spool.giveAgain((block, offset, target) => readBuilt(block, offset, target));
         const revised = new Map(
           blocks.map((block, index) => [regionNameOf(block.name), spool.revised(index)] as const),
         );
@@ -167,6 +172,7 @@ class Capture {
     });
     this.#building.catch((error: unknown) => {
       this.#buildFailure = { error };
+      spool.fail(error);
     });
   }
 }

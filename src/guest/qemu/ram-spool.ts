@@ -1,12 +1,11 @@
 // RAM on its way from a running machine into an image: pages come in whatever order and again, chunks are asked for in
-// the order of memory. A chunk is given as soon as all its pages have come once; what comes for it later is noted, so
-// that it is read once more at the end.
+// the order of memory. A page that is waited for goes straight where it is wanted; others lie in a file until they are. What
+// comes for a chunk after that was given is noted, so that it is put together once more at the end, from the image and the file.
 //
-//   stream ──▶ unit of 1 MiB, in memory ──▶ temporary file, unlinked, as large as RAM and as sparse
-//                        │                          │
-//                        └──────▶ chunks that are asked for
+//   stream ──▶ chunks that are waited for
+//      └─────▶ unit of 1 MiB, in memory ──▶ temporary file, unlinked, as large as RAM and as sparse
 //
-// bits a page:   seen: has come at least once    filled: the file has content for it (else zeros)
+// bits a page:   seen: has come at least once    filled: the file has content for it that was not given (else zeros)
 //                taken: has been given           revised: has come after that
 
 import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from "node:fs";
@@ -22,7 +21,7 @@ import { HUGE_PAGE_BYTES, PAGE_BYTES, type RamBlock } from "./stream-format.ts";
 const UNIT_PAGES = 256;
 const UNIT_BYTES = UNIT_PAGES * PAGE_BYTES;
 
-/** A chunk, or several, that somebody waits for. */
+/** Chunks that somebody waits for; what has come of them lies in the target already. */
 interface Wanted {
   readonly first: number;
   readonly until: number;
@@ -37,6 +36,9 @@ export interface SpoolOptions {
   /** Where the temporary file lies; default the system's folder for such. It may grow as large as RAM. */
   readonly folder?: string | undefined;
 }
+
+/** Reads what was given of a block before, from wherever it has gone. */
+export type ReadGiven = (block: number, offset: number, target: Uint8Array) => Promise<void>;
 
 export class RamSpool {
   /** One for each block. */
@@ -53,6 +55,13 @@ export class RamSpool {
   readonly #unitFresh = new Uint32Array(wordsFor(UNIT_PAGES));
   #unitFirst = 0;
   readonly #wanted = new Set<Wanted>();
+  /** The one that a page was last for. */
+  #recent: Wanted | undefined;
+  /** Pages that have been asked for, of those that there are. */
+  #askedPages = 0;
+  readonly #askablePages: number;
+  #onAsked: (() => void) | undefined;
+  #readGiven: ReadGiven | undefined;
   #isWhole = false;
   #failure: { readonly error: unknown } | undefined;
   #isClosed = false;
@@ -71,6 +80,7 @@ export class RamSpool {
     this.#filled = new Uint32Array(words);
     this.#taken = new Uint32Array(words);
     this.#revised = new Uint32Array(words);
+    this.#askablePages = blocks.reduce((sum, { byteLength }) => sum + byteLength / PAGE_BYTES, 0);
     this.#fd = openTemporary(folder);
     this.sources = blocks.map((block, index) => this.#source(block, index));
   }
@@ -78,22 +88,38 @@ export class RamSpool {
   /** Content of a page, which is copied. */
   page(block: number, page: number, bytes: Uint8Array): void {
     const index = this.#bases[block]! + page;
-    const place = this.#turnTo(index);
-    this.#unit.set(bytes, place * PAGE_BYTES);
-    setBits(this.#unitFresh, place, place + 1);
-    setBits(this.#filled, index, index + 1);
-    this.#came(index);
+    const wanted = this.#wantedFor(index);
+    if (wanted !== undefined) wanted.target.set(bytes, (index - wanted.first) * PAGE_BYTES);
+    else {
+      const place = this.#turnTo(index);
+      this.#unit.set(bytes, place * PAGE_BYTES);
+      setBits(this.#unitFresh, place, place + 1);
+      setBits(this.#filled, index, index + 1);
+    }
+    this.#came(index, wanted);
   }
 
   zero(block: number, page: number): void {
     const index = this.#bases[block]! + page;
-    // A page that had content is written over; its bit would not reach a reader that has been given it.
-    if (hasBit(this.#filled, index)) {
+    const wanted = this.#wantedFor(index);
+    if (wanted !== undefined) {
+      const at = (index - wanted.first) * PAGE_BYTES;
+      wanted.target.fill(0, at, at + PAGE_BYTES);
+    } else if (hasBit(this.#filled, index)) {
       const place = this.#turnTo(index);
       clearBits(this.#unitFresh, place, place + 1);
       clearBits(this.#filled, index, index + 1);
     }
-    this.#came(index);
+    this.#came(index, wanted);
+  }
+
+  /** Resolves when somebody waits for pages, or has been promised all of them: until then they would go through the file. */
+  async asked(): Promise<void> {
+    while (this.#wanted.size === 0 && this.#askedPages < this.#askablePages && this.#failure === undefined) {
+      await new Promise<void>((resolve) => {
+        this.#onAsked = resolve;
+      });
+    }
   }
 
   /** All RAM has come: pages that have not are zeros. */
@@ -102,11 +128,18 @@ export class RamSpool {
     for (const wanted of [...this.#wanted]) this.#give(wanted);
   }
 
+  /** Everything has been given once: what is asked for now is put together from that and what came later. */
+  giveAgain(readGiven: ReadGiven): void {
+    this.#readGiven = readGiven;
+  }
+
   /** Nothing more will come. */
   fail(error: unknown): void {
     this.#failure ??= { error };
     for (const wanted of this.#wanted) wanted.reject(error);
     this.#wanted.clear();
+    this.#recent = undefined;
+    this.#onAsked?.();
   }
 
   /** Ranges of a block that came again after they had been given. */
@@ -137,7 +170,9 @@ export class RamSpool {
       read: async (offset, target, signal) => {
         checkRead(source, offset, target.byteLength);
         signal?.throwIfAborted();
-        await this.#read(this.#bases[block]! + offset / PAGE_BYTES, target);
+        const first = this.#bases[block]! + offset / PAGE_BYTES;
+        if (this.#readGiven === undefined) await this.#read(first, target);
+        else await this.#readAgain(first, target, () => this.#readGiven!(block, offset, target));
       },
       close: async () => {},
     };
@@ -149,10 +184,24 @@ export class RamSpool {
       if (this.#failure !== undefined) throw this.#failure.error;
       const until = first + target.byteLength / PAGE_BYTES;
       const missing = this.#countUnseen(first, until);
+      if (missing < until - first) this.#copySeen(first, until, target);
       const wanted: Wanted = { first, until, target, missing, resolve, reject };
+      this.#askedPages += until - first;
       if (this.#isWhole || missing === 0) this.#give(wanted);
       else this.#wanted.add(wanted);
+      this.#onAsked?.();
     });
+  }
+
+  async #readAgain(first: number, target: Uint8Array, readGiven: () => Promise<void>): Promise<void> {
+    const until = first + target.byteLength / PAGE_BYTES;
+    await readGiven();
+    if (this.#failure !== undefined) throw this.#failure.error;
+    for (let page = nextSet(this.#revised, first, until); page < until; ) {
+      const end = nextClear(this.#revised, page, until);
+      this.#copySeen(page, end, target.subarray((page - first) * PAGE_BYTES, (end - first) * PAGE_BYTES));
+      page = nextSet(this.#revised, end, until);
+    }
   }
 
   #countUnseen(first: number, until: number): number {
@@ -169,31 +218,43 @@ export class RamSpool {
     return count;
   }
 
+  #wantedFor(page: number): Wanted | undefined {
+    const recent = this.#recent;
+    if (recent !== undefined && page >= recent.first && page < recent.until) return recent;
+    for (const wanted of this.#wanted) {
+      if (page < wanted.first || page >= wanted.until) continue;
+      this.#recent = wanted;
+      return wanted;
+    }
+    return undefined;
+  }
+
   /** Books that a page has come, and gives those their chunks who waited for nothing else. */
-  #came(page: number): void {
+  #came(page: number, wanted: Wanted | undefined): void {
     if (hasBit(this.#seen, page)) {
       if (hasBit(this.#taken, page)) setBits(this.#revised, page, page + 1);
       return;
     }
     setBits(this.#seen, page, page + 1);
-    for (const wanted of this.#wanted) {
-      if (page < wanted.first || page >= wanted.until || --wanted.missing > 0) continue;
-      this.#give(wanted);
-    }
+    if (wanted !== undefined && --wanted.missing === 0) this.#give(wanted);
   }
 
   #give(wanted: Wanted): void {
+    const { first, until, target } = wanted;
     this.#wanted.delete(wanted);
-    try {
-      this.#copy(wanted.first, wanted.until, wanted.target);
-      setBits(this.#taken, wanted.first, wanted.until);
-      wanted.resolve();
-    } catch (error) {
-      wanted.reject(error);
+    if (this.#recent === wanted) this.#recent = undefined;
+    for (let page = nextClear(this.#seen, first, until); page < until; ) {
+      const end = nextSet(this.#seen, page, until);
+      target.fill(0, (page - first) * PAGE_BYTES, (end - first) * PAGE_BYTES);
+      page = nextClear(this.#seen, end, until);
     }
+    setBits(this.#taken, first, until);
+    clearBits(this.#filled, first, until);
+    wanted.resolve();
   }
 
-  #copy(first: number, until: number, target: Uint8Array): void {
+  /** Copies pages that the file or the unit has; all others are zeros. */
+  #copySeen(first: number, until: number, target: Uint8Array): void {
     for (let page = first; page < until; ) {
       const isFilled = hasBit(this.#filled, page);
       const end = isFilled ? nextClear(this.#filled, page, until) : nextSet(this.#filled, page, until);

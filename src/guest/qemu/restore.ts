@@ -65,9 +65,11 @@ export async function restoreMachine(options: RestoreOptions): Promise<RestoreRe
   const { image, neighbours } = options;
   const replay = workingSetOf(image, options.replay);
   const recording = (options.record ?? replay === undefined) ? new Recording() : undefined;
-  const ahead = replay === undefined ? undefined : readAhead(image, replay);
   const connecting = options.connect(options.signal ?? new AbortController().signal);
   const reading = options.machine ?? readMachine(image, options.signal);
+  const ahead = replay === undefined ? undefined : readAhead(image, replay, reading);
+  // Whoever replays it is told.
+  ahead?.catch(() => {});
   const [machine, socket] = await Promise.all([reading, connecting]).catch((error: unknown) => {
     // A QEMU that is connected to takes nobody else.
     void connecting.then((opened) => opened.destroy()).catch(() => {});
@@ -92,9 +94,12 @@ export async function restoreMachine(options: RestoreOptions): Promise<RestoreRe
     over.addEventListener("abort", runs);
     session.sendsNeighbours = neighbours ?? recording === undefined;
     session.start();
-    if (ahead !== undefined) {
+    const set = await ahead;
+    // What its devices need until it runs is a page or two: they are not kept waiting by the decoding of others.
+    if (!set?.isFar) await running;
+    if (set !== undefined) {
       // One that is damaged costs time and nothing else: what it held is asked for.
-      await replayInto(session, ahead, over).catch((error: unknown) => {
+      await replayInto(session, set.runs, over).catch((error: unknown) => {
         replayError = error instanceof Error ? error.message : String(error);
       });
       replayedMs = performance.now() - startedAt;
@@ -115,17 +120,30 @@ export async function restoreMachine(options: RestoreOptions): Promise<RestoreRe
   };
 }
 
-/** A working set whose first piece is on its way at once: a store that is far away is waited for meanwhile. */
-function readAhead(image: Image, name: string): AsyncIterable<WorkingSetRun> {
+interface Ahead {
+  readonly runs: AsyncIterable<WorkingSetRun>;
+  /** It is on its way from elsewhere. */
+  readonly isFar: boolean;
+}
+
+/**
+ * A working set, the first piece of which is on its way at once where the store is far away, and is waited for meanwhile.
+ * That of a store at hand, which has answered by now, would be decoded while the machine waits to be started.
+ */
+async function readAhead(image: Image, name: string, reading: unknown): Promise<Ahead> {
+  const isAtHand = Promise.resolve(reading).then(
+    () => true,
+    () => true,
+  );
+  const isFar = !(await Promise.race([isAtHand, nextTurn(false)]));
   const runs = image.readWorkingSet(name)[Symbol.asyncIterator]();
-  const first = runs.next();
+  const first = isFar ? runs.next() : undefined;
   // Whoever asks for it is told.
-  first.catch(() => {});
-  return {
-    async *[Symbol.asyncIterator]() {
-      for (let run = await first; !run.done; run = await runs.next()) yield run.value;
-    },
-  };
+  first?.catch(() => {});
+  async function* all(): AsyncGenerator<WorkingSetRun> {
+    for (let run = await (first ?? runs.next()); !run.done; run = await runs.next()) yield run.value;
+  }
+  return { runs: all(), isFar };
 }
 
 /** Gives the working set in the order in which it was touched, without getting far ahead of the socket. */

@@ -72,14 +72,23 @@ export function openSession(
   });
 }
 
-/** Reads with the threads that are there, or with some that end when it is closed. */
+/** Reads with the threads that are there, or with some that end with it; nothing is done before something is to be read. */
 function readerOf(image: PoolImage, pagesMax: number, pool: PagePool | undefined): PageReader {
-  if (pool !== undefined) return pool.open(image, pagesMax);
-  const own = new PagePool();
-  const reader = own.open(image, pagesMax);
+  let own: PagePool | undefined;
+  let reader: PageReader | undefined;
+  const open = (): PageReader => {
+    if (pool === undefined) own = new PagePool();
+    return (own ?? pool)!.open(image, pagesMax);
+  };
   return {
-    read: (range, signal, blockFirst) => reader.read(range, signal, blockFirst),
-    close: () => own.close(),
+    async read(range, signal, blockFirst) {
+      reader ??= open();
+      return reader.read(range, signal, blockFirst);
+    },
+    async close() {
+      await reader?.close();
+      await own?.close();
+    },
   };
 }
 

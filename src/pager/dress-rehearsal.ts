@@ -13,7 +13,7 @@ import { openUserfaultfd } from "../uffd/open.ts";
 import type { SourceOrder } from "./control.ts";
 import { Companion } from "./fetch/companion.ts";
 import { REPLAY_BYTES } from "./fetch/link.ts";
-import { type FetchOrder, WIRE, WIRE_WORDS, type WireNews } from "./fetch/order.ts";
+import { type FetchOrder, WIRE, WIRE_WORDS, type WireNews, type WireRequest } from "./fetch/order.ts";
 import { Follower } from "./follower.ts";
 import { makeGuestOrder } from "./guest-order.ts";
 import { Seating } from "./seating.ts";
@@ -25,6 +25,8 @@ const PIECE_PAGES = REPLAY_BYTES / PAGE_SIZE;
 const PIECES = 96;
 const UNIT_BYTES = 64 * 1024;
 const SOURCE = 1;
+const GUEST = 1;
+const FAULTS = 256;
 const NAME = "rehearsal";
 /** LIMIT: whatever may go wrong, a thread is ready after that. */
 const DEADLINE_MS = 500;
@@ -52,10 +54,16 @@ export function rehearseReplay(now: () => number): void {
     const seating = new Seating({ server, companions, isSole: true, now, tell: () => undefined });
     const regions = [{ start: address, byteLength: GUEST_BYTES, imageOffset: 0 }];
     // As it comes out of a message: that makes other objects than we do.
-    seating.seat(structuredClone(makeGuestOrder(1, { descriptor: uffd.fd, regions }, imageOrder())));
+    seating.seat(structuredClone(makeGuestOrder(GUEST, { descriptor: uffd.fd, regions }, imageOrder())));
     const feeder = new Feeder(order.words, port2);
     const until = now() + DEADLINE_MS;
-    server.serve(() => feeder.hasEnded || now() > until);
+    server.serve(() => feeder.hasReplayed || now() > until);
+    const loop = server.seatOf(GUEST)?.loops[0];
+    for (let fault = 0; loop !== undefined && fault < FAULTS; fault++) {
+      // Not all of them in one unit, and none in a run.
+      loop.resolver.resolve(address + ((fault * 37) % (FAULTS * 64)) * UNIT_BYTES, 0);
+      server.serve(() => feeder.hasFetched || now() > until);
+    }
   } finally {
     server.close();
     port2.close();
@@ -66,31 +74,58 @@ export function rehearseReplay(now: () => number): void {
   }
 }
 
-/** Says what the thread that fetches would say: a piece whenever the one before has been installed. */
+/** Says what the thread that fetches would say: the next piece when one has been installed, and that a unit has come. */
 class Feeder {
   readonly #words: Int32Array;
   readonly #port: MessagePort;
   readonly #pages = new Random(1).sample(PIECES * PIECE_PAGES, GUEST_BYTES / PAGE_SIZE);
   #pieces = 0;
   #freed = 0;
+  #hasTold = false;
 
   constructor(words: Int32Array, port: MessagePort) {
     this.#words = words;
     this.#port = port;
   }
 
-  /** All has been installed; to be asked again and again. */
-  get hasEnded(): boolean {
-    while (receiveMessageOnPort(this.#port) !== undefined) this.#freed++;
+  /** Whether a unit has been asked for, and been told of. */
+  get hasFetched(): boolean {
+    let count = 0;
+    for (let request = this.#hear(); request !== undefined; request = this.#hear()) {
+      if (request.kind !== "fetch") continue;
+      this.#tell({ kind: "end", ticket: request.ticket, result: "bytes" });
+      count++;
+    }
+    return count === 0;
+  }
+
+  /** Whether all has been installed; to be asked again and again. */
+  get hasReplayed(): boolean {
+    for (let request = this.#hear(); request !== undefined; request = this.#hear()) {
+      if (request.kind === "free") this.#freed++;
+    }
     if (this.#freed < this.#pieces) return false;
-    if (this.#pieces === PIECES) return true;
+    if (this.#pieces === PIECES) {
+      if (!this.#hasTold) this.#tell({ kind: "replayed", workingSet: NAME });
+      else return true;
+      this.#hasTold = true;
+      return false;
+    }
     const first = this.#pieces++ * PIECE_PAGES;
     const runs = Uint32Array.from({ length: 2 * PIECE_PAGES }, (_, at) =>
       at & 1 ? 1 : this.#pages[first + (at >> 1)]!,
     );
-    this.#port.postMessage({ kind: "piece", slot: 0, runs } satisfies WireNews);
-    Atomics.add(this.#words, WIRE.DONE, 1);
+    this.#tell({ kind: "piece", slot: 0, runs });
     return false;
+  }
+
+  #hear(): WireRequest | undefined {
+    return receiveMessageOnPort(this.#port)?.message as WireRequest | undefined;
+  }
+
+  #tell(news: WireNews): void {
+    this.#port.postMessage(news);
+    Atomics.add(this.#words, WIRE.DONE, 1);
   }
 }
 

@@ -7,13 +7,29 @@ import type { PageSource } from "./page-source.ts";
 
 export class MemoryStore implements ObjectStore {
   readonly url = "memory:";
-  readonly #objects = new Map<string, Uint8Array>();
+  /** As the stores have it that are folders; those of a network have not. */
+  readonly openSync?: (key: string) => PageSource;
+  readonly #objects: Map<string, Uint8Array>;
 
-  async open(key: string): Promise<PageSource> {
-    return this.openSync(key);
+  private constructor(objects: Map<string, Uint8Array>, isFar: boolean) {
+    this.#objects = objects;
+    if (!isFar) this.openSync = (key) => this.#open(key);
   }
 
-  openSync(key: string): PageSource {
+  static empty(): MemoryStore {
+    return new MemoryStore(new Map(), false);
+  }
+
+  /** The same objects as they would be over a network: to be waited for. */
+  asFar(): MemoryStore {
+    return new MemoryStore(this.#objects, true);
+  }
+
+  async open(key: string): Promise<PageSource> {
+    return this.openSync === undefined ? farSource(this.#open(key)) : this.#open(key);
+  }
+
+  #open(key: string): MemorySource {
     return new MemorySource(this.#find(key), `${this.url}${key}`);
   }
 
@@ -54,6 +70,17 @@ export class MemoryStore implements ObjectStore {
     if (bytes !== undefined) return bytes;
     throw new MinorfaultError("ERR_SOURCE_MISSING", `There is no ${this.url}${key}`);
   }
+}
+
+/** The same bytes without `readSync`. */
+export function farSource(source: MemorySource): PageSource {
+  const { name, byteLength } = source;
+  return {
+    name,
+    byteLength,
+    read: (offset, target, signal) => source.read(offset, target, signal),
+    close: () => source.close(),
+  };
 }
 
 async function joined(parts: AsyncIterable<Uint8Array>): Promise<Uint8Array> {

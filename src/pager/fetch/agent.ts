@@ -11,17 +11,17 @@ import { MinorfaultError } from "../../base/errors.ts";
 import { noteOf } from "../notes.ts";
 import { RANK, type Rank } from "./machine.ts";
 import { GATHERED_MAX, type UnitReader } from "./opened-source.ts";
-import type { WireEnd, WireRequest } from "./order.ts";
+import type { WireEnd, WireNews, WireRequest } from "./order.ts";
+import type { SlotMemory } from "./slots.ts";
 
 export interface AgentOptions {
   readonly reader: UnitReader;
-  /** The memory of all slots. */
-  readonly staging: Uint8Array;
+  readonly slots: SlotMemory;
   /** One bit a unit; only written here. */
   readonly holes: Uint32Array;
   /** LIMIT: reads that wait for something at once. */
   readonly readsMax: number;
-  readonly tell: (end: WireEnd) => void;
+  readonly tell: (news: WireNews) => void;
 }
 
 /** A unit that waits for its read. */
@@ -107,7 +107,7 @@ export class FetchAgent {
 
   #fetch(ticket: number, unit: number, slot: number, rank: Rank): void {
     const { reader, tell } = this.#options;
-    const target = this.#slot(slot);
+    const target = this.#options.slots(slot);
     try {
       const result = reader.readSync(unit, target);
       if (result !== undefined) {
@@ -183,10 +183,17 @@ export class FetchAgent {
     for (const { ticket } of gathered) this.#running.set(ticket, read);
     this.#reads++;
     if (rank !== RANK.FAULT) this.#lowReads++;
+    let ends: WireEnd[] = [];
     const end = (index: number, result: WireEnd["result"], error?: unknown): void => {
       const { ticket } = gathered[index]!;
       if (!this.#running.delete(ticket)) return;
-      tell({ kind: "end", ticket, result, ...(error === undefined ? {} : { error: noteOf(error) }) });
+      ends.push({ kind: "end", ticket, result, ...(error === undefined ? {} : { error: noteOf(error) }) });
+      if (ends.length > 1) return;
+      // When those have come that come with it.
+      queueMicrotask(() => {
+        tell(ends.length === 1 ? ends[0]! : { kind: "ends", ends });
+        ends = [];
+      });
     };
     const targets = gathered.map(({ target }) => target);
     try {
@@ -198,11 +205,6 @@ export class FetchAgent {
     this.#reads--;
     if (rank !== RANK.FAULT) this.#lowReads--;
     this.#begin();
-  }
-
-  #slot(slot: number): Uint8Array {
-    const { reader, staging } = this.#options;
-    return staging.subarray(slot * reader.unitBytes, (slot + 1) * reader.unitBytes);
   }
 }
 

@@ -8,7 +8,7 @@ import { errorOf } from "../notes.ts";
 import type { DirectReader } from "./direct.ts";
 import { Fetcher } from "./fetcher.ts";
 import type { FetchLink, FetchNews, FetchRequest } from "./link.ts";
-import { type FetchOrder, WIRE, type WireNews } from "./order.ts";
+import { type FetchOrder, WIRE, type WireEnd, type WireNews } from "./order.ts";
 
 /** Taken out of the pipe at once. */
 const BELL_BYTES = 4096;
@@ -65,6 +65,9 @@ class PortLink implements FetchLink {
   readonly #order: FetchOrder;
   /** Sent, and not ended yet. */
   readonly #open = new Set<number>();
+  /** Came with others. */
+  #ends: readonly WireEnd[] = [];
+  #nextEnd = 0;
   #seen = 0;
 
   constructor(order: FetchOrder) {
@@ -73,6 +76,7 @@ class PortLink implements FetchLink {
 
   get hasNews(): boolean {
     const { words } = this.#order;
+    if (this.#nextEnd < this.#ends.length) return true;
     if (Atomics.load(words, WIRE.DEAD) !== 0) return this.#open.size > 0;
     return Atomics.load(words, WIRE.DONE) !== this.#seen;
   }
@@ -87,6 +91,7 @@ class PortLink implements FetchLink {
 
   receive(): FetchNews | undefined {
     const { port, words } = this.#order;
+    if (this.#nextEnd < this.#ends.length) return this.#take(this.#ends[this.#nextEnd++]!);
     if (!this.hasNews) return undefined;
     const got = receiveMessageOnPort(port);
     if (got === undefined) {
@@ -103,6 +108,13 @@ class PortLink implements FetchLink {
     }
     this.#seen = (this.#seen + 1) | 0;
     const message = got.message as WireNews;
+    if (message.kind !== "ends") return this.#take(message);
+    this.#ends = message.ends;
+    this.#nextEnd = 0;
+    return this.receive();
+  }
+
+  #take(message: Exclude<WireNews, { readonly kind: "ends" }>): FetchNews {
     if (message.kind === "end") this.#open.delete(message.ticket);
     if (message.kind === "piece") return message;
     const { error, ...news } = message;

@@ -10,7 +10,7 @@ import { HUGE_PAGE_SIZE, MADV } from "../../abi/memory.ts";
 import { wordsFor } from "../../base/bitmap.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { roundUp } from "../../base/range.ts";
-import { local, mapMemory, threadId } from "../../linux/index.ts";
+import { local, mmap, threadId } from "../../linux/index.ts";
 import { lendReadAhead } from "../../source/read-ahead.ts";
 import { noteOf } from "../notes.ts";
 import { orderOf } from "../thread-order.ts";
@@ -20,6 +20,7 @@ import { GATHERED_MAX, openUnits, type UnitReader } from "./opened-source.ts";
 import { type FetchWorkOrder, type OpenedMessage, WIRE, type WireNews, type WireRequest } from "./order.ts";
 import { rehearseFetching } from "./rehearsal.ts";
 import { Replayer } from "./replayer.ts";
+import { slotsAt } from "./slots.ts";
 
 /** LIMIT: units whose index is looked through at the start, for holes; of more, as they are fetched. */
 const LEARNT_UNITS_MAX = 65_536;
@@ -50,16 +51,19 @@ async function run(): Promise<void> {
   const fetchesMax = reader.isLocal ? order.fetchesMax : order.fetchesMax * GATHERED_MAX;
   const slots = Math.max(order.slots, reader.isLocal ? 0 : fetchesMax + (fetchesMax >> 2));
   const replayAt = roundUp(slots * unitBytes, HUGE_PAGE_SIZE);
-  const staging = mapMemory(replayAt + REPLAY_SLOTS * REPLAY_BYTES);
+  const stagingBytes = replayAt + REPLAY_SLOTS * REPLAY_BYTES;
+  // Whoever has started this thread unmaps it when it has ended.
+  const staging = mmap(local, stagingBytes);
+  const replaySlots = slotsAt(staging + replayAt, REPLAY_BYTES);
   const adviseReplay = (advice: number): void =>
-    void local.call("madvise", staging.address + replayAt, REPLAY_SLOTS * REPLAY_BYTES, advice);
+    void local.call("madvise", staging + replayAt, REPLAY_SLOTS * REPLAY_BYTES, advice);
   // All of it is written once: in small pages that would take longer than hashing it. Refused it works as well.
   adviseReplay(MADV.HUGEPAGE);
   const units = Math.ceil(byteLength / unitBytes);
   const holes = new Uint32Array(new SharedArrayBuffer(wordsFor(units) * 4));
   const agent = new FetchAgent({
     reader,
-    staging: staging.bytes,
+    slots: slotsAt(staging, unitBytes),
     holes,
     readsMax: order.fetchesMax,
     tell,
@@ -70,7 +74,7 @@ async function run(): Promise<void> {
     new Replayer({
       image,
       workingSet,
-      staging: staging.bytes.subarray(replayAt),
+      slots: replaySlots,
       free,
       tell,
       serve: (waits) => serve(agent, () => !waits || free.length > 0),
@@ -80,7 +84,6 @@ async function run(): Promise<void> {
   let replayer = replaying === undefined ? undefined : replayerOf(replaying);
   agent.learnFirst(Math.min(units, LEARNT_UNITS_MAX));
   const workingSets = image?.workingSets() ?? [];
-  const { address, byteLength: stagingBytes } = staging;
   const opened = {
     name,
     byteLength,
@@ -90,8 +93,8 @@ async function run(): Promise<void> {
     slots,
     fetchesMax,
     tid: threadId(local),
-    staging: address,
-    replayStaging: address + replayAt,
+    staging,
+    replayStaging: staging + replayAt,
     stagingBytes,
     holes,
     workingSets,

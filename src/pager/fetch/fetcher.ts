@@ -19,6 +19,7 @@ import type { FaultLoop } from "../fault-loop.ts";
 import { type Part, untilPage } from "../regions.ts";
 import type { Fault, Parked } from "../resolver.ts";
 import { type AddressableSource, AWAY } from "../source.ts";
+import { BulkFetch } from "./bulk-fetch.ts";
 import { type ClientOptions, FetchClient, type Fetching } from "./client.ts";
 import type { DirectReader } from "./direct.ts";
 import { DirectWindow } from "./direct-window.ts";
@@ -86,6 +87,7 @@ export class Fetcher implements AddressableSource, Fetching {
   readonly #failed = new Map<number, MinorfaultError>();
   #lastEnd: FetchEnd | undefined;
   readonly #installer: ReplayInstaller;
+  readonly #bulk: BulkFetch;
   /** The first one is under way. */
   readonly #replays: Replay[] = [];
   #replayEnd: ReplayEnd | undefined;
@@ -100,6 +102,13 @@ export class Fetcher implements AddressableSource, Fetching {
     const { replayStaging, unitBytes, link, direct } = options;
     this.#direct = direct && new DirectWindow(direct, unitBytes);
     this.#installer = new ReplayInstaller(replayStaging, (slot) => link.send({ kind: "free", slot }));
+    this.#bulk = new BulkFetch({
+      ...options,
+      isKnown: (each) => this.machine.isKnown(each),
+      want: (client, each, rank) => this.want(client, each, rank),
+      readDirectly: (part, page) => this.#readDirectly(part, page),
+      helps: direct?.isPlain === false && options.backgroundRate === Number.POSITIVE_INFINITY,
+    });
   }
 
   /** An account for a loop that is to be: `add` it when it is. */
@@ -301,14 +310,7 @@ export class Fetcher implements AddressableSource, Fetching {
       return unitUntil;
     }
     const last = this.#unitOf(part, until - 1);
-    // Once half of what was asked for is there, the other half is on its way, and it is time to ask for more.
-    const ahead = 2 * this.#options.fetchesMax;
-    if (this.machine.isKnown(unit) && this.machine.isKnown(Math.min(last, unit + (ahead >> 1))))
-      return undefined;
-    for (let next = unit; next <= Math.min(last, unit + ahead); next++) {
-      if (!this.want(client, next, RANK.BACKGROUND)) break;
-    }
-    return undefined;
+    return this.#bulk.goOn(client, part, unit, last) ? page : undefined;
   }
 
   /** Takes in what has been fetched, installs a slice of it, and lets deadlines pass. */

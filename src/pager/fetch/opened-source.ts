@@ -18,8 +18,8 @@ import {
 import { plain } from "../../source/plain-url.ts";
 import type { SourceDescriptor } from "./options.ts";
 
-/** LIMIT: units that are read as one from far away: a MiB of those of 64 KiB. */
-export const GATHERED_MAX = 16;
+/** LIMIT: units that are read as one from far away: two MiB of those of 64 KiB. */
+export const GATHERED_MAX = 32;
 
 /** How one unit of a run has ended. */
 export type RunEnd = (index: number, result: "bytes" | "zero" | "failed", error?: unknown) => void;
@@ -149,7 +149,7 @@ function hardened(source: PageSource): PageSource {
   return source.readSync === undefined ? harden(source, { coalesce: false }) : source;
 }
 
-class RawUnits implements UnitReader {
+export class RawUnits implements UnitReader {
   readonly name: string;
   readonly byteLength: number;
   readonly unitBytes: number;

@@ -88,4 +88,9 @@ export type WireRequest = FetchRequest;
 
 export type WireEnd = Omit<FetchEnd, "error"> & { readonly error?: ErrorNote };
 
-export type WireNews = WireEnd | ReplayPiece | (Omit<ReplayEnd, "error"> & { readonly error?: ErrorNote });
+export type WireNews =
+  | WireEnd
+  /** Of units that were read as one: a message costs more than an end. */
+  | { readonly kind: "ends"; readonly ends: readonly WireEnd[] }
+  | ReplayPiece
+  | (Omit<ReplayEnd, "error"> & { readonly error?: ErrorNote });

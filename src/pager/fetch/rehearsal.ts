@@ -8,12 +8,13 @@ import { PAGE_SIZE } from "../../abi/memory.ts";
 import { Random } from "../../base/random.ts";
 import { addWorkingSet, buildImage, openImageIn } from "../../image/index.ts";
 import { FileSource, MemorySource } from "../../source/index.ts";
-import { MemoryStore } from "../../source/memory-store.ts";
+import { farSource, MemoryStore } from "../../source/memory-store.ts";
 import { FetchAgent } from "./agent.ts";
 import { REPLAY_BYTES } from "./link.ts";
 import { RANK } from "./machine.ts";
-import { ImageUnits } from "./opened-source.ts";
+import { ImageUnits, RawUnits, type UnitReader } from "./opened-source.ts";
 import { Replayer } from "./replayer.ts";
+import type { SlotMemory } from "./slots.ts";
 
 const UNIT_BYTES = 64 * 1024;
 const UNITS = 8;
@@ -24,16 +25,21 @@ const TIMES = 24;
 
 /** For the threads that read: opens, verifies, decompresses. */
 export async function rehearseFetching(): Promise<void> {
-  const staging = new Uint8Array(2 * REPLAY_BYTES);
+  const staging = new Uint8Array(UNITS * UNIT_BYTES);
   for (const codec of ["zstd", "none"] as const) {
     const store = await rehearsalStore(codec);
-    for (let time = 0; time < TIMES; time++) await rehearseImage(store, staging);
+    const far = store.asFar();
+    for (let time = 0; time < TIMES; time++) {
+      await rehearseImage(store, staging);
+      await rehearseImage(far, staging);
+    }
   }
+  await rehearseRaw(staging);
   rehearseFile();
 }
 
 async function rehearsalStore(codec: "zstd" | "none"): Promise<MemoryStore> {
-  const store = new MemoryStore();
+  const store = MemoryStore.empty();
   const random = new Random(1);
   // Half of each page is what it was before: something for zstd to find.
   const words = Uint32Array.from({ length: IMAGE_BYTES / 4 }, (_, at) => (at & 512 ? random.uint32() : 1));
@@ -55,7 +61,7 @@ async function rehearseImage(store: MemoryStore, staging: Uint8Array): Promise<v
   const replayer = new Replayer({
     image,
     workingSet: NAME,
-    staging,
+    slots: slotsOf(staging, REPLAY_BYTES),
     free,
     tell: (news) => {
       if (news.kind === "piece") free.push(news.slot);
@@ -63,18 +69,40 @@ async function rehearseImage(store: MemoryStore, staging: Uint8Array): Promise<v
     serve: () => true,
   });
   await replayer.run();
-  const agent = new FetchAgent({
-    reader: new ImageUnits(image, store, UNIT_BYTES),
-    staging,
-    holes: new Uint32Array(1),
-    readsMax: 1,
-    tell: () => undefined,
-  });
-  agent.learnFirst(UNITS);
-  for (let unit = 0; unit < UNITS; unit++) {
-    agent.handle({ kind: "fetch", ticket: unit, unit, slot: 0, rank: RANK.FAULT });
-  }
+  await rehearseUnits(new ImageUnits(image, store, UNIT_BYTES), staging);
   await image.close();
+}
+
+async function rehearseUnits(reader: UnitReader, staging: Uint8Array): Promise<void> {
+  let left = UNITS;
+  await new Promise<void>((resolve) => {
+    const agent = new FetchAgent({
+      reader,
+      slots: slotsOf(staging, UNIT_BYTES),
+      holes: new Uint32Array(1),
+      readsMax: 1,
+      tell: (news) => {
+        left -= news.kind === "ends" ? news.ends.length : 1;
+        if (left === 0) resolve();
+      },
+    });
+    agent.learnFirst(UNITS);
+    for (let unit = 0; unit < UNITS; unit++) {
+      agent.handle({ kind: "fetch", ticket: unit + 1, unit, slot: unit, rank: RANK.FAULT });
+    }
+  });
+}
+
+/** Bytes that are not an image, from far away. */
+async function rehearseRaw(staging: Uint8Array): Promise<void> {
+  for (let time = 0; time < TIMES; time++) {
+    const source = farSource(new MemorySource(new Uint8Array(IMAGE_BYTES)));
+    await rehearseUnits(new RawUnits(source, UNIT_BYTES), staging);
+  }
+}
+
+function slotsOf(staging: Uint8Array, slotBytes: number): SlotMemory {
+  return (slot) => staging.subarray(slot * slotBytes, (slot + 1) * slotBytes);
 }
 
 /** Where images lie mostly: any file will do. */

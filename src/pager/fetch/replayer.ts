@@ -8,8 +8,8 @@ import type { OpenedImage } from "../../image/index.ts";
 import { RUN_PAGES, ZERO_RUN } from "../../image/working-set.ts";
 import type { FrameReader } from "../../image/working-set-reader.ts";
 import { noteOf } from "../notes.ts";
-import { REPLAY_BYTES } from "./link.ts";
 import type { WireNews } from "./order.ts";
+import type { SlotMemory } from "./slots.ts";
 
 /** LIMIT: runs in one piece. */
 const RUNS_MAX = 4096;
@@ -17,8 +17,7 @@ const RUNS_MAX = 4096;
 export interface ReplayerOptions {
   readonly image: OpenedImage;
   readonly workingSet: string;
-  /** The memory of the replay's slots. */
-  readonly staging: Uint8Array;
+  readonly slots: SlotMemory;
   /** Slots that nothing lies in. */
   readonly free: number[];
   readonly tell: (news: WireNews) => void;
@@ -42,7 +41,7 @@ export class Replayer {
   }
 
   async run(): Promise<void> {
-    const { workingSet, tell } = this.#options;
+    const { workingSet, slots, tell } = this.#options;
     try {
       const { runs, frames } = await this.#frames.open();
       let frame = 0;
@@ -52,7 +51,7 @@ export class Replayer {
         const contentBytes = frames[frame]?.contentBytes ?? 0;
         const { next, hasBytes } = pieceOf(runs, at, contentBytes);
         if (hasBytes) {
-          const reading = this.#frames.next(this.#slot(slot));
+          const reading = this.#frames.next(slots(slot));
           if (reading !== undefined) await reading;
           frame++;
         }
@@ -74,10 +73,6 @@ export class Replayer {
       const slot = free.pop();
       if (slot !== undefined || !serve(true)) return slot;
     }
-  }
-
-  #slot(slot: number): Uint8Array {
-    return this.#options.staging.subarray(slot * REPLAY_BYTES, (slot + 1) * REPLAY_BYTES);
   }
 }
 

@@ -1,5 +1,6 @@
 // Where the pages of a unit are in a guest's memory, and in which unit a page is.
 
+import { nextClear } from "../../base/bitmap.ts";
 import { type Part, untilPage } from "../regions.ts";
 
 /** A unit's pages in one region's part. */
@@ -15,14 +16,22 @@ export function unitOf({ region }: Part, page: number, unitBytes: number): numbe
 
 /** The pages of a unit wherever they are in these parts. */
 export function* pagesOf(parts: readonly Part[], unit: number, unitBytes: number): Generator<PartPages> {
-  const start = unit * unitBytes;
   for (const part of parts) {
-    const { imageOffset, pageSize } = part.region;
-    const from = Math.floor((start - imageOffset) / pageSize);
-    const first = Math.max(part.firstPage, from);
-    const until = Math.min(untilPage(part), from + unitBytes / pageSize);
-    if (first < until) yield { part, first, until };
+    const pages = pagesWithin(part, unit, unitBytes);
+    if (pages.first < pages.until) yield pages;
   }
+}
+
+/** The pages of a unit in a part; none where `first` is not below `until`. */
+export function pagesWithin(part: Part, unit: number, unitBytes: number): PartPages {
+  const { imageOffset, pageSize } = part.region;
+  const from = Math.floor((unit * unitBytes - imageOffset) / pageSize);
+  const until = Math.min(untilPage(part), from + unitBytes / pageSize);
+  return { part, first: Math.max(part.firstPage, from), until };
+}
+
+export function isResident({ part, first, until }: PartPages): boolean {
+  return nextClear(part.region.resident, first, until) >= until;
 }
 
 /** The pages of a unit that is a hole read as zeros, in the region of this part. */

@@ -364,8 +364,7 @@ export class Fetcher implements AddressableSource, Fetching {
     const end = this.#replayEnd;
     if (end === undefined || this.#installer.isBusy) return;
     this.#replayEnd = undefined;
-    const ended = this.#replays.shift();
-    const [next] = this.#replays;
+    const [ended, next] = [this.#replays.shift(), this.#replays[0]];
     if (next !== undefined) this.#options.link.send({ kind: "replay", workingSet: next.workingSet });
     for (const client of ended?.clients ?? []) client.options.onReplayed?.(end, client.bytesReplayed);
   }

@@ -112,6 +112,8 @@ export interface GuestOrder {
   /** What the state is of. */
   readonly shapes: readonly PagerRegion[];
   readonly adopts: boolean;
+  /** Errors are written to standard error as well. */
+  readonly says: boolean;
 }
 
 /** To a guest that is being served. */

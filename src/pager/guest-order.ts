@@ -34,6 +34,7 @@ export function makeGuestOrder(guest: number, options: PagerOptions, image: Imag
       pageSize,
     })),
     adopts: options.adopt === true,
+    says: options.says === true,
     fd: duplicate(local, options.descriptor),
     swapFd: duplicateOf(options.swapDescriptor),
     stateFd: duplicateOf(options.stateDescriptor),

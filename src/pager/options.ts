@@ -107,6 +107,11 @@ export interface PagerOptions {
    * the message says how many were left out. Default: a warning.
    */
   readonly onError?: (error: MinorfaultError) => void;
+  /**
+   * Such errors are also a line on standard error, written by the pager's own thread before the page is poisoned: where the
+   * owner's thread touches the memory itself, `onError` comes too late. Default false.
+   */
+  readonly says?: boolean;
 }
 
 /** How a fault ended: always exactly one of these. */

@@ -11,6 +11,7 @@ import { ErrorLimit } from "./error-limit.ts";
 import type { FaultLoop } from "./fault-loop.ts";
 import type { Companion } from "./fetch/companion.ts";
 import { Repair } from "./repair.ts";
+import { sayError } from "./stderr.ts";
 import type { FlushStep } from "./writes.ts";
 
 /** What becomes of a message: without the guest's number, which the seat knows. */
@@ -49,7 +50,10 @@ export class Seat {
     this.startedMs = startedMs;
     this.companion = companion;
     this.#tell = tell;
-    this.#errors = new ErrorLimit((error) => this.tell({ kind: "error", error }), now);
+    this.#errors = new ErrorLimit((error) => {
+      if (order.says) sayError(error);
+      this.tell({ kind: "error", error });
+    }, now);
   }
 
   get guest(): number {

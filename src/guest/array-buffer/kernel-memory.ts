@@ -32,6 +32,7 @@ export interface KernelMemoryOptions extends OpenMemoryOptions {
   readonly budgetBytes: number;
   readonly why: string;
   readonly onError: (error: MinorfaultError) => void;
+  readonly says: boolean;
 }
 
 export async function openKernelMemory(content: Content, options: KernelMemoryOptions): Promise<LazyMemory> {
@@ -53,6 +54,7 @@ export async function openKernelMemory(content: Content, options: KernelMemoryOp
     pagerIn: pager,
     server: options.server,
     onError,
+    says: options.says,
   };
   try {
     const finding = findingFor(mode, budgetBytes);

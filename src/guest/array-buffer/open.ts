@@ -45,7 +45,9 @@ export async function open(target: string | URL, options: OpenMemoryOptions = {}
       ? "it was asked for"
       : whyPager(content, mode, trace, budgetBytes > 0);
   try {
-    return await openKernelMemory(content, { ...options, mode, budgetBytes, why, onError });
+    // A pager of another process tells by messages.
+    const says = options.onError === undefined && !isElsewhere;
+    return await openKernelMemory(content, { ...options, mode, budgetBytes, why, onError, says });
   } catch (error) {
     throw withWayOut(error);
   }

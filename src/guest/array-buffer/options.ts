@@ -52,7 +52,10 @@ export interface OpenMemoryOptions {
   readonly implementation?: MemoryImplementation;
   /** Where written pages go that are evicted: a folder, for a file without a name. Default: that of the system. */
   readonly swapFolder?: string;
-  /** Told of pages that could not be served, and of a budget that can't be kept. Default: a process warning. */
+  /**
+   * Told of pages that could not be served, and of a budget that can't be kept: too late where its own thread is the one that
+   * touched such a page (SIGBUS). Default: a line on standard error, which comes before.
+   */
   readonly onError?: (error: MinorfaultError) => void;
 }
 

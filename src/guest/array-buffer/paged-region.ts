@@ -45,6 +45,8 @@ export interface PagedRegionOptions {
   readonly server?: string | undefined;
   readonly placement: PagerOptions["placement"] | undefined;
   readonly onError: (error: MinorfaultError) => void;
+  /** Pages that fail are told of by the pager's thread itself, on standard error, and not to `onError`. */
+  readonly says: boolean;
 }
 
 type Uffd = ReturnType<typeof openUserfaultfd>;
@@ -112,7 +114,7 @@ export class PagedRegion {
       const onError = (error: MinorfaultError): void => {
         failures.push(error);
         if (failures.length > FAILURES_MAX) failures.shift();
-        options.onError(error);
+        if (!options.says) options.onError(error);
       };
       const pager = await startPagerFor(options, uffd, swap?.descriptor, onError);
       return new PagedRegion(options, uffd, pager, failures);
@@ -274,6 +276,7 @@ async function startThread(
     writes: WRITE_MODE[writes],
     trace,
     onError,
+    says: options.says,
     ...(budgetBytes === 0 ? {} : { budgetBytes }),
     ...(swapDescriptor === undefined ? {} : { swapDescriptor }),
     ...(plan === undefined ? {} : { plan }),

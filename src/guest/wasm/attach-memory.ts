@@ -35,7 +35,7 @@ export interface AttachMemoryOptions {
   /** Default: a window that follows the faults: runs in order widen it up to 2 MiB. */
   readonly plan?: PlanOptions;
   readonly fetch?: FetchOptions;
-  /** Told of pages that could not be served. Default: a process warning. */
+  /** Told of pages that could not be served. Default: a line on standard error, which comes before SIGBUS. */
   readonly onError?: (error: MinorfaultError) => void;
 }
 
@@ -92,6 +92,7 @@ export async function attachMemory(
     placement,
     plan,
     onError,
+    says: options.onError === undefined,
   });
   const paged = await opening.catch((error: unknown) => {
     throw withWayOut(error);

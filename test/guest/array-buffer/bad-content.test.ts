@@ -76,7 +76,7 @@ test("a source that fails everywhere does not fill memory with its errors", { sk
 test("a touch of a page that can't be brought is SIGBUS, not bytes", { skip }, async () => {
   const { url, packs } = await imageIn("touched");
   const program = `
-    const memory = await open(path, { mode: "private", onError: () => {} });
+    const memory = await open(path, { mode: "private" });
     for (const pack of args) {
       const bytes = fs.readFileSync(pack);
       for (let at = 40; at < bytes.length; at += 97) bytes[at] ^= 0x10;
@@ -84,8 +84,10 @@ test("a touch of a page that can't be brought is SIGBUS, not bytes", { skip }, a
     }
     say(new Uint8Array(memory.buffer)[1000 * 4096]);
   `;
-  const { signal, stdout } = runChild(program, { args: [url, ...packs] });
+  const { signal, stdout, stderr } = runChild(program, { args: [url, ...packs] });
   assert.deepEqual([signal, stdout], ["SIGBUS", ""]);
+  // It was this thread that died: nothing that it does itself could have said why.
+  assert.match(stderr, /^minorfault: The page at 0x[0-9a-f]+ could not be brought: .+ \(ERR_[A-Z_]+\)$/m);
 });
 
 test("a source that comes back serves what was missing; pages that were there stay", { skip }, async () => {

@@ -11,7 +11,7 @@ const LINE_BYTES_MAX = 4096;
 
 /** Says it, unless that would have to wait: nobody who serves faults waits for a reader. */
 export function sayError({ message, hint, code, cause }: ErrorNote): void {
-  const why = cause instanceof Error ? `: ${cause.message}` : `. ${hint}`;
+  const why = cause === undefined ? `. ${hint}` : `: ${(cause as Partial<Error>).message ?? String(cause)}`;
   const line = new TextEncoder().encode(`minorfault: ${message}${why} (${code})\n`);
   if ((poll(local, [{ fd: STDERR, events: POLL.OUT }], 0)[0]! & POLL.OUT) === 0) return;
   const bytes = line.subarray(0, LINE_BYTES_MAX);

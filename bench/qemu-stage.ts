@@ -37,6 +37,8 @@ import type { Figures } from "./rounds.ts";
 const IMAGE = "machine";
 const UNLIMITED = 2 ** 40;
 const READY_MS = 180_000;
+const CONT_TRIES = 200;
+const CONT_MS = 5;
 /** How long a cut connection's machine is left alone before it is recovered. */
 const CUT_SHARE = 0.5;
 /** Pages that are asked for, one after the other, to see how long one takes. */
@@ -293,7 +295,16 @@ export class QemuStage {
   /** Runs for a moment if it has just been saved, and stands again. */
   async #stand(): Promise<void> {
     const { monitor } = this.#running;
-    await monitor.command("cont");
+    for (let tries = 0; ; tries++) {
+      try {
+        await monitor.command("cont");
+        break;
+      } catch (error) {
+        // QEMU says that a migration has completed a moment before it is through with it.
+        if (tries === CONT_TRIES) throw error;
+        await sleep(CONT_MS);
+      }
+    }
     await monitor.command("stop");
   }
 

@@ -67,9 +67,10 @@ export async function restoreMachine(options: RestoreOptions): Promise<RestoreRe
   const recording = (options.record ?? replay === undefined) ? new Recording() : undefined;
   const connecting = options.connect(options.signal ?? new AbortController().signal);
   const reading = options.machine ?? readMachine(image, options.signal);
-  const ahead = replay === undefined ? undefined : readAhead(image, replay, reading);
+  const elsewhere = isElsewhere(reading);
+  const ahead = elsewhere.then((isFar) => replay && readAhead(image, replay, isFar));
   // Whoever replays it is told.
-  ahead?.catch(() => {});
+  ahead.catch(() => {});
   const [machine, socket] = await Promise.all([reading, connecting]).catch((error: unknown) => {
     // A QEMU that is connected to takes nobody else.
     void connecting.then((opened) => opened.destroy()).catch(() => {});
@@ -78,28 +79,28 @@ export async function restoreMachine(options: RestoreOptions): Promise<RestoreRe
   let runningMs = Number.NaN;
   let replayedMs = Number.NaN;
   let replayError: string | undefined;
-  let runs = (): void => {};
+  let hasRun = (): void => {};
   const running = new Promise<void>((resolve) => {
-    runs = resolve;
+    hasRun = resolve;
   });
   const session = openSession(options, machine, {
     onTouched: (range) => recording?.add(range),
     onState: (state) => {
       if (state !== "running") return;
       if (Number.isNaN(runningMs)) runningMs = performance.now() - startedAt;
-      runs();
+      hasRun();
     },
   });
   const report = await transfer(options, session, socket, async (over) => {
-    over.addEventListener("abort", runs);
+    over.addEventListener("abort", hasRun);
     session.sendsNeighbours = neighbours ?? recording === undefined;
     session.start();
-    const set = await ahead;
     // What its devices need until it runs is a page or two: they are not kept waiting by the decoding of others.
-    if (!set?.isFar) await running;
-    if (set !== undefined) {
+    if (!(await elsewhere)) await running;
+    const runs = await ahead;
+    if (runs) {
       // One that is damaged costs time and nothing else: what it held is asked for.
-      await replayInto(session, set.runs, over).catch((error: unknown) => {
+      await replayInto(session, runs, over).catch((error: unknown) => {
         replayError = error instanceof Error ? error.message : String(error);
       });
       replayedMs = performance.now() - startedAt;
@@ -120,30 +121,29 @@ export async function restoreMachine(options: RestoreOptions): Promise<RestoreRe
   };
 }
 
-interface Ahead {
-  readonly runs: AsyncIterable<WorkingSetRun>;
-  /** It is on its way from elsewhere. */
-  readonly isFar: boolean;
+/** Whether an image has to be waited for: what was begun to be read of it has not come after a turn of the event loop. */
+async function isElsewhere(reading: unknown): Promise<boolean> {
+  const come = Promise.resolve(reading).then(
+    () => false,
+    () => false,
+  );
+  return Promise.race([come, nextTurn(true)]);
 }
 
 /**
- * A working set, the first piece of which is on its way at once where the store is far away, and is waited for meanwhile.
- * That of a store at hand, which has answered by now, would be decoded while the machine waits to be started.
+ * A working set, the first piece of which is on its way at once if that takes time, and is waited for meanwhile. That of
+ * a store at hand would be decoded while the machine waits to be started.
  */
-async function readAhead(image: Image, name: string, reading: unknown): Promise<Ahead> {
-  const isAtHand = Promise.resolve(reading).then(
-    () => true,
-    () => true,
-  );
-  const isFar = !(await Promise.race([isAtHand, nextTurn(false)]));
+function readAhead(image: Image, name: string, isAtOnce: boolean): AsyncIterable<WorkingSetRun> {
   const runs = image.readWorkingSet(name)[Symbol.asyncIterator]();
-  const first = isFar ? runs.next() : undefined;
+  const first = isAtOnce ? runs.next() : undefined;
   // Whoever asks for it is told.
   first?.catch(() => {});
-  async function* all(): AsyncGenerator<WorkingSetRun> {
-    for (let run = await (first ?? runs.next()); !run.done; run = await runs.next()) yield run.value;
-  }
-  return { runs: all(), isFar };
+  return {
+    async *[Symbol.asyncIterator]() {
+      for (let run = await (first ?? runs.next()); !run.done; run = await runs.next()) yield run.value;
+    },
+  };
 }
 
 /** Gives the working set in the order in which it was touched, without getting far ahead of the socket. */

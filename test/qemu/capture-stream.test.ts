@@ -64,7 +64,9 @@ test("whatever order pages come in, and however often, the image has the last of
     const isLive = random.below(3) > 0;
     const stream = streamOf(machine, random, { isLive, isBackground: random.below(3) === 0 });
     const store = new MemoryStore();
-    const report = await capture(store, pieces(stream, random), { chunkBytes: 4096 << random.below(6) });
+    const isPatient = random.below(2) === 0;
+    const chunkBytes = 4096 << random.below(6);
+    const report = await capture(store, pieces(stream, random), { chunkBytes, isPatient });
     revisedBytes += report.revisedBytes;
     assert.equal(report.streamBytes, stream.byteLength);
     await check(store, machine);

@@ -15,6 +15,7 @@ import {
   type SourceMachineOptions,
   StreamWriter,
 } from "../../src/guest/qemu/index.ts";
+import { RECORD_BYTES, writeRecord } from "../../src/guest/qemu/page-records.ts";
 import { seedOf, sparseBytes } from "../image/content.ts";
 import { Destination } from "./destination.ts";
 import { isZero, PAGE, SECTION_ID } from "./streams.ts";
@@ -39,6 +40,17 @@ function randomScene(random: Random): Scene {
     return block;
   });
   return { blocks, memory };
+}
+
+/** Pages of a block as the threads of a pool make them. */
+function recordsOf(block: SourceBlock, first: number, bytes: Uint8Array): Uint8Array {
+  const count = bytes.byteLength / PAGE;
+  const records = new Uint8Array(count * RECORD_BYTES);
+  for (let index = 0; index < count; index++) {
+    const page = bytes.subarray(index * PAGE, (index + 1) * PAGE);
+    writeRecord(records, index * RECORD_BYTES, first - block.firstPage + index, page);
+  }
+  return records;
 }
 
 /** Everything around the machine: what is on its way, and what may happen next. */
@@ -209,12 +221,18 @@ class World {
   }
 
   #give(first: number, count: number): void {
-    const block = this.scene.blocks.findIndex(
+    const index = this.scene.blocks.findIndex(
       ({ firstPage, byteLength }) => first >= firstPage && first < firstPage + byteLength / PAGE,
     );
-    const start = (first - this.scene.blocks[block]!.firstPage) * PAGE;
-    const bytes = this.scene.memory[block]!.subarray(start, start + count * PAGE);
-    this.do(isZero(bytes) ? this.machine.zeros(first, count) : this.machine.pages(first, bytes));
+    const block = this.scene.blocks[index]!;
+    const start = (first - block.firstPage) * PAGE;
+    const bytes = this.scene.memory[index]!.subarray(start, start + count * PAGE);
+    if (isZero(bytes)) this.do(this.machine.zeros(first, count));
+    else if (this.random.below(2) === 0 || block.pageSize !== PAGE) this.do(this.machine.pages(first, bytes));
+    else
+      this.do(
+        this.machine.place({ first, count, bytes: recordsOf(block, first, bytes), stride: RECORD_BYTES }),
+      );
   }
 }
 

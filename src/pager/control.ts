@@ -99,6 +99,8 @@ export interface GuestOrder {
   readonly guestPid: number;
   /** The thread to follow, 0: none known. */
   readonly tid: number;
+  /** See `PagerOptions.isOwnMemory`. */
+  readonly isOwnMemory: boolean;
   /** 0: no budget. */
   readonly budgetBytes: number;
   readonly writes: WriteMode;

@@ -182,7 +182,10 @@ export class FaultLoop {
     this.#page = page;
     this.#evictor?.makeRoom(this.#bytes);
     const broughtUntil = this.#ahead?.bring(part, run.first, run.until) ?? run.until;
-    if (this.#isZero && !isSwapped) {
+    const moved = this.#ahead?.source ?? -1;
+    if (moved >= 0) {
+      this.#filler.stageMove(target, moved, this.#bytes);
+    } else if (this.#isZero && !isSwapped) {
       this.#filler.stageRange(UFFDIO.ZEROPAGE, target, this.#bytes);
     } else {
       const offset = region.imageOffset + run.first * region.pageSize;
@@ -231,6 +234,7 @@ export class FaultLoop {
     clearBits(region.resident, first, until);
     this.#book(-1);
     this.#filler.takeFailure();
+    this.#ahead?.failed();
     this.installer.book(part, first, this.#isZero);
     if (this.#page < first + this.#filler.bytesDone / region.pageSize) {
       this.counters[COUNTER.FAULTS]! += 1;

@@ -24,6 +24,7 @@ export function makeGuestOrder(guest: number, options: PagerOptions, image: Imag
     counters: makeCounters(),
     guestPid: whose?.pid ?? 0,
     tid: whose?.tid ?? whose?.pid ?? 0,
+    isOwnMemory: options.isOwnMemory === true,
     budgetBytes,
     writes,
     swapBytes: Math.max(...regions.map((region) => region.imageOffset + region.byteLength)),

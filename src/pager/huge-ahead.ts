@@ -2,13 +2,14 @@
 //
 //   file ──read──▶ [ huge pages of ours ] ──UFFDIO_MOVE──▶ the guest's: one entry of its page table for 512 pages
 //
-//   faults   ▲           ▲                       ▲
-//   memory   │ copied    │ copied │ moved        │ copied │ moved │ moved │ moved │ ...
+//   faults   ▲        ▲                ▲
+//   memory   │ copied │ copied │ moved │ moved │ moved │ moved │ moved ...
 //
-// A copy has to find and map every small page. But an entry of the page table that has been faulted on holds a table of
-// small pages already: so the window of the fault itself is copied, and those behind it are moved, before the guest
-// goes on and meets them. How many depends on how long it has gone in order. As many again are being read by then, by
-// threads of the kernel: the guest's next fault finds them ready.
+// A copy has to find and map every small page. What is moved behind the window of a fault, before the guest goes on
+// and meets it, is mapped at once: how much depends on how long it has gone in order. As much again is being read by
+// then, by threads of the kernel, so that the guest's next fault finds it ready. Where a fault has been an entry of the
+// page table holds a table of small pages, all missing: dropping "all" of them makes the kernel give it back (Linux
+// 6.14), or else what is moved there is split, which is no worse than a copy.
 //
 // It works where the guest's memory is this process's own. The first refusal ends it: then all is copied. For a while so
 // it is where huge pages turn out to be dear, as in a virtual machine whose host has yet to find the memory for them.
@@ -21,10 +22,12 @@ import { COUNTER, type Counters } from "./counters.ts";
 import type { Filler } from "./filler.ts";
 import { addressOfPage, type Part, untilPage } from "./regions.ts";
 
-/** LIMIT: huge pages that are brought ahead of one fault (some two milliseconds in which the guest waits), and read ahead. */
+/** LIMIT: huge pages that are brought ahead of one fault: some two milliseconds in which the guest waits. */
 const AHEAD_MAX = 8;
-/** One more: the window of a fault, which is copied, lies in between. */
-const SLOTS = AHEAD_MAX + 1;
+/** LIMIT: huge pages that are being read, or are there and not moved yet: a fault's own, and those ahead of it. */
+const ASKED_MAX = AHEAD_MAX + 1;
+/** A fault's own is moved after those ahead of it. */
+const SLOTS = 2 * ASKED_MAX;
 /** What bringing a huge page takes at most where it is worth it: about what copying it takes on a busy machine. */
 const WORTH_MS = 1;
 /** LIMIT: huge pages in a row that may take longer. Then so many faults are served by copies alone. */
@@ -71,6 +74,11 @@ export class HugePages {
     return local.call("pread64", this.#fd, this.addressOf(slot), HUGE_PAGE_SIZE, offset) === HUGE_PAGE_SIZE;
   }
 
+  /** Drops the table of small pages, none of which is there, that stands where a huge page is to be moved. */
+  makeRoom(address: number): void {
+    local.call("madvise", address, HUGE_PAGE_SIZE, MADV.DONTNEED);
+  }
+
   close(): void {
     this.#ring?.close();
     munmap(local, this.#mapping, (SLOTS + 1) * HUGE_PAGE_SIZE);
@@ -79,10 +87,14 @@ export class HugePages {
 }
 
 export class HugeAhead {
+  /** Where the bytes of the fault's own window lie, to be moved there, after `bring`; -1: they are to be copied. */
+  source = -1;
   readonly #pages: HugePages;
   readonly #filler: Filler;
   readonly #counters: Counters;
   #isRefused = false;
+  /** A move has succeeded: the memory is this process's. */
+  #hasMoved = false;
   /** The page where a guest that goes on in order faults next, and how often it has done so. */
   #expected = -1;
   #streak = 0;
@@ -90,7 +102,7 @@ export class HugeAhead {
   #dear = 0;
   #rest = 0;
   #part: Part | undefined;
-  /** The page of the huge page that is moved next, and of the one that is asked for next. */
+  /** The huge pages that begin with pages from one up to another have been asked for. */
   #head = -1;
   #tail = -1;
 
@@ -105,6 +117,7 @@ export class HugeAhead {
    * which page.
    */
   bring(part: Part, first: number, until: number): number {
+    this.source = -1;
     if (this.#isRefused) return until;
     if (this.#rest > 0) {
       this.#rest--;
@@ -114,35 +127,50 @@ export class HugeAhead {
     this.#streak = isNext ? this.#streak + 1 : 0;
     this.#part = part;
     if (!isNext) this.#head = this.#tail = -1;
-    this.#expected = isNext ? this.#go(part, until) : until;
+    this.#expected = isNext ? this.#go(part, first, until) : until;
     return this.#expected;
   }
 
-  /** Brings huge pages from a page on; answers up to which page. */
-  #go(part: Part, from: number): number {
-    const step = HUGE_PAGE_SIZE / part.region.pageSize;
-    const reach = Math.min(AHEAD_MAX, 2 ** this.#streak);
-    const goal = from + reach * step;
-    if (from !== this.#head) this.#head = this.#tail = from;
-    this.#ask(part, goal, reach);
-    while (this.#head < goal && this.#head < this.#tail && this.#move(part)) this.#ask(part, goal, reach);
-    const until = this.#head;
-    // Where the guest faults next is copied for that fault.
-    if (until === goal) this.#head += step;
-    return until;
+  /** What was to be moved from `source` could not be. */
+  failed(): void {
+    if (this.source >= 0 && !this.#filler.isPutOff) this.#isRefused = true;
   }
 
-  /** Asks for the huge pages up to `goal`, and for those that are to be brought with the next fault. */
-  #ask(part: Part, goal: number, reach: number): void {
+  /** Brings huge pages from `until` on, and looks for that of the fault; answers up to which page. */
+  #go(part: Part, first: number, until: number): number {
+    const step = HUGE_PAGE_SIZE / part.region.pageSize;
+    const isAsked = first === this.#head && this.#head < this.#tail && until === first + step;
+    if (isAsked) this.#head = until;
+    else if (until !== this.#head) this.#head = this.#tail = until;
+    const reach = Math.min(AHEAD_MAX, 2 ** this.#streak);
+    const goal = until + reach * step;
+    // And what is to be brought with the next fault.
+    const end = goal + (1 + Math.min(AHEAD_MAX, 2 * reach)) * step;
+    this.#ask(part, end);
+    while (this.#head < goal && this.#head < this.#tail && this.#move(part)) this.#ask(part, end);
+    if (isAsked && this.#hasMoved) this.source = this.#sourceOf(part, first);
+    return this.#head;
+  }
+
+  /** Asks for huge pages up to a page, as many as there may be. */
+  #ask(part: Part, end: number): void {
     const { region } = part;
     const step = HUGE_PAGE_SIZE / region.pageSize;
-    const next = goal + step + Math.min(AHEAD_MAX, 2 * reach) * step;
-    const until = Math.min(next, this.#head + SLOTS * step);
-    for (; ; this.#tail += step) {
-      if (this.#tail === goal) this.#tail += step;
-      if (this.#tail >= until || !this.#isMovable(part, this.#tail)) return;
+    const until = Math.min(end, this.#head + ASKED_MAX * step);
+    for (; this.#tail < until && this.#isMovable(part, this.#tail); this.#tail += step) {
       this.#pages.ask(this.#slotOf(this.#tail, step), region.imageOffset + this.#tail * region.pageSize);
     }
+  }
+
+  /** The address of the huge page that was asked for, once its place has been made ready; -1: it can't be had. */
+  #sourceOf(part: Part, page: number): number {
+    const { region } = part;
+    const slot = this.#slotOf(page, HUGE_PAGE_SIZE / region.pageSize);
+    const isThere =
+      this.#isMovable(part, page) && this.#pages.take(slot, region.imageOffset + page * region.pageSize);
+    if (!isThere) return -1;
+    this.#pages.makeRoom(addressOfPage(part, page));
+    return this.#pages.addressOf(slot);
   }
 
   /** Whether the huge page that begins with a page of a part has nothing in it yet. */
@@ -174,6 +202,7 @@ export class HugeAhead {
     if (errno !== 0 && !this.#filler.isPutOff) this.#isRefused = true;
     this.#weigh(performance.now() - begin);
     if (errno !== 0) return false;
+    this.#hasMoved = true;
     this.#head = page + step;
     return true;
   }

@@ -78,6 +78,11 @@ export interface PagerOptions {
   /** Default "auto". */
   readonly placement?: PlacementChoice;
   readonly guest?: PagerGuest;
+  /**
+   * The memory is this process's own, and its userfaultfd has no events: pages may be moved there, from memory of the
+   * pager's. Default: they are copied.
+   */
+  readonly isOwnMemory?: true;
   /** Bytes that may be resident: before more is installed, pages are evicted. Only where the guest is this process. */
   readonly budgetBytes?: number;
   /**

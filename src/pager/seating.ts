@@ -207,8 +207,8 @@ function mapImage(seat: Seat, image: Exclude<ImageOrder, SourceOrder>): Addressa
 
 /** For memory of this process that is a file's; nobody may have to know of single pages of it. */
 function hugePagesFor(seat: Seat): HugePages | undefined {
-  const { image, guestPid, writes, budgetBytes, trace } = seat.order;
-  if (!("descriptor" in image) || guestPid !== 0 || writes !== "ignore" || budgetBytes > 0 || trace) return;
+  const { image, isOwnMemory, writes, budgetBytes, trace } = seat.order;
+  if (!("descriptor" in image) || !isOwnMemory || writes !== "ignore" || budgetBytes > 0 || trace) return;
   const pages = new HugePages(image.descriptor);
   seat.onRelease(() => pages.close());
   return pages;

@@ -97,11 +97,13 @@ function scene(hugePages: number, start = 64 * HUGE) {
     addressOf: (slot: number) => slot * HUGE,
     ask: (_slot: number, offset: number) => asked.push(offset / HUGE),
     take: () => true,
+    makeRoom: () => undefined,
   };
   const counters = makeCounters();
   const ahead = new HugeAhead(pages as unknown as HugePages, filler as unknown as Filler, counters);
   const bring = (window: number): number => ahead.bring(part, window * 512, (window + 1) * 512) / 512;
-  return { part, moved, asked, filler, counters, bring };
+  const own = (): number => (ahead.source < 0 ? -1 : ahead.source / HUGE);
+  return { part, moved, asked, own, ahead, filler, counters, bring };
 }
 
 const range = (first: number, until: number): number[] =>
@@ -120,19 +122,35 @@ test("more is brought the longer a guest goes in order, up to a limit, and nothi
   assert.equal(counters[COUNTER.BYTES_INSTALLED], moved.length * HUGE);
 });
 
-test("each huge page is asked for once, as many ahead as are brought, and none that is not to be moved", () => {
-  const { part, moved, asked, bring } = scene(64);
-  for (const window of [0, 1, 4, 9, 18]) bring(window);
-  assert.deepEqual(moved, [2, 3, 5, 6, 7, 8, ...range(10, 18), ...range(19, 27)]);
-  assert.deepEqual(asked, [...moved, ...range(28, 36)]);
+test("each huge page is asked for once, as many ahead as are brought, and a fault's own is among them", () => {
+  const { part, moved, asked, own, bring } = scene(64);
+  const sources = [0, 1, 4, 9, 18].map((window) => {
+    bring(window);
+    return own();
+  });
+  assert.deepEqual(moved, [2, 3, ...range(5, 9), ...range(10, 18), ...range(19, 27)]);
+  assert.deepEqual(asked, range(2, 36));
+  // The slots of 4, 9 and 18, of which there are 18.
+  assert.deepEqual(sources, [-1, -1, 4, 9, 0]);
   // Its neighbour has faulted since it was asked for.
   part.region.resident[29 * 16 + 3] = 1;
   assert.equal(bring(27), 29, "that one has to be copied");
   asked.length = 0;
   bring(50);
-  assert.deepEqual(asked, [], "a jump asks for nothing");
+  assert.deepEqual([asked, own()], [[], -1], "a jump asks for nothing");
   bring(51);
   assert.deepEqual(asked.slice(0, 2), [52, 53]);
+});
+
+test("a window whose move fails is copied, and so is all that follows", () => {
+  const { ahead, filler, own, bring } = scene(64);
+  for (const window of [0, 1, 4]) bring(window);
+  assert.ok(own() >= 0);
+  filler.errno = 22;
+  ahead.failed();
+  filler.errno = 0;
+  assert.equal(bring(9), 10);
+  assert.equal(own(), -1);
 });
 
 test("what is there already ends a run, and so does a refusal, for good", () => {

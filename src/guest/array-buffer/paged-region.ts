@@ -273,6 +273,7 @@ async function startThread(
     descriptor: uffd.fd,
     regions: [{ start: address, byteLength, imageOffset: 0 }],
     ...options.content,
+    isOwnMemory: true,
     writes: WRITE_MODE[writes],
     trace,
     onError,

@@ -28,7 +28,6 @@ export function createProgram(): Command {
     .description("User-space paging: memory whose pages arrive when they are first touched")
     .version(version())
     .option("--debug", "print stack traces with errors")
-    .showHelpAfterError("(minorfault --help lists the commands)")
     .exitOverride();
   registerDemo(program as unknown as Command);
   registerDoctor(program as unknown as Command);
@@ -40,7 +39,15 @@ export function createProgram(): Command {
     register(program as unknown as Command);
   }
   registerCompletion(program as unknown as Command);
+  pointToHelp(program as unknown as Command, "minorfault");
   return program as unknown as Command;
+}
+
+/** Behind an error of usage stands whose help says more. */
+function pointToHelp(command: Command, called: string): void {
+  const says = command.commands.length > 0 ? "lists the commands" : "says what it takes";
+  command.showHelpAfterError(`(${called} --help ${says})`);
+  for (const each of command.commands) pointToHelp(each as Command, `${called} ${each.name()}`);
 }
 
 /** Runs a command line; returns the exit code, or undefined when the command has set its own. */

@@ -25,6 +25,8 @@ test("an unknown command or option is a usage error: exit 2, and stdout stays em
     assert.equal(stdout, "");
     assert.match(stderr, /nonsense/);
   }
+  assert.match(minorfault("nonsense").stderr, /\(minorfault --help lists the commands\)/);
+  assert.match(minorfault("image", "create", "--nonsense").stderr, /\(minorfault image create --help says/);
 });
 
 const full = existsSync("/dev/full") ? false : "this system has no /dev/full";

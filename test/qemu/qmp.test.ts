@@ -132,7 +132,8 @@ test("what is no QMP is refused, and nobody waits for it", async () => {
 });
 
 test("a socket that is not there, or that closes, is an error that names it", async () => {
-  await assert.rejects(QmpClient.connect(join(folder, "nobody")), code("ERR_QEMU", "nobody"));
+  const nobody = QmpClient.connect(join(folder, "nobody"));
+  await assert.rejects(nobody, code("ERR_QEMU", "nobody (ENOENT)"));
   const { path } = await server("closing", (command, socket) => {
     if (command.execute === "qmp_capabilities") return ok(command);
     socket.destroy();

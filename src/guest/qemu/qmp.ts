@@ -71,7 +71,13 @@ export class QmpClient {
       this.#greet = resolve;
     });
     socket.on("data", (piece: Buffer) => this.#receive(piece));
-    socket.on("error", (cause) => this.#fail(`QMP of ${path} failed: ${cause.message}`, cause));
+    socket.on("error", (cause: NodeJS.ErrnoException) => {
+      if (cause.syscall !== "connect") return this.#fail(`QMP of ${path} failed: ${cause.message}`, cause);
+      this.#failure ??= new MinorfaultError("ERR_QEMU", `No QEMU listens at ${path} (${cause.code})`, {
+        cause,
+        hint: "QEMU has its control socket where -qmp unix:PATH,server=on,wait=off says",
+      });
+    });
     socket.on("close", () => this.#fail(`QEMU closed its QMP socket ${path}`));
   }
 

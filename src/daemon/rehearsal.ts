@@ -42,7 +42,9 @@ async function takeOverNothing(host: PagerHost, image: ImageConfig, imageBytes: 
   const memory = mapMemory(byteLength);
   const { pid } = process;
   const regions = [{ start: memory.address, byteLength, imageOffset: 0, pageSize: PAGE_SIZE }];
-  const { name, source, plan } = image;
+  const { name, plan } = image;
+  // A working set would be read whole, for nobody.
+  const source = { ...image.source, replay: false };
   const served = { image: name, source, ...(plan === undefined ? {} : { plan }) };
   const note: GuestNote = { ...served, pid, uid: 0, gid: 0, regions, since: 0, handOverMs: 0 };
   const [state, pidfd] = [memfd(local, "minorfault-rehearsal", stateBytes(regions)), pidfdOpen(pid)];

@@ -97,6 +97,16 @@ export class Guest {
   }
 }
 
+/** Those who wait at a page now, and those who do not. */
+export function byNeed(entries: readonly Entry[]): { waiting: readonly Entry[]; others: readonly Entry[] } {
+  const uffds = entries.map(({ descriptors }) => ({ fd: descriptors[GUEST_FD.UFFD]! }));
+  const ready = poll(local, uffds, 0);
+  return {
+    waiting: entries.filter((_, index) => ready[index] !== 0),
+    others: entries.filter((_, index) => ready[index] === 0),
+  };
+}
+
 /** One more; answers how many it has had. */
 function countPager(state: number, at: number): number {
   const { address, view } = local.scratch;

@@ -5,6 +5,7 @@
 // either the message or the entry.
 
 import { EventEmitter } from "node:events";
+import { setTimeout as delay } from "node:timers/promises";
 import { MinorfaultError } from "../base/errors.ts";
 import { local, memfd } from "../linux/index.ts";
 import type { PagerEnd, PagerHost, PagerSource, WarmSource } from "../pager/index.ts";
@@ -13,7 +14,7 @@ import type { Crew } from "./crew.ts";
 import { consumeAll, Door, type HandedOver, sendLine } from "./door.ts";
 import { Doors, imageOf } from "./doors.ts";
 import { report } from "./front-pipe.ts";
-import { Guest, giveUp, stateBytes } from "./guest.ts";
+import { byNeed, Guest, giveUp, stateBytes } from "./guest.ts";
 import type {
   EndReason,
   ExpectedGuest,
@@ -50,6 +51,8 @@ const SHUTDOWN_MS = 30_000;
 /** How long a guest may wait for its image when its pager has died, and how often that is tried. */
 const ADOPTION_MS = 5000;
 const ADOPTION_RETRY_MS = 250;
+/** How long guests that wait at a page are taken over alone, before the others. */
+const HEAD_START_MS = 5;
 
 export class Guests implements GuestTable {
   readonly #crew: Crew;
@@ -103,19 +106,23 @@ export class Guests implements GuestTable {
 
   async #warmUp(image: ImageConfig): Promise<void> {
     const { byteLength } = await this.#images.open(image.name);
+    // Guests of its own that are there already are not to wait for this.
+    const isLate = () => this.#crew.isServing && this.#guests.size + this.#starting > 0;
+    if (isLate()) return;
     await rehearse(this.#host, image, byteLength, (pager) => {
       this.#crew.servesBy(pager.threadId, pager.placement.mode);
-      // Guests of its own have come: they are not to wait for this.
-      return this.#crew.isServing;
+      return isLate();
     });
   }
 
   /** It is our turn: takes over every guest that there is. Answers how many. */
   async adopt(): Promise<number> {
     this.#doors.openAll();
-    const entries = this.#crew.ledger.of("guest");
-    await Promise.all(entries.map((entry) => this.#adoptOne(entry)));
-    return entries.length;
+    const { waiting, others } = byNeed(this.#crew.ledger.of("guest"));
+    const adopting = waiting.map((entry) => this.#adoptOne(entry));
+    if (waiting.length > 0) await Promise.race([Promise.all(adopting), delay(HEAD_START_MS)]);
+    await Promise.all([...adopting, ...others.map((entry) => this.#adoptOne(entry))]);
+    return waiting.length + others.length;
   }
 
   /** What came to be known after we began to serve. */

@@ -4,7 +4,6 @@
 // A working set is mostly single pages. One by one each of them costs a way out of JavaScript and back, and all that
 // JavaScript does in between, which is most of the time while that has hardly been compiled.
 
-import { writeWord } from "../abi/structs.ts";
 import { UFFDIO, UFFDIO_COPY_MODE } from "../abi/userfaultfd.ts";
 import { CHAIN_ENTRY, type ChainCall, chainsWork, local, makeChain } from "../linux/index.ts";
 
@@ -14,6 +13,9 @@ export const COPIES_MAX = 64;
 const STRUCT_BYTES = 64;
 const STRUCTS_AT = (COPIES_MAX + 1) * CHAIN_ENTRY.SIZE;
 const STRUCT_WORDS = STRUCT_BYTES / 4;
+const ENTRY_WORDS = CHAIN_ENTRY.SIZE / 4;
+const FD_WORD = CHAIN_ENTRY.ARGUMENTS / 4;
+const RESULT_WORD = CHAIN_ENTRY.RESULT / 4;
 const TWO_32 = 2 ** 32;
 /** An ioctl of no descriptor: it fails, and ends the list. */
 const NO_FD = -1;
@@ -22,7 +24,6 @@ export class CopyList {
   readonly #memory = local.share(STRUCTS_AT + COPIES_MAX * STRUCT_BYTES);
   readonly #words = new Int32Array(this.#memory.bytes.buffer, this.#memory.bytes.byteOffset);
   readonly #run: () => void;
-  #fd = NO_FD;
   #count = 0;
 
   constructor() {
@@ -40,9 +41,10 @@ export class CopyList {
 
   /** Adds a copy into the memory of a userfaultfd; it will wake nobody. */
   add(fd: number, target: number, source: number, byteLength: number): void {
-    if (fd !== this.#fd) this.#turnTo(fd);
     const words = this.#words;
-    const at = STRUCTS_AT / 4 + this.#count++ * STRUCT_WORDS;
+    const index = this.#count++;
+    const at = STRUCTS_AT / 4 + index * STRUCT_WORDS;
+    words[index * ENTRY_WORDS + FD_WORD] = fd;
     // As in the filler: the low words by themselves, and nothing is done until the system says so.
     words[at] = target;
     words[at + 1] = target / TWO_32;
@@ -60,26 +62,12 @@ export class CopyList {
     const count = this.#count;
     this.#count = 0;
     if (count === 0) return 0;
-    this.#setFd(count, NO_FD);
-    this.#run();
-    this.#setFd(count, this.#fd);
     const words = this.#words;
+    words[count * ENTRY_WORDS + FD_WORD] = NO_FD;
+    this.#run();
     let done = 0;
-    while (done < count && words[(done * CHAIN_ENTRY.SIZE + CHAIN_ENTRY.RESULT) / 4] === 0) done++;
+    while (done < count && words[done * ENTRY_WORDS + RESULT_WORD] === 0) done++;
     return done;
-  }
-
-  #turnTo(fd: number): void {
-    this.#fd = fd;
-    for (let index = 0; index < COPIES_MAX; index++) this.#setFd(index, fd);
-  }
-
-  #setFd(index: number, fd: number): void {
-    writeWord(
-      this.#memory.view,
-      index * CHAIN_ENTRY.SIZE + CHAIN_ENTRY.ARGUMENTS,
-      index === COPIES_MAX ? NO_FD : fd,
-    );
   }
 }
 

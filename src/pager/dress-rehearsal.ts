@@ -19,27 +19,31 @@ import { makeGuestOrder } from "./guest-order.ts";
 import { Seating } from "./seating.ts";
 import { Server } from "./server.ts";
 
-/** So much that offsets in it are no small integers: those of a real guest are not, either. */
-const GUEST_BYTES = 4 * 2 ** 30;
+/** What holds for one guest need not for the next: one of them is so large that offsets in it are no small integers. */
+const GUESTS_BYTES = [4 * 2 ** 30, 64 * 2 ** 20];
 const PIECE_PAGES = REPLAY_BYTES / PAGE_SIZE;
-const PIECES = 96;
+const PIECES = 64;
 const UNIT_BYTES = 64 * 1024;
 const SOURCE = 1;
 const GUEST = 1;
-const FAULTS = 256;
+const FAULTS = 128;
 const NAME = "rehearsal";
 /** LIMIT: whatever may go wrong, a thread is ready after that. */
 const DEADLINE_MS = 500;
 
 /** Throws what opening a userfaultfd throws where this process may not have one. */
-export function rehearseReplay(now: () => number): void {
+export function rehearseReplays(now: () => number): void {
+  for (const guestBytes of GUESTS_BYTES) rehearseReplay(guestBytes, now);
+}
+
+function rehearseReplay(guestBytes: number, now: () => number): void {
   const uffd = openUserfaultfd("kernel", local);
-  const address = mmap(local, GUEST_BYTES, { flags: MAP.PRIVATE | MAP.ANONYMOUS | MAP.NORESERVE });
+  const address = mmap(local, guestBytes, { flags: MAP.PRIVATE | MAP.ANONYMOUS | MAP.NORESERVE });
   const staging = local.share(REPLAY_BYTES);
   const { port1, port2 } = new MessageChannel();
   // Nobody rings.
   const [bell, ringer] = pipe();
-  const order = fetchOrder(staging.address, bell);
+  const order = fetchOrder(guestBytes, staging.address, bell);
   const companion = new Companion({
     order: { ...structuredClone(order), port: port1 },
     now,
@@ -48,20 +52,22 @@ export function rehearseReplay(now: () => number): void {
   const follower = new Follower("block", now);
   const server = new Server({ mode: "block", follower, now, isNested: true, isSole: true });
   try {
-    uffd.register(address, GUEST_BYTES, { missing: true });
+    uffd.register(address, guestBytes, { missing: true });
     server.addCompanion(companion);
     const companions = new Map([[SOURCE, companion]]);
     const seating = new Seating({ server, companions, isSole: true, now, tell: () => undefined });
-    const regions = [{ start: address, byteLength: GUEST_BYTES, imageOffset: 0 }];
+    const regions = [{ start: address, byteLength: guestBytes, imageOffset: 0 }];
     // As it comes out of a message: that makes other objects than we do.
-    seating.seat(structuredClone(makeGuestOrder(GUEST, { descriptor: uffd.fd, regions }, imageOrder())));
-    const feeder = new Feeder(order.words, port2);
+    seating.seat(
+      structuredClone(makeGuestOrder(GUEST, { descriptor: uffd.fd, regions }, imageOrder(guestBytes))),
+    );
+    const feeder = new Feeder(order.words, port2, guestBytes);
     const until = now() + DEADLINE_MS;
     server.serve(() => feeder.hasReplayed || now() > until);
     const loop = server.seatOf(GUEST)?.loops[0];
     for (let fault = 0; loop !== undefined && fault < FAULTS; fault++) {
       // Not all of them in one unit, and none in a run.
-      loop.resolver.resolve(address + ((fault * 37) % (FAULTS * 64)) * UNIT_BYTES, 0);
+      loop.resolver.resolve(address + ((fault * 37) % (guestBytes / UNIT_BYTES)) * UNIT_BYTES, 0);
       server.serve(() => feeder.hasFetched || now() > until);
     }
   } finally {
@@ -69,7 +75,7 @@ export function rehearseReplay(now: () => number): void {
     port2.close();
     close(local, ringer);
     uffd.close();
-    munmap(local, address, GUEST_BYTES);
+    munmap(local, address, guestBytes);
     staging.close();
   }
 }
@@ -78,12 +84,15 @@ export function rehearseReplay(now: () => number): void {
 class Feeder {
   readonly #words: Int32Array;
   readonly #port: MessagePort;
-  readonly #pages = new Random(1).sample(PIECES * PIECE_PAGES, GUEST_BYTES / PAGE_SIZE);
+  readonly #pages: Uint32Array;
   #pieces = 0;
   #freed = 0;
   #hasTold = false;
 
-  constructor(words: Int32Array, port: MessagePort) {
+  constructor(words: Int32Array, port: MessagePort, guestBytes: number) {
+    this.#pages = new Random(1).sample(PIECES * PIECE_PAGES, guestBytes / PAGE_SIZE);
+    // Each piece has a page that is there by then.
+    for (let at = PIECE_PAGES; at < this.#pages.length; at += PIECE_PAGES) this.#pages[at] = this.#pages[0]!;
     this.#words = words;
     this.#port = port;
   }
@@ -129,11 +138,11 @@ class Feeder {
   }
 }
 
-function fetchOrder(staging: number, bellFd: number): Omit<FetchOrder, "port"> {
+function fetchOrder(byteLength: number, staging: number, bellFd: number): Omit<FetchOrder, "port"> {
   return {
     source: { url: NAME },
     name: NAME,
-    byteLength: GUEST_BYTES,
+    byteLength,
     unitBytes: UNIT_BYTES,
     identity: undefined,
     content: undefined,
@@ -143,7 +152,7 @@ function fetchOrder(staging: number, bellFd: number): Omit<FetchOrder, "port"> {
     staging,
     replayStaging: staging,
     stagingBytes: REPLAY_BYTES,
-    holes: new Uint32Array(new SharedArrayBuffer(wordsFor(GUEST_BYTES / UNIT_BYTES) * 4)),
+    holes: new Uint32Array(new SharedArrayBuffer(wordsFor(byteLength / UNIT_BYTES) * 4)),
     workingSets: [NAME],
     replaying: NAME,
     words: new Int32Array(new SharedArrayBuffer(WIRE_WORDS * 4)),
@@ -154,10 +163,10 @@ function fetchOrder(staging: number, bellFd: number): Omit<FetchOrder, "port"> {
   };
 }
 
-function imageOrder(): SourceOrder {
+function imageOrder(byteLength: number): SourceOrder {
   return {
     source: SOURCE,
-    byteLength: GUEST_BYTES,
+    byteLength,
     unitBytes: UNIT_BYTES,
     deadlineMs: DEADLINE_MS,
     expires: false,

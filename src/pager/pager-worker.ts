@@ -5,7 +5,7 @@ import { parentPort, receiveMessageOnPort } from "node:worker_threads";
 import { MinorfaultError } from "../base/errors.ts";
 import { acceptInterrupts, affinity, local, threadId } from "../linux/index.ts";
 import { CONTROL, type SeatOrder, type ServeMessage, type ServeOrder, type ThreadOrder } from "./control.ts";
-import { rehearseReplay } from "./dress-rehearsal.ts";
+import { rehearseReplays } from "./dress-rehearsal.ts";
 import { Companion } from "./fetch/companion.ts";
 import { DirectUnits } from "./fetch/direct.ts";
 import { rehearseFetching } from "./fetch/rehearsal.ts";
@@ -152,7 +152,7 @@ async function makeReady(): Promise<void> {
   rehearseOnce();
   try {
     await rehearseFetching();
-    rehearseReplay(() => performance.now());
+    rehearseReplays(() => performance.now());
   } catch {
     // As below.
   }

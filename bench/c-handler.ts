@@ -67,6 +67,11 @@ export class CHandlers {
     return new CDoor(socket, await this.#lines(["listen", socket, image, String(cpu)]), this.#meter);
   }
 
+  /** The same, and installs a working set first, whose pages stand in a file. */
+  async installSet(socket: string, image: string, cpu: number, list: string): Promise<CDoor> {
+    return new CDoor(socket, await this.#lines(["set", socket, image, String(cpu), list]), this.#meter);
+  }
+
   /** Takes one guest, for which there is a worker and a spare; answers the pids of workers, one after the other. */
   async keep(socket: string, image: string): Promise<() => Promise<number>> {
     const lines = await this.#lines(["keep", socket, image, "-1"]);

@@ -5,6 +5,7 @@
  *   handler spin  PID FD CPU IMAGE BASE          asks again and again, without waiting
  *   handler bulk  PID FD CPU IMAGE BASE LEN PIECE   installs [BASE, BASE+LEN) and prints nanoseconds
  *   handler listen SOCKET IMAGE CPU              takes hand-overs of Firecracker, a process a guest; prints each one's faults and processor time
+ *   handler set    SOCKET IMAGE CPU LIST         the same, and installs a working set first: LIST is its pages, 32 bits each, in order
  *   handler keep   SOCKET IMAGE CPU              takes one, and keeps a worker and a spare for it; prints "worker PID"
  *
  * Prints "ready" once it serves. CPU -1: not pinned. The byte at BASE + n is the image's byte n. Ends by SIGKILL. */
@@ -149,7 +150,31 @@ static long serve_guest(struct guest *guest, char *image) {
     }
 }
 
-static void serve_all(int listener, char *image) {
+/* A recorded working set, as fast as it can be: run for run, from memory, in the order in which it was touched. */
+static void install_set(struct guest *guest, char *image, const uint32_t *pages, long count) {
+    for (long at = 0, next; at < count; at = next) {
+        for (next = at + 1; next < count && pages[next] == pages[next - 1] + 1 && next - at < 64; next++) {}
+        uint64_t offset = pages[at] * 4096ULL;
+        for (int index = 0; index < guest->count; index++) {
+            uint64_t into = offset - guest->region[index].offset;
+            if (offset < guest->region[index].offset || into >= guest->region[index].size) continue;
+            struct uffdio_copy copy = {.dst = guest->region[index].base + into, .src = (uint64_t)(image + offset), .len = (next - at) * 4096ULL};
+            ioctl(guest->uffd, UFFDIO_COPY, &copy);
+        }
+    }
+}
+
+static const uint32_t *map_list(const char *path, long *count) {
+    int file = open(path, O_RDONLY);
+    struct stat about;
+    if (file < 0 || fstat(file, &about) < 0) die(path);
+    *count = about.st_size / 4;
+    const uint32_t *list = mmap(0, about.st_size, PROT_READ, MAP_SHARED | MAP_POPULATE, file, 0);
+    if (list == MAP_FAILED) die("mmap");
+    return list;
+}
+
+static void serve_all(int listener, char *image, const uint32_t *set, long count) {
     signal(SIGCHLD, SIG_IGN);
     for (;;) {
         int connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
@@ -158,6 +183,7 @@ static void serve_all(int listener, char *image) {
             prctl(PR_SET_PDEATHSIG, SIGKILL);
             struct guest guest;
             take(connection, &guest);
+            install_set(&guest, image, set, count);
             long faults = serve_guest(&guest, image);
             struct timespec used;
             clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
@@ -208,19 +234,22 @@ static void keep(int listener, char *image) {
     }
 }
 
-static int serve_socket(char **argv) {
+static int serve_socket(int argc, char **argv) {
     pin(atoi(argv[4]));
     char *image = map_image(argv[3]);
+    long count = 0;
+    const uint32_t *set = argc > 5 ? map_list(argv[5], &count) : NULL;
     int listener = listen_at(argv[2]);
     printf("ready\n");
     fflush(stdout);
     if (strcmp(argv[1], "keep") == 0) keep(listener, image);
-    else serve_all(listener, image);
+    else serve_all(listener, image, set, count);
     return 0;
 }
 
 int main(int argc, char **argv) {
-    if (argc == 5 && (strcmp(argv[1], "listen") == 0 || strcmp(argv[1], "keep") == 0)) return serve_socket(argv);
+    if (argc == 5 && (strcmp(argv[1], "listen") == 0 || strcmp(argv[1], "keep") == 0)) return serve_socket(argc, argv);
+    if (argc == 6 && strcmp(argv[1], "set") == 0) return serve_socket(argc, argv);
     if (argc < 7) return 2;
     pin(atoi(argv[4]));
     int process = syscall(SYS_pidfd_open, atoi(argv[2]), 0);

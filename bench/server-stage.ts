@@ -1,7 +1,17 @@
 // The stage for the page server: it runs with images of one memory (a raw file, an image, an image with a recorded working
 // set), and its guests are machines that hand over by Firecracker's protocol (test/daemon/vmm.ts).
 
-import { closeSync, fsyncSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  fsyncSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -24,7 +34,7 @@ const BLOCK_BYTES = 8 * MIB;
 const RUN_PAGES = 64;
 const DEADLINE_MS = 60_000;
 
-export type ImageName = "raw" | "image" | "set";
+export type ImageName = "raw" | "image" | "set" | "unkept";
 
 export class ServerStage {
   readonly byteLength: number;
@@ -49,6 +59,8 @@ export class ServerStage {
       { name: "raw", source: { url: this.rawPath, kind: "raw" } },
       { name: "image", source: { url: join(store, "memory"), replay: false } },
       { name: "set", source: { url: join(store, "memory") } },
+      // By another name: what is kept of the one is nothing to the other.
+      { name: "unkept", warm: false, source: { url: join(folder, "again", "memory") } },
     ];
     const config = { folder: join(folder, "run"), images, control: { logLevel: "error" } };
     this.#server = startServer(config, {
@@ -74,6 +86,11 @@ export class ServerStage {
       rmSync(folder, { recursive: true, force: true });
       throw error;
     }
+  }
+
+  /** A file with the pages that guests touch, in that order, 32 bits each. */
+  get touchesPath(): string {
+    return join(this.#folder, "touches");
   }
 
   get rawPath(): string {
@@ -193,6 +210,8 @@ async function write(folder: string, byteLength: number, touches: Uint32Array): 
   const { source } = openRawFile(path);
   await buildImage(store, "memory", { regions: [{ name: "memory", source }], codec: "none" });
   await source.close();
+  symlinkSync("store", join(folder, "again"));
+  writeFileSync(join(folder, "touches"), touches);
   const offsets = Array.from(touches, (page) => page * PAGE_SIZE);
   await addWorkingSet(store, "memory", "recorded", offsets);
   await store.close();

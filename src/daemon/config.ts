@@ -9,7 +9,7 @@ export interface ImageConfig {
   readonly name: string;
   readonly source: PagerSource;
   readonly plan?: PlanOptions;
-  /** Opened, with its first working set at hand, before the first guest comes. Default true. */
+  /** Opened, with its working set read, verified and kept, before the first guest comes. Default true. */
   readonly warm?: boolean;
 }
 

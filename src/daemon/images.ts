@@ -20,6 +20,7 @@ export class Images {
   readonly #host: PagerHost;
   readonly #images = new Map<string, Opened>();
   readonly #named = new Set<string>();
+  #keeps = false;
 
   constructor(host: PagerHost) {
     this.#host = host;
@@ -63,6 +64,19 @@ export class Images {
     return await image.opening;
   }
 
+  /**
+   * From now on the working sets of images that are to be warm are at hand. Only who serves has them: a spare that has as
+   * much memory would be a dear spare.
+   */
+  keepWorkingSets(): void {
+    this.#keeps = true;
+    for (const image of this.#images.values()) this.#keep(image);
+  }
+
+  #keep({ config, warm }: Opened): void {
+    if (this.#keeps && config.warm !== false && this.#named.has(config.name)) warm?.keep();
+  }
+
   status(name: string): Pick<ImageStatus, "state" | "byteLength" | "workingSets" | "error"> {
     const { state = "cold", warm, error } = this.#images.get(name) ?? {};
     return {
@@ -93,6 +107,7 @@ export class Images {
       image.warm = await this.#host.warm(image.config.source);
       image.state = "warm";
       image.error = undefined;
+      this.#keep(image);
       return image.warm;
     } catch (error) {
       image.state = "failed";

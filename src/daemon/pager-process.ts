@@ -69,6 +69,9 @@ function tally(): Tally {
   return counters;
 }
 
+/** After a takeover those who wait come first. */
+const KEEP_AFTER_MS = 2000;
+
 async function prepare(): Promise<void> {
   const config = configOf(crew.ledger.get(CONFIG_ID)!);
   if (crew.ledger.get(BATON_ID) === undefined) throw new Error("The ledger has no baton");
@@ -105,6 +108,8 @@ async function serve(why: string): Promise<void> {
   table!.open();
   const socket = crew.ledger.get(CONTROL_ID)?.descriptors[0];
   if (socket !== undefined) void operate(socket);
+  if (guests === 0) table!.keepWorkingSets();
+  else setTimeout(() => table!.keepWorkingSets(), KEEP_AFTER_MS).unref();
 }
 
 /** Whatever becomes of the control API, guests are served. */

@@ -137,6 +137,11 @@ export class Guests implements GuestTable {
     for (const entry of this.#crew.ledger.of("connection")) this.#enter(entry);
   }
 
+  /** Gets working sets ready for guests that are yet to come. */
+  keepWorkingSets(): void {
+    this.#images.keepWorkingSets();
+  }
+
   // ── what operators see ──
 
   list(): readonly GuestStatus[] {

@@ -137,6 +137,8 @@ export type ServeOrder =
   | SeatOrder
   | { readonly kind: "guest"; readonly order: GuestOrder }
   | { readonly kind: "source"; readonly source: number; readonly order: FetchOrder }
+  /** Its working set is to be read and kept for guests that are yet to come. */
+  | { readonly kind: "keep"; readonly source: number; readonly workingSet: string }
   /** Nobody uses it any more: "dropped" is the answer. */
   | { readonly kind: "drop"; readonly source: number }
   /** STOP has been set. */

@@ -48,6 +48,7 @@ function rehearseReplay(guestBytes: number, now: () => number): void {
     order: { ...structuredClone(order), port: port1 },
     now,
     direct: undefined,
+    room: { slots: 0 },
   });
   const follower = new Follower("block", now);
   const server = new Server({ mode: "block", follower, now, isNested: true, isSole: true });
@@ -151,6 +152,7 @@ function fetchOrder(byteLength: number, staging: number, bellFd: number): Omit<F
     tid: threadId(local),
     staging,
     replayStaging: staging,
+    keptSlots: 0,
     stagingBytes: REPLAY_BYTES,
     holes: new Uint32Array(new SharedArrayBuffer(wordsFor(byteLength / UNIT_BYTES) * 4)),
     workingSets: [NAME],

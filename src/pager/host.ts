@@ -149,7 +149,19 @@ class ThreadHost implements PagerHost {
 
   async warm(source: PagerSource): Promise<WarmSource> {
     if (this.#closing !== undefined) throw closed();
-    return this.#sources.warm(source);
+    const warm = await this.#sources.warm(source);
+    // The thread lets go of it, and whoever waits for that is to see it.
+    return { ...warm, close: () => this.#whileKept(() => warm.close()) };
+  }
+
+  async #whileKept(run: () => Promise<void>): Promise<void> {
+    const key = {};
+    this.#keep(key, true);
+    try {
+      await run();
+    } finally {
+      this.#keep(key, false);
+    }
   }
 
   close(): Promise<void> {

@@ -271,6 +271,11 @@ export interface WarmSource {
   readonly workingSets: readonly string[];
   /** Names these very bytes, if the source says so: what is under the same name another time may be others. */
   readonly content: string | undefined;
+  /**
+   * Reads its working set (the one that `replay` names, else the first) and keeps it, verified, for guests that are yet to
+   * come. LIMIT: 256 MiB for all sources of a host; what finds no room there is read anew for each guest.
+   */
+  keep(): void;
   /** Lets go of it; guests that use it keep it open, and who comes from now on opens it anew. */
   close(): Promise<void>;
 }

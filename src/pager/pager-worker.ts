@@ -8,7 +8,9 @@ import { CONTROL, type SeatOrder, type ServeMessage, type ServeOrder, type Threa
 import { rehearseReplays } from "./dress-rehearsal.ts";
 import { Companion } from "./fetch/companion.ts";
 import { DirectUnits } from "./fetch/direct.ts";
+import { REPLAY_BYTES } from "./fetch/link.ts";
 import { rehearseFetching } from "./fetch/rehearsal.ts";
+import { KEPT_BYTES_MAX, type KeptRoom } from "./fetch/replays.ts";
 import { Follower } from "./follower.ts";
 import { noteOf } from "./notes.ts";
 import type { PlacementReport } from "./options.ts";
@@ -30,6 +32,7 @@ const { control, orders, isSole } = order;
 const now = (): number => performance.now();
 const tell = (message: ServeMessage): void => parentPort?.postMessage(message);
 const companions = new Map<number, Companion>();
+const room: KeptRoom = { slots: KEPT_BYTES_MAX / REPLAY_BYTES };
 
 try {
   await run();
@@ -99,11 +102,14 @@ function take(one: ServeOrder, server: Server, seating: Seating): void {
       const direct = new DirectUnits(source, unitBytes, identity);
       // Its guests are yet to come, and others may wait when they do.
       if (!isSole) direct.prepare();
-      const companion = new Companion({ order: one.order, now, direct });
+      const companion = new Companion({ order: one.order, now, direct, room });
       companions.set(one.source, companion);
       server.addCompanion(companion);
       return;
     }
+    case "keep":
+      companions.get(one.source)?.fetcher.replays.keep(one.workingSet);
+      return;
     case "drop": {
       const companion = companions.get(one.source);
       if (companion !== undefined) server.removeCompanion(companion);

@@ -112,7 +112,7 @@ export class Seating {
       const { replay, isReplaying } = order.image as SourceOrder;
       // Its children have what it had when they were forked.
       if (replay !== undefined && seat.loops[0] === loop) {
-        seat.companion!.fetcher.replay(client, replay, isReplaying);
+        seat.companion!.fetcher.replays.add(client, replay, isReplaying);
       }
     }
     return loop;
@@ -127,6 +127,7 @@ export class Seating {
       deadlineMs: image.deadlineMs,
       expires: image.expires,
       installsWhole: order.windowPages > 1,
+      followsFaults: this.#windowPagesMin(seat) !== undefined,
       onError: (error) => seat.report(error),
       // Before its page is poisoned, so that no thread of it sees the SIGBUS.
       onExpired: image.kills ? () => kill(seat) : undefined,
@@ -152,8 +153,7 @@ export class Seating {
       seat.onRelease(() => munmap(local, address, swapBytes));
       swapAddress = address;
     }
-    // What is fetched is installed by whole units, whatever the window: only where a fault itself reads does it follow them.
-    const followsFaults = seat.companion?.fetcher.readsRuns ?? true;
+    const pagesMin = this.#windowPagesMin(seat);
     const pagesMax = this.#options.isSole ? WINDOW_PAGES_MAX : SHARED_WINDOW_PAGES;
     return regions.map(({ start: _, writes: bits, zero, hasZeros, ...pages }, index) => {
       const isSmall = pages.pageSize === PAGE_SIZE;
@@ -166,11 +166,24 @@ export class Seating {
         isEvictable: order.budgetBytes > 0,
         isProtected: order.writes !== "ignore",
       });
-      if (order.isAdaptive && followsFaults && isSmall) {
-        region.width = new AdaptiveWidth(region.windowPages, pagesMax);
+      if (pagesMin !== undefined && isSmall) {
+        region.width = new AdaptiveWidth(region.windowPages, pagesMax, pagesMin);
       }
       return region;
     });
+  }
+
+  /**
+   * The narrowest window where windows follow the faults; undefined where they do not. What is fetched is installed by whole
+   * units, and so is what a thread of a single guest verifies: the one that fetches does so ahead of it.
+   */
+  #windowPagesMin({ order, companion }: Seat): number | undefined {
+    if (!order.isAdaptive) return undefined;
+    if (companion === undefined) return 1;
+    const { windowBytesMin } = companion.fetcher;
+    if (windowBytesMin === undefined) return undefined;
+    const pages = windowBytesMin / PAGE_SIZE;
+    return pages > 1 && this.#options.isSole ? undefined : pages;
   }
 
   /** As many zeros as a huge page has, for memory that does not take ZEROPAGE; 0 where there is none such. */

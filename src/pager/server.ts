@@ -393,13 +393,14 @@ export class Server {
     return hasMore ? "more" : isPutOff ? "put-off" : "away";
   }
 
-  /** Installing everything runs beside the guest, not in its way. */
+  /** Installing everything runs beside the guest, not in its way; so does a working set that is there already. */
   #placeForWork(): void {
-    let hasBulk = false;
-    for (const seat of this.#busy) hasBulk ||= seat.hasBulk;
-    if (hasBulk === this.#isWorking) return;
-    this.#isWorking = hasBulk;
-    this.#options.follower.mode = hasBulk ? "block" : this.#options.mode;
+    let isWorking = false;
+    for (const seat of this.#busy) isWorking ||= seat.hasBulk;
+    for (const { fetcher } of this.#bells.values()) isWorking ||= fetcher.replays.isRepeating;
+    if (isWorking === this.#isWorking) return;
+    this.#isWorking = isWorking;
+    this.#options.follower.mode = isWorking ? "block" : this.#options.mode;
   }
 
   #follow(): void {

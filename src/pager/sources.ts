@@ -7,6 +7,7 @@ import { MinorfaultError } from "../base/errors.ts";
 import type { ServeOrder, SourceOrder } from "./control.ts";
 import type { OpenedSource } from "./fetch/order.ts";
 import { checkFetchOptions, openRemote, type Remote } from "./fetch/remote.ts";
+import { KEPT_BYTES_MAX } from "./fetch/replays.ts";
 import type { PagerSource, WarmSource } from "./options.ts";
 
 /** LIMIT: bytes of what has been fetched for many guests and is kept for the next one that asks. */
@@ -62,14 +63,14 @@ export class Sources {
     const wanted = source.replay ?? replays;
     const shared = this.#find(source, pageBytes, wanted);
     try {
-      const { order, transfer } = await shared.remote;
+      const remote = await shared.remote;
+      const { order } = remote;
       if (content !== undefined && order.content !== content) {
         throw new MinorfaultError("ERR_SOURCE_CHANGED", `${order.name} was replaced: its content is another`);
       }
       const isReplaying = order.replaying !== undefined;
       const replay = isReplaying ? order.replaying : workingSetOf(order, wanted);
-      if (!shared.isSent) this.#options.send({ kind: "source", source: shared.source, order }, transfer);
-      shared.isSent = true;
+      this.#sendOnce(shared, remote);
       const { byteLength, unitBytes } = order;
       const whose = { source: shared.source, byteLength, unitBytes };
       return {
@@ -86,12 +87,20 @@ export class Sources {
     checkFetchOptions(source);
     const shared = this.#find(source, PAGE_SIZE, false);
     try {
-      const { byteLength, workingSets, content } = (await shared.remote).order;
+      const remote = await shared.remote;
+      const { byteLength, workingSets, content } = remote.order;
       let closing: Promise<void> | undefined;
       return {
         byteLength,
         workingSets,
         content,
+        keep: () => {
+          const { replay = true } = source;
+          const workingSet = workingSets.find((name) => replay === true || name === replay);
+          if (workingSet === undefined || closing !== undefined) return;
+          this.#sendOnce(shared, remote);
+          this.#options.send({ kind: "keep", source: shared.source, workingSet });
+        },
         close: () => {
           shared.isRetired = true;
           closing ??= this.#release(shared);
@@ -120,6 +129,11 @@ export class Sources {
     this.#dropping.delete(source);
   }
 
+  #sendOnce(shared: Shared, { order, transfer }: Remote): void {
+    if (!shared.isSent) this.#options.send({ kind: "source", source: shared.source, order }, transfer);
+    shared.isSent = true;
+  }
+
   #find(source: PagerSource, pageBytes: number, replay: boolean | string): Shared {
     const { deadlineMs: _, atDeadline: __, replay: ___, ...rest } = source;
     const what = { ...rest, pageBytes };
@@ -130,7 +144,12 @@ export class Sources {
     }
     const { isSole } = this.#options;
     const stagingBytes = isSole ? 0 : SHARED_STAGING_BYTES;
-    const remote = openRemote(source, { unitBytesMin: pageBytes, replay: isSole && replay, stagingBytes });
+    const remote = openRemote(source, {
+      unitBytesMin: pageBytes,
+      replay: isSole && replay,
+      stagingBytes,
+      keptBytes: isSole ? 0 : KEPT_BYTES_MAX,
+    });
     // Whoever waits for it hears of it.
     remote.catch(() => undefined);
     const number = ++this.#last;

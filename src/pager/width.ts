@@ -7,12 +7,13 @@
 // A window that is too wide costs copies that nobody reads, one that is too narrow costs a fault for each.
 
 /** Faults that went nowhere before the window is narrowed: one of them may be a run that it was just wide enough for. */
-const STRAYS_MAX = 3;
+const STRAYS_MAX = 2;
 
 export class AdaptiveWidth {
   /** Pages, a power of two. */
   pages: number;
   readonly #pagesMax: number;
+  readonly #pagesMin: number;
   #first = -1;
   #until = -1;
   #last = -1;
@@ -21,9 +22,10 @@ export class AdaptiveWidth {
   #goesOn = false;
   #strays = 0;
 
-  constructor(pages: number, pagesMax: number) {
+  constructor(pages: number, pagesMax: number, pagesMin: number = 1) {
     this.pages = pages;
-    this.#pagesMax = pagesMax;
+    this.#pagesMax = Math.max(pages, pagesMax);
+    this.#pagesMin = pagesMin;
   }
 
   /** A page has faulted, and [first, until) was installed for it. */
@@ -51,6 +53,6 @@ export class AdaptiveWidth {
     this.#goesOn = false;
     if (this.#strays < STRAYS_MAX) return;
     this.#strays = 0;
-    this.pages = Math.max(1, this.pages >> 1);
+    this.pages = Math.max(this.#pagesMin, this.pages >> 1);
   }
 }

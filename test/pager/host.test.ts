@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, type TestContext, test } from "node:test";
@@ -17,6 +17,7 @@ import {
   type PagerHostOptions,
   type PagerOptions,
   pagerStateBytes,
+  type ReplayReport,
 } from "../../src/pager/index.ts";
 import { MemorySource, openStore } from "../../src/source/index.ts";
 import { skipUnlessUserfaultfd as skip } from "../linux/host.ts";
@@ -37,6 +38,30 @@ async function hostFor(t: TestContext, options: PagerHostOptions = {}): Promise<
   const host = await openPagerHost({ placement: "block", ...options });
   t.after(() => host.close());
   return host;
+}
+
+/** An image of 1024 pages, nothing of it compressed, with a recorded working set. */
+async function recordedImage(t: TestContext) {
+  const folder = await mkdtemp(join(tmpdir(), "minorfault-host-"));
+  t.after(() => rm(folder, { recursive: true }));
+  const store = await openStore(folder);
+  const bytes = new Uint8Array(1024 * PAGE_SIZE);
+  for (let page = 0; page < 1024; page++) {
+    bytes.fill(imageByte(page), page * PAGE_SIZE, (page + 1) * PAGE_SIZE);
+  }
+  const regions = [{ name: "ram", source: new MemorySource(bytes) }];
+  await buildImage(store, "one", { regions, codec: "none" });
+  const pages = Array.from({ length: 300 }, (_, index) => (index * 7) % 1024);
+  const offsets = pages.map((page) => page * PAGE_SIZE);
+  await addWorkingSet(store, "one", "boot", offsets);
+  return { folder, bytes, pages, source: { url: `${store.url}/one` } };
+}
+
+async function packsOf(folder: string): Promise<string[]> {
+  const entries = await readdir(join(folder, "packs"), { recursive: true, withFileTypes: true });
+  return entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath ?? entry.path, entry.name));
 }
 
 /** A pager of the host for a guest. */
@@ -152,23 +177,8 @@ describe("a host of pagers", { skip, timeout: 120_000 }, () => {
   });
 
   test("each guest of an image gets its replay, when it comes", async (t) => {
-    const folder = await mkdtemp(join(tmpdir(), "minorfault-host-"));
-    t.after(() => rm(folder, { recursive: true }));
-    const store = await openStore(folder);
-    const bytes = new Uint8Array(1024 * PAGE_SIZE);
-    for (let page = 0; page < 1024; page++) {
-      bytes.fill(imageByte(page), page * PAGE_SIZE, (page + 1) * PAGE_SIZE);
-    }
-    await buildImage(store, "one", { regions: [{ name: "ram", source: new MemorySource(bytes) }] });
-    const pages = Array.from({ length: 300 }, (_, index) => (index * 7) % 1024);
-    await addWorkingSet(
-      store,
-      "one",
-      "boot",
-      pages.map((page) => page * PAGE_SIZE),
-    );
+    const { source, bytes, pages } = await recordedImage(t);
     const host = await hostFor(t);
-    const source = { url: `${store.url}/one` };
     const warm = await host.warm(source);
     assert.deepEqual([warm.byteLength, warm.workingSets], [bytes.byteLength, ["boot"]]);
     const guests = Array.from({ length: 5 }, () => guestFor(t, { pages: 1024 }));
@@ -190,6 +200,53 @@ describe("a host of pagers", { skip, timeout: 120_000 }, () => {
     await warm.close();
     await warm.close();
     guests[0]!.checkAll();
+  });
+
+  test("a working set that is kept was verified once: what becomes of its pack is nothing to later guests", async (t) => {
+    const { folder, source, pages } = await recordedImage(t);
+    const host = await hostFor(t);
+    const warm = await host.warm(source);
+    warm.keep();
+    const served = async (): Promise<ReplayReport | undefined> => {
+      const guest = guestFor(t, { pages: 1024 });
+      const pager = await seat(host, guest, { source });
+      const report = await pager.replayed;
+      for (const page of pages) assert.equal(guest.load(page), imageByte(page));
+      assert.equal(pager.statistics().faults, 0);
+      await pager.close();
+      return report;
+    };
+    assert.equal((await served())?.bytesInstalled, pages.length * PAGE_SIZE);
+    for (const path of await packsOf(folder))
+      await writeFile(path, Buffer.alloc((await stat(path)).size, 0x5a));
+    const reports = await Promise.all([served(), served(), served()]);
+    for (const report of reports) {
+      assert.deepEqual([report?.error, report?.bytesInstalled], [undefined, pages.length * PAGE_SIZE]);
+    }
+    await warm.close();
+  });
+
+  test("a working set whose pack is damaged is not kept: guests hear of it, and get their pages by faults", async (t) => {
+    const { folder, source, pages } = await recordedImage(t);
+    const sizes = await Promise.all(
+      (await packsOf(folder)).map(async (path) => ({ path, size: (await stat(path)).size })),
+    );
+    // The pages of the set are stored once more, in a pack of their own: the smaller one of the two that have pages.
+    const [, set] = sizes.sort((a, b) => b.size - a.size);
+    const bytes = await readFile(set!.path);
+    bytes[bytes.byteLength >> 1]! ^= 1;
+    await writeFile(set!.path, bytes);
+    const host = await hostFor(t);
+    const warm = await host.warm(source);
+    warm.keep();
+    for (let time = 0; time < 2; time++) {
+      const guest = guestFor(t, { pages: 1024 });
+      const pager = await seat(host, guest, { source });
+      assert.equal((await pager.replayed)?.error?.code, "ERR_WRONG_BYTES");
+      for (const page of pages) assert.equal(guest.load(page), imageByte(page));
+      await pager.close();
+    }
+    await warm.close();
   });
 
   test("deadlines are each guest's own, and one that is killed at its deadline takes nobody along", async (t) => {

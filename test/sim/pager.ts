@@ -204,6 +204,8 @@ export class SimulatedPager {
       backgroundRate: random.below(2) === 0 ? Number.POSITIVE_INFINITY : 1e6,
       staging: this.#staging.address + UNIT_BYTES,
       replayStaging: 0,
+      keptSlots: 0,
+      room: { slots: 0 },
       link: this.link,
       holes: new Uint32Array(1),
       direct: random.below(3) === 0 ? this.#directReader(image) : undefined,
@@ -261,6 +263,7 @@ export class SimulatedPager {
       deadlineMs: DEADLINE_MS,
       expires: true,
       installsWhole: random.below(2) === 0,
+      followsFaults: random.below(2) === 0,
       onError: () => undefined,
     });
     const loop = new FaultLoop({

@@ -20,6 +20,8 @@ export interface ClientOptions {
   readonly expires: boolean;
   /** Whether all of a unit is installed when it has come, not only what the plan says. */
   readonly installsWhole: boolean;
+  /** Whether windows follow the faults, where bytes are read directly: then nothing else is fetched ahead. */
+  readonly followsFaults: boolean;
   readonly onError: (error: MinorfaultError) => void;
   /** Called before a fault is given up whose deadline has passed. */
   readonly onExpired?: (() => void) | undefined;

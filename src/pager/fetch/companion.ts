@@ -9,6 +9,7 @@ import type { DirectReader } from "./direct.ts";
 import { Fetcher } from "./fetcher.ts";
 import type { FetchLink, FetchNews, FetchRequest } from "./link.ts";
 import { type FetchOrder, WIRE, type WireEnd, type WireNews } from "./order.ts";
+import type { KeptRoom } from "./replays.ts";
 
 /** Taken out of the pipe at once. */
 const BELL_BYTES = 4096;
@@ -17,6 +18,7 @@ export interface CompanionOptions {
   readonly order: FetchOrder;
   readonly now: () => number;
   readonly direct: DirectReader | undefined;
+  readonly room: KeptRoom;
 }
 
 export class Companion {
@@ -28,12 +30,12 @@ export class Companion {
   readonly #words: Int32Array;
   readonly #link: PortLink;
 
-  constructor({ order, now, direct }: CompanionOptions) {
+  constructor({ order, now, direct, room }: CompanionOptions) {
     this.fd = order.bellFd;
     this.tid = order.tid;
     this.#words = order.words;
     this.#link = new PortLink(order);
-    this.fetcher = new Fetcher({ ...order, link: this.#link, now, direct });
+    this.fetcher = new Fetcher({ ...order, link: this.#link, now, direct, room });
   }
 
   /** To be called before a sleep; false when there is something to collect already. */
@@ -54,6 +56,7 @@ export class Companion {
 
   /** Lets the thread that fetches end. */
   close(): void {
+    this.fetcher.replays.close();
     Atomics.store(this.#words, WIRE.STOP, 1);
     // It may be in its event loop, and closing a port takes one: this thread has none while it serves.
     this.#link.send({ kind: "end" });
@@ -116,7 +119,7 @@ class PortLink implements FetchLink {
 
   #take(message: Exclude<WireNews, { readonly kind: "ends" }>): FetchNews {
     if (message.kind === "end") this.#open.delete(message.ticket);
-    if (message.kind === "piece") return message;
+    if (message.kind === "piece" || message.kind === "replaying") return message;
     const { error, ...news } = message;
     return error === undefined ? news : { ...news, error: errorOf(error) };
   }

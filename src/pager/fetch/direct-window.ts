@@ -5,21 +5,26 @@ import { type Part, untilPage } from "../regions.ts";
 import type { DirectReader } from "./direct.ts";
 import { unitOf } from "./unit-pages.ts";
 
+export interface DirectWindowOptions {
+  readonly reader: DirectReader;
+  readonly unitBytes: number;
+  /** Whether a unit may be read: it is no hole, and nobody fetches it. */
+  readonly isWanted: (unit: number) => boolean;
+}
+
 export class DirectWindow {
   /** Units [first, until); none until something has been read. */
   first = 0;
   until = 0;
-  readonly #reader: DirectReader;
-  readonly #unitBytes: number;
+  readonly #options: DirectWindowOptions;
   readonly #run = { first: 0, until: 0 };
 
-  constructor(reader: DirectReader, unitBytes: number) {
-    this.#reader = reader;
-    this.#unitBytes = unitBytes;
+  constructor(options: DirectWindowOptions) {
+    this.#options = options;
   }
 
   get isPlain(): boolean {
-    return this.#reader.isPlain;
+    return this.#options.reader.isPlain;
   }
 
   has(unit: number): boolean {
@@ -28,16 +33,14 @@ export class DirectWindow {
 
   /** Where a unit is that it has. */
   addressOf(unit: number): number {
-    return this.#reader.address + (unit - this.first) * this.#unitBytes;
+    const { reader, unitBytes } = this.#options;
+    return reader.address + (unit - this.first) * unitBytes;
   }
 
-  /**
-   * Reads the unit of a page, and with it those of its window that are `wanted`. Answers what that unit is; undefined when it
-   * can't be read so.
-   */
-  read(part: Part, page: number, wanted: (unit: number) => boolean): "bytes" | "zero" | undefined {
-    const unit = unitOf(part, page, this.#unitBytes);
-    const { first, until } = this.#around(part, page, wanted);
+  /** Reads the unit of a page, and with it those of its window. Answers what that unit is; undefined: it can't be read so. */
+  read(part: Part, page: number): "bytes" | "zero" | undefined {
+    const unit = unitOf(part, page, this.#options.unitBytes);
+    const { first, until } = this.#around(part, page);
     if (this.#readRun(first, until - first) && this.has(unit)) return "bytes";
     // Something is wrong with one of its neighbours, or has turned out to be zeros.
     if (!this.#readRun(unit, 1)) return undefined;
@@ -46,25 +49,25 @@ export class DirectWindow {
 
   #readRun(first: number, count: number): boolean {
     this.first = this.until = 0;
-    const units = this.#reader.read(first, count);
+    const units = this.#options.reader.read(first, count);
     if (units === undefined) return false;
     this.first = first;
     this.until = first + units;
     return true;
   }
 
-  #around(part: Part, page: number, wanted: (unit: number) => boolean): { first: number; until: number } {
+  #around(part: Part, page: number): { first: number; until: number } {
     const { region } = part;
-    const { unitsMax } = this.#reader;
+    const { reader, unitBytes, isWanted } = this.#options;
+    const { unitsMax } = reader;
     const run = this.#run;
-    const unit = unitOf(part, page, this.#unitBytes);
     planRun(page, part.firstPage, untilPage(part), region.windowPages, region.resident, run);
-    const lowest = unitOf(part, run.first, this.#unitBytes);
-    const highest = unitOf(part, run.until - 1, this.#unitBytes);
-    run.first = unit;
-    run.until = unit + 1;
-    while (run.first > lowest && run.until - run.first < unitsMax && wanted(run.first - 1)) run.first--;
-    while (run.until <= highest && run.until - run.first < unitsMax && wanted(run.until)) run.until++;
+    const lowest = unitOf(part, run.first, unitBytes);
+    const highest = unitOf(part, run.until - 1, unitBytes);
+    run.first = unitOf(part, page, unitBytes);
+    run.until = run.first + 1;
+    while (run.first > lowest && run.until - run.first < unitsMax && isWanted(run.first - 1)) run.first--;
+    while (run.until <= highest && run.until - run.first < unitsMax && isWanted(run.until)) run.until++;
     return run;
   }
 }

@@ -1,7 +1,8 @@
 // Reads units of a local source in the thread that serves, at the fault itself: no other thread has to wake up for it.
 //
 // Only what is at hand: a file of this machine. As it is, it is read as far as the fault's window goes, and nothing is read
-// ahead: two CPUs that speak about a read cost more than the read. What has to be verified is read by the unit. It is opened at the first fault that asks for it, since a replay may leave none. What can't be read so, or
+// ahead: two CPUs that speak about a read cost more than the read. What has to be verified is
+// read likewise for a guest of a host that is alone with its image. It is opened at the first fault that asks for it, since a replay may leave none. What can't be read so, or
 // fails, takes the way over the thread that fetches.
 
 import { local } from "../../linux/index.ts";
@@ -10,6 +11,8 @@ import type { SourceDescriptor } from "./options.ts";
 
 /** LIMIT: bytes that are read at one fault, of what costs no more than a read. */
 const READ_BYTES_MAX = 2 * 1024 * 1024;
+/** LIMIT: the same of what has to be verified: a tenth of a millisecond's work. */
+const VERIFIED_BYTES_MAX = 256 * 1024;
 
 export interface DirectReader {
   /** Address of what `read` has read. */
@@ -40,7 +43,8 @@ export class DirectUnits implements DirectReader {
     this.#unitBytes = unitBytes;
     this.#identity = identity;
     this.isPlain = isPlainFile(source, identity);
-    this.unitsMax = this.isPlain ? Math.max(1, Math.floor(READ_BYTES_MAX / unitBytes)) : 1;
+    const bytesMax = this.isPlain ? READ_BYTES_MAX : VERIFIED_BYTES_MAX;
+    this.unitsMax = Math.max(1, Math.floor(bytesMax / unitBytes));
   }
 
   get address(): number {
@@ -63,11 +67,23 @@ export class DirectUnits implements DirectReader {
       if (this.#opened === undefined) return undefined;
       const { reader, target } = this.#opened;
       const units = Math.min(count, this.unitsMax);
+      if (!this.isPlain) return this.#readEach(reader, target, first, units);
       const result = reader.readSync(first, target.subarray(0, units * this.#unitBytes));
-      return result === "bytes" ? units : result === "zero" ? 0 : undefined;
+      return result === undefined ? undefined : units;
     } catch {
       return undefined;
     }
+  }
+
+  /** Up to the first one that is zeros, or that is wrong: whoever asks for that one hears of it. */
+  #readEach(reader: UnitReader, target: Uint8Array, first: number, count: number): number | undefined {
+    for (let index = 0; index < count; index++) {
+      const part = target.subarray(index * this.#unitBytes, (index + 1) * this.#unitBytes);
+      const result = index === 0 ? reader.readSync(first, part) : readOr(reader, first + index, part);
+      if (result === undefined) return index === 0 ? undefined : index;
+      if (result === "zero") return index;
+    }
+    return count;
   }
 
   #open() {
@@ -79,5 +95,13 @@ export class DirectUnits implements DirectReader {
     const { address, bytes } = local.share(byteLength);
     this.#isOpenable = true;
     return { reader, address, target: bytes.subarray(0, byteLength) };
+  }
+}
+
+function readOr(reader: UnitReader, unit: number, target: Uint8Array): "bytes" | "zero" | undefined {
+  try {
+    return reader.readSync(unit, target);
+  } catch {
+    return undefined;
   }
 }

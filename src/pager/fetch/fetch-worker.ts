@@ -51,12 +51,14 @@ async function run(): Promise<void> {
   const fetchesMax = reader.isLocal ? order.fetchesMax : order.fetchesMax * GATHERED_MAX;
   const slots = Math.max(order.slots, reader.isLocal ? 0 : fetchesMax + (fetchesMax >> 2));
   const replayAt = roundUp(slots * unitBytes, HUGE_PAGE_SIZE);
-  const stagingBytes = replayAt + REPLAY_SLOTS * REPLAY_BYTES;
-  // Whoever has started this thread unmaps it when it has ended.
-  const staging = mmap(local, stagingBytes);
+  const { staging, stagingBytes, keptSlots } = mapStaging(
+    replayAt + REPLAY_SLOTS * REPLAY_BYTES,
+    image === undefined ? 0 : order.keptSlots,
+  );
+  const slotCount = REPLAY_SLOTS + keptSlots;
   const replaySlots = slotsAt(staging + replayAt, REPLAY_BYTES);
   const adviseReplay = (advice: number): void =>
-    void local.call("madvise", staging + replayAt, REPLAY_SLOTS * REPLAY_BYTES, advice);
+    void local.call("madvise", staging + replayAt, slotCount * REPLAY_BYTES, advice);
   // All of it is written once: in small pages that would take longer than hashing it. Refused it works as well.
   adviseReplay(MADV.HUGEPAGE);
   const units = Math.ceil(byteLength / unitBytes);
@@ -68,7 +70,7 @@ async function run(): Promise<void> {
     readsMax: order.fetchesMax,
     tell,
   });
-  const free = Array.from({ length: REPLAY_SLOTS }, (_, slot) => REPLAY_SLOTS - 1 - slot);
+  const free = Array.from({ length: slotCount }, (_, slot) => slotCount - 1 - slot);
   const replayerOf = (workingSet: string): Replayer | undefined =>
     image &&
     new Replayer({
@@ -95,6 +97,7 @@ async function run(): Promise<void> {
     tid: threadId(local),
     staging,
     replayStaging: staging + replayAt,
+    keptSlots,
     stagingBytes,
     holes,
     workingSets,
@@ -124,7 +127,7 @@ async function run(): Promise<void> {
   port.on("close", () => void stop());
   agent.onFree = (slot) => {
     free.push(slot);
-    if (replayer === undefined && free.length === REPLAY_SLOTS) adviseReplay(MADV.DONTNEED);
+    if (replayer === undefined && free.length === slotCount) adviseReplay(MADV.DONTNEED);
   };
   if (image !== undefined) agent.onReplay = (workingSet) => void wanted.push(workingSet);
 
@@ -142,6 +145,22 @@ async function run(): Promise<void> {
     return workingSet === undefined ? undefined : replayerOf(workingSet);
   };
   await replayAll();
+}
+
+/**
+ * Whoever has started this thread unmaps it when it has ended. A system that is strict about what it promises may not have so
+ * much to promise: then nothing is kept.
+ */
+function mapStaging(
+  byteLength: number,
+  keptSlots: number,
+): { staging: number; stagingBytes: number; keptSlots: number } {
+  const stagingBytes = byteLength + keptSlots * REPLAY_BYTES;
+  try {
+    return { staging: mmap(local, stagingBytes), stagingBytes, keptSlots };
+  } catch {
+    return { staging: mmap(local, byteLength), stagingBytes: byteLength, keptSlots: 0 };
+  }
 }
 
 /** The working set to replay. */

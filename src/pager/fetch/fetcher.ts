@@ -12,6 +12,7 @@
 // What nobody waits for (the rest of a unit, what lies ahead, a replay) is installed a slice at a time, so that
 // the faults of all guests come in between.
 
+import { PAGE_SIZE } from "../../abi/memory.ts";
 import { hasBit } from "../../base/bitmap.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { COUNTER } from "../counters.ts";
@@ -23,9 +24,9 @@ import { BulkFetch } from "./bulk-fetch.ts";
 import { type ClientOptions, FetchClient, type Fetching } from "./client.ts";
 import type { DirectReader } from "./direct.ts";
 import { DirectWindow } from "./direct-window.ts";
-import type { FetchEnd, FetchLink, FetchNews, ReplayEnd } from "./link.ts";
+import type { FetchEnd, FetchLink, FetchNews } from "./link.ts";
 import { type Action, FetchMachine, type MachineOptions, RANK, type Rank } from "./machine.ts";
-import { ReplayInstaller } from "./replay.ts";
+import { type KeptRoom, Replays } from "./replays.ts";
 import { knowZeros, type PartPages, pagesOf, unitOf } from "./unit-pages.ts";
 
 /** What is installed at once, in between looks for faults: a tenth of a millisecond's work. */
@@ -42,6 +43,8 @@ export interface FetcherOptions extends MachineOptions {
   readonly staging: number;
   /** The same of the replay. */
   readonly replayStaging: number;
+  readonly keptSlots: number;
+  readonly room: KeptRoom;
   readonly link: FetchLink;
   /** One bit a unit that is known to be zeros; both threads set bits, atomically. */
   readonly holes: Uint32Array;
@@ -59,12 +62,6 @@ interface Waiting {
 /** A unit's pages in a client's memory. */
 interface Piece extends PartPages {
   readonly client: FetchClient;
-}
-
-/** A working set that is replayed, once for everybody who has asked by the time it begins. */
-interface Replay {
-  readonly workingSet: string;
-  readonly clients: Set<FetchClient>;
 }
 
 export class Fetcher implements AddressableSource, Fetching {
@@ -86,11 +83,8 @@ export class Fetcher implements AddressableSource, Fetching {
   /** Units that failed although nobody waited for them, until somebody asks. */
   readonly #failed = new Map<number, MinorfaultError>();
   #lastEnd: FetchEnd | undefined;
-  readonly #installer: ReplayInstaller;
   readonly #bulk: BulkFetch;
-  /** The first one is under way. */
-  readonly #replays: Replay[] = [];
-  #replayEnd: ReplayEnd | undefined;
+  readonly replays: Replays;
   /** Faults that wait for the replay that is under way. */
   readonly #held = new Set<number>();
 
@@ -99,9 +93,10 @@ export class Fetcher implements AddressableSource, Fetching {
     this.byteLength = options.byteLength;
     this.unitBytes = options.unitBytes;
     this.machine = new FetchMachine(options);
-    const { replayStaging, unitBytes, link, direct } = options;
-    this.#direct = direct && new DirectWindow(direct, unitBytes);
-    this.#installer = new ReplayInstaller(replayStaging, (slot) => link.send({ kind: "free", slot }));
+    const { replayStaging, keptSlots, room, unitBytes, link, direct } = options;
+    const isWanted = (unit: number): boolean => !hasBit(options.holes, unit) && !this.machine.isKnown(unit);
+    this.#direct = direct && new DirectWindow({ reader: direct, unitBytes, isWanted });
+    this.replays = new Replays({ staging: replayStaging, keptSlots, room, link });
     this.#bulk = new BulkFetch({
       ...options,
       isKnown: (each) => this.machine.isKnown(each),
@@ -132,24 +127,12 @@ export class Fetcher implements AddressableSource, Fetching {
       if (wanting.delete(client) && wanting.size === 0) this.#wanting.delete(unit);
     }
     this.#todo = this.#todo.filter((piece) => piece.client !== client);
-    for (const replay of this.#replays) replay.clients.delete(client);
+    this.replays.remove(client);
   }
 
-  /** Replays a working set into a client's memory; with `isRunning` its first piece is on its way already. */
-  replay(client: FetchClient, workingSet: string, isRunning = false): void {
-    client.bytesReplayed = 0;
-    const planned = this.#replays.slice(1).find((replay) => replay.workingSet === workingSet);
-    if (planned !== undefined) {
-      planned.clients.add(client);
-      return;
-    }
-    this.#replays.push({ workingSet, clients: new Set([client]) });
-    if (this.#replays.length === 1 && !isRunning) this.#options.link.send({ kind: "replay", workingSet });
-  }
-
-  /** Guests whose bytes are read at the fault, as many as the window says. */
-  get readsRuns(): boolean {
-    return this.#direct?.isPlain ?? false;
+  /** Bytes of the narrowest window that is worth while where bytes are read at the fault; undefined where they are not. */
+  get windowBytesMin(): number | undefined {
+    return this.#direct && (this.#direct.isPlain ? PAGE_SIZE : this.unitBytes);
   }
 
   reach(offset: number): number {
@@ -187,7 +170,7 @@ export class Fetcher implements AddressableSource, Fetching {
     if (this.#readDirectly(part, page)) {
       counters[COUNTER.READ_AT_FAULT]! += 1;
       if (hasBit(this.#options.holes, unit)) knowZeros(part, unit, this.unitBytes);
-      else if (installsWhole && !this.readsRuns) this.#goAhead(client, part, unit);
+      else if (installsWhole && !client.options.followsFaults) this.#goAhead(client, part, unit);
       return "again";
     }
     counters[this.machine.isKnown(unit) ? COUNTER.JOINED : COUNTER.FETCHED]! += 1;
@@ -206,8 +189,7 @@ export class Fetcher implements AddressableSource, Fetching {
    * has to fetch all that lies around it. Answers false when the moment is over.
    */
   #hold(client: FetchClient, fault: Fault): boolean {
-    const isReplaying = this.#replays[0]?.clients.has(client) ?? false;
-    if (!isReplaying || this.#options.now() - fault.startedMs >= HOLD_MS) return false;
+    if (!this.replays.includes(client) || this.#options.now() - fault.startedMs >= HOLD_MS) return false;
     const waiter = ++this.#lastWaiter;
     client.wait(waiter, fault);
     this.#waiting.set(waiter, client);
@@ -221,8 +203,7 @@ export class Fetcher implements AddressableSource, Fetching {
     for (const waiter of [...this.#held]) {
       const client = this.#waiting.get(waiter)!;
       const fault = client.waiting.get(waiter)!;
-      const isReplaying = this.#replays[0]?.clients.has(client) ?? false;
-      if (isReplaying && now - fault.startedMs < HOLD_MS) continue;
+      if (this.replays.includes(client) && now - fault.startedMs < HOLD_MS) continue;
       this.#withdraw(client, waiter);
       client.loop.resolver.resume(fault);
     }
@@ -246,10 +227,13 @@ export class Fetcher implements AddressableSource, Fetching {
     if (direct === undefined || this.machine.isKnown(unit)) return false;
     // What has to be decoded would be there for none of the other guests.
     if (this.#clients.size > 1 && !direct.isPlain) return false;
-    const { holes } = this.#options;
-    const result = direct.read(part, page, (each) => !hasBit(holes, each) && !this.machine.isKnown(each));
-    if (result === "zero") Atomics.or(holes, unit >>> 5, 1 << (unit & 31));
+    const result = direct.read(part, page);
+    if (result === "zero") this.#knowHole(unit);
     return result !== undefined;
+  }
+
+  #knowHole(unit: number): void {
+    Atomics.or(this.#options.holes, unit >>> 5, 1 << (unit & 31));
   }
 
   /** Fetches what this fault lets us expect. */
@@ -320,7 +304,7 @@ export class Fetcher implements AddressableSource, Fetching {
     this.#isPutOff = false;
     for (let news = link.receive(); news !== undefined; news = link.receive()) this.#hear(news);
     if (this.#todo.length > 0) this.#installTodo();
-    if (this.#replays.length > 0) this.#installReplay();
+    if (this.replays.isUnderWay) this.#installReplays();
     if (this.#held.size > 0) this.#lookAtHeld();
     if (this.machine.nextTickMs(now()) <= now()) {
       this.machine.tick(now());
@@ -330,7 +314,7 @@ export class Fetcher implements AddressableSource, Fetching {
 
   /** Whether `collect` has something to install that is there. */
   get isBusy(): boolean {
-    return this.#todo.length > 0 || this.#installer.isBusy;
+    return this.#todo.length > 0 || this.replays.isBusy;
   }
 
   /** Whether the system has put off what the last `collect` wanted to install. */
@@ -346,27 +330,21 @@ export class Fetcher implements AddressableSource, Fetching {
   }
 
   #hear(news: FetchNews): void {
-    if (news.kind === "piece") {
-      this.#installer.take(news, this.#replays[0]?.clients ?? []);
-    } else if (news.kind === "replayed") {
-      this.#replayEnd = news;
-    } else {
-      this.#lastEnd = news;
-      this.machine.ended(news.ticket, news.result, this.#options.now());
-      this.#perform();
+    if (news.kind !== "end") {
+      this.replays.hear(news);
+      return;
     }
+    this.#lastEnd = news;
+    this.machine.ended(news.ticket, news.result, this.#options.now());
+    this.#perform();
   }
 
-  #installReplay(): void {
-    this.#allowance -= this.#installer.install(this.#allowance);
-    this.#isPutOff ||= this.#installer.isPutOff;
-    this.#wakeReplayed(this.#replays[0]?.clients ?? []);
-    const end = this.#replayEnd;
-    if (end === undefined || this.#installer.isBusy) return;
-    this.#replayEnd = undefined;
-    const [ended, next] = [this.#replays.shift(), this.#replays[0]];
-    if (next !== undefined) this.#options.link.send({ kind: "replay", workingSet: next.workingSet });
-    for (const client of ended?.clients ?? []) client.options.onReplayed?.(end, client.bytesReplayed);
+  #installReplays(): void {
+    const clients = [...this.replays.clients()];
+    this.#allowance -= this.replays.install(this.#allowance);
+    this.#isPutOff ||= this.replays.isPutOff;
+    this.#wakeReplayed(clients);
+    this.replays.settle();
   }
 
   #perform(): void {
@@ -417,7 +395,7 @@ export class Fetcher implements AddressableSource, Fetching {
   }
 
   #zero(unit: number, waiters: readonly Waiting[]): void {
-    Atomics.or(this.#options.holes, unit >>> 5, 1 << (unit & 31));
+    this.#knowHole(unit);
     const wanting = this.#takeWanting(unit);
     for (const { client } of waiters) wanting.add(client);
     for (const client of wanting) {

@@ -29,13 +29,20 @@ export interface ReplayPiece {
   readonly runs: Uint32Array;
 }
 
+/** A replay begins: its pieces will take so many slots at most. */
+export interface ReplayBegin {
+  readonly kind: "replaying";
+  readonly workingSet: string;
+  readonly slots: number;
+}
+
 export interface ReplayEnd {
   readonly kind: "replayed";
   readonly workingSet: string;
   readonly error?: MinorfaultError;
 }
 
-export type FetchNews = FetchEnd | ReplayPiece | ReplayEnd;
+export type FetchNews = FetchEnd | ReplayBegin | ReplayPiece | ReplayEnd;
 
 /** The serving side's end of the line. Never waits. */
 export interface FetchLink {

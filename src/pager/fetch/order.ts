@@ -8,7 +8,7 @@
 
 import type { MessagePort } from "node:worker_threads";
 import type { ErrorNote } from "../notes.ts";
-import type { FetchEnd, FetchRequest, ReplayEnd, ReplayPiece } from "./link.ts";
+import type { FetchEnd, FetchRequest, ReplayBegin, ReplayEnd, ReplayPiece } from "./link.ts";
 import type { SourceDescriptor } from "./options.ts";
 
 /** Index of each 32-bit word. */
@@ -38,6 +38,8 @@ export interface FetchWorkOrder {
   readonly fetchesMax: number;
   readonly words: Int32Array;
   readonly port: MessagePort;
+  /** LIMIT: slots of the replay for what is kept for the next guest, beside those that everything goes through. */
+  readonly keptSlots: number;
   /** The pipe's writing end. */
   readonly bellFd: number;
 }
@@ -63,8 +65,9 @@ export interface OpenedSource {
   readonly tid: number;
   /** Address of slot 0. */
   readonly staging: number;
-  /** The same of the replay. */
+  /** The same of the replay, and for how many of its slots something may be kept. */
   readonly replayStaging: number;
+  readonly keptSlots: number;
   readonly stagingBytes: number;
   readonly holes: Uint32Array;
   readonly workingSets: readonly string[];
@@ -92,5 +95,6 @@ export type WireNews =
   | WireEnd
   /** Of units that were read as one: a message costs more than an end. */
   | { readonly kind: "ends"; readonly ends: readonly WireEnd[] }
+  | ReplayBegin
   | ReplayPiece
   | (Omit<ReplayEnd, "error"> & { readonly error?: ErrorNote });

@@ -5,6 +5,7 @@ import { MinorfaultError } from "../../base/errors.ts";
 import { close, local, munmap, pipe } from "../../linux/index.ts";
 import { errorOf } from "../notes.ts";
 import { startThread } from "../spare-threads.ts";
+import { REPLAY_BYTES } from "./link.ts";
 import type { FetchOptions, PagerSource } from "./options.ts";
 import {
   type FetchOrder,
@@ -41,12 +42,14 @@ export interface RemoteOptions {
   readonly replay: boolean | string;
   /** Bytes to keep of what was fetched, at least. */
   readonly stagingBytes: number;
+  /** Bytes of working sets that may be kept for later guests. */
+  readonly keptBytes: number;
 }
 
 /** Opens the source in a thread of its own; rejects with what the source says. */
 export async function openRemote(source: PagerSource, options: RemoteOptions): Promise<Remote> {
   const settings = checkFetchOptions(source);
-  const { unitBytesMin, replay, stagingBytes } = options;
+  const { unitBytesMin, replay, stagingBytes, keptBytes } = options;
   const unitBytes = Math.max(UNIT_BYTES_MIN, unitBytesMin);
   const slots = Math.max(2 * settings.fetchesMax + 2, Math.floor(stagingBytes / unitBytes));
   const { port1, port2 } = new MessageChannel();
@@ -58,6 +61,7 @@ export async function openRemote(source: PagerSource, options: RemoteOptions): P
     replay,
     slots,
     fetchesMax: settings.fetchesMax,
+    keptSlots: Math.floor(keptBytes / REPLAY_BYTES),
     words,
     port: port2,
     bellFd: writer,

@@ -25,29 +25,28 @@ interface Piece {
   readonly everybody: Iterable<Replayed>;
   /** Who has it already. */
   readonly served: Replayed[];
+  readonly after: () => void;
 }
 
 export class ReplayInstaller {
   /** Where slot 0 of the replay is. */
   readonly #staging: number;
-  readonly #free: (slot: number) => void;
   readonly #todo: Piece[] = [];
   readonly #listed = new Listed();
   /** The last `install` was put off by the system. */
   isPutOff = false;
 
-  constructor(staging: number, free: (slot: number) => void) {
+  constructor(staging: number) {
     this.#staging = staging;
-    this.#free = free;
   }
 
   get isBusy(): boolean {
     return this.#todo.length > 0;
   }
 
-  /** Takes a piece for everybody who waits for it; `install` does it. */
-  take({ slot, runs }: ReplayPiece, everybody: Iterable<Replayed>): void {
-    this.#todo.push({ slot, runs, everybody, served: [] });
+  /** Takes a piece for everybody who waits for it; `install` does it, and then what comes `after`. */
+  take({ slot, runs }: ReplayPiece, everybody: Iterable<Replayed>, after: () => void): void {
+    this.#todo.push({ slot, runs, everybody, served: [], after });
   }
 
   /** Goes on for about so many bytes, or until the system puts it off; answers how many. */
@@ -65,7 +64,7 @@ export class ReplayInstaller {
         piece.served.push(whose);
       }
       this.#todo.shift();
-      this.#free(piece.slot);
+      piece.after();
     }
     return bytes;
   }

@@ -44,6 +44,8 @@ export class Replayer {
     const { workingSet, slots, tell } = this.#options;
     try {
       const { runs, frames } = await this.#frames.open();
+      const slotsMax = frames.length + Math.ceil(runs.length / (2 * RUNS_MAX)) + 1;
+      tell({ kind: "replaying", workingSet, slots: slotsMax });
       let frame = 0;
       for (let at = 0; at < runs.length; ) {
         const slot = this.#takeSlot();

@@ -37,6 +37,9 @@ import type { Figures } from "./rounds.ts";
 const IMAGE = "machine";
 const UNLIMITED = 2 ** 40;
 const READY_MS = 180_000;
+/** Of a larger machine only so many pages of each block are made ready: those that devices ask for. */
+const READY_MIB_MAX = 1024;
+const READY_PAGES = 256;
 const CONT_TRIES = 200;
 const CONT_MS = 5;
 /** How long a cut connection's machine is left alone before it is recovered. */
@@ -159,9 +162,10 @@ export class QemuStage {
     }
   }
 
-  /** All that QEMU is sent made beforehand, in memory, and nobody runs. */
+  /** All that QEMU is sent made beforehand, in memory, and nobody runs; of a large machine until it would run. */
   async readyMade(): Promise<Figures> {
-    this.#ready ??= await ReadyStream.of(await openImageIn(this.#store, IMAGE));
+    const pagesMax = this.memoryMiB > READY_MIB_MAX ? READY_PAGES : undefined;
+    this.#ready ??= await ReadyStream.of(await openImageIn(this.#store, IMAGE), pagesMax);
     const machine = await this.#start("ready", "post-copy", ["-S"]);
     try {
       return await this.#ready.send(machine.incomingPath);

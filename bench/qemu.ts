@@ -70,6 +70,19 @@ export async function qemu(
   });
 }
 
+/** Says on the way what a run gave: the table comes when all have been made. */
+function told({ name, run }: Contestant): Contestant {
+  return {
+    name,
+    async run(round) {
+      const figures = await run(round);
+      const texts = Object.entries(figures).map(([key, value]) => `${key} ${value.toFixed(1)}`);
+      console.error(`  ${round === 0 ? "warm" : `round ${round}`}  ${name}: ${texts.join(", ")}`);
+      return figures;
+    },
+  };
+}
+
 async function onStage(
   { memoryMiB, fillShare }: Size,
   rounds: number,
@@ -115,7 +128,7 @@ async function captures({ stage, rounds, meter }: Scene): Promise<Group> {
       },
     },
   ];
-  const series = await alternate(contestants, rounds, meter);
+  const series = await alternate(contestants.map(told), rounds, meter);
   return {
     title: `${stage.memoryMiB} MiB machine that stands: QEMU's own saving, and capturing it into an image`,
     columns: [
@@ -167,7 +180,7 @@ async function restores(scene: Scene): Promise<Group> {
     { name: CUT, run: () => stage.lazy({ replay: true, cut: true }) },
     { name: READY, run: () => stage.readyMade() },
   ];
-  const series = await alternate(contestants, rounds, meter);
+  const series = await alternate(contestants.map(told), rounds, meter);
   scene.shellMs = medianOf(series, REPLAY, "shellMs");
   return {
     title: `${stage.memoryMiB} MiB machine: until it runs, its shell answers, everything is there`,
@@ -190,8 +203,9 @@ async function bigRestores({ stage, rounds, meter, shellMs }: Scene): Promise<Gr
     { name: EAGER, run: () => stage.eager() },
     { name: LAZY, run: () => stage.lazy({ replay: false, push: false }) },
     { name: REPLAY, run: () => stage.lazy({ replay: true }) },
+    { name: READY, run: () => stage.readyMade() },
   ];
-  const series = await alternate(contestants, rounds, meter);
+  const series = await alternate(contestants.map(told), rounds, meter);
   const flat = medianOf(series, REPLAY, "shellMs") / (shellMs ?? Number.NaN);
   return {
     title: `${stage.memoryMiB} MiB machine: until it runs, its shell answers, everything is there`,
@@ -200,7 +214,11 @@ async function bigRestores({ stage, rounds, meter, shellMs }: Scene): Promise<Gr
       ...sooner(series, { run: 1000, shell: 30 }),
       ...(shellMs === undefined ? [] : [atMost("shell with a working set, 4 GiB : 1 GiB", flat, 1.3)]),
     ],
-    notes: [CLOCK, `${LAZY}: nothing is pushed here, and it ends when the shell has answered`],
+    notes: [
+      CLOCK,
+      `${LAZY}: nothing is pushed here, and it ends when the shell has answered`,
+      `${READY}: devices, and the pages that they need; what QEMU alone takes until it would run`,
+    ],
     ...ended(series, rounds),
   };
 }
@@ -230,7 +248,7 @@ async function farAway({ stage, rounds, meter }: Scene): Promise<Group> {
     { name: LAZY, run: () => stage.lazy({ ...far, replay: false }) },
     { name: REPLAY, run: () => stage.lazy({ ...far, replay: true }) },
   ];
-  const series = await alternate(contestants, rounds, meter);
+  const series = await alternate(contestants.map(told), rounds, meter);
   return {
     title: `${stage.memoryMiB} MiB machine, every read of the image ${FETCH_MS} ms away`,
     columns: [
@@ -255,7 +273,7 @@ async function waits({ stage, rounds, meter }: Scene): Promise<Group> {
     { name: "nothing is pushed", run: (round) => stage.waits(false, round) },
     { name: "all is pushed meanwhile", run: (round) => stage.waits(true, round) },
   ];
-  const series = await alternate(contestants, rounds, meter);
+  const series = await alternate(contestants.map(told), rounds, meter);
   const ratio = ratioOf(series, "p99Us", "all is pushed meanwhile", "nothing is pushed");
   return {
     title: `${stage.memoryMiB} MiB machine: what a page takes that is asked for`,

@@ -121,8 +121,6 @@ class Build {
       if (this.#options.ending !== undefined) builder.index.holdPages();
       await this.#addChunks(builder, runs, cruncher);
       const ending = await this.#end(builder, cruncher);
-      // Its threads end while the last packs are written.
-      void cruncher.close();
       const attachments = await this.#addAttachments(builder.writer, ending.attachments);
       await builder.index.finish();
       await builder.writer.finish();

@@ -20,6 +20,9 @@ import type { ChunkRecord } from "./walk.ts";
 /** LIMIT: batches for each thread. Writing a pack of 32 MiB takes main as long as some of them. */
 const BATCHES_PER_THREAD = 8;
 
+/** How long threads that have nothing to do stay, for the next build: to start one takes 40 ms of a processor. */
+const IDLE_MS = 5000;
+
 /** Where the parts of a batch lie in its shared memory. */
 export interface BatchLayout {
   readonly chunkBytes: number;
@@ -79,14 +82,30 @@ export function batchBytes({ chunkBytes, capacity }: BatchLayout): number {
   return capacity * (2 * chunkBytes + 2 * HASH_BYTES + 8);
 }
 
+/** LIMIT: one pool without work. */
+let idle: CrunchPool | undefined;
+
 export class CrunchPool implements Cruncher {
+  readonly #options: CruncherOptions;
   readonly #workers: Worker[];
   readonly #free: SharedBatch[] = [];
   readonly #waiting: ((batch: SharedBatch) => void)[] = [];
   #failure: Error | undefined;
   readonly #batches: SharedBatch[];
+  #ending: NodeJS.Timeout | undefined;
 
-  constructor(options: CruncherOptions, threads: number) {
+  /** The one that has nothing to do, if it is for the same, or a new one. */
+  static open(options: CruncherOptions, threads: number): CrunchPool {
+    const pool = idle;
+    if (pool === undefined || !pool.#isFor(options)) return new CrunchPool(options, threads);
+    idle = undefined;
+    clearTimeout(pool.#ending);
+    for (const worker of pool.#workers) worker.ref();
+    return pool;
+  }
+
+  private constructor(options: CruncherOptions, threads: number) {
+    this.#options = options;
     const layout = { ...options, capacity: batchChunks(options.chunkBytes) };
     const count = threads * BATCHES_PER_THREAD;
     const memory = Array.from({ length: count }, () => new SharedArrayBuffer(batchBytes(layout)));
@@ -111,7 +130,27 @@ export class CrunchPool implements Cruncher {
     return batch ?? new Promise((resolve) => this.#waiting.push(resolve));
   }
 
+  /** Its threads end after a while without work, and at once where something went wrong. To be called once. */
   async close(): Promise<void> {
+    const isWhole = this.#failure === undefined && this.#free.length === this.#batches.length;
+    if (!isWhole || idle !== undefined) {
+      await this.#end();
+      return;
+    }
+    idle = this;
+    for (const worker of this.#workers) worker.unref();
+    this.#ending = setTimeout(() => {
+      idle = undefined;
+      void this.#end();
+    }, IDLE_MS).unref();
+  }
+
+  #isFor({ chunkBytes, level }: CruncherOptions): boolean {
+    const { chunkBytes: mine, level: myLevel } = this.#options;
+    return this.#failure === undefined && mine === chunkBytes && myLevel === level;
+  }
+
+  async #end(): Promise<void> {
     await Promise.all(this.#workers.map((worker) => worker.terminate()));
   }
 

@@ -75,7 +75,7 @@ export async function openCruncher(options: CruncherOptions, contentBytes: numbe
   const threads = Math.min(availableParallelism(), THREADS_MAX);
   if (threads < 2 || contentBytes < THREADS_PAY_BYTES) return new InlineCruncher(options);
   const { CrunchPool } = await import("./crunch-pool.ts");
-  return new CrunchPool(options, threads);
+  return CrunchPool.open(options, threads);
 }
 
 class InlineCruncher implements Cruncher {

@@ -197,8 +197,11 @@ export class Keeper {
     return this.#ledger.of("listener").filter(({ id }) => (pending.get(id) ?? 0) < PENDING_MAX);
   }
 
-  #accept({ id: listener, descriptors }: Entry): void {
-    // Whoever had come may have gone again, and the listener may have been dropped since the poll.
+  #accept(door: Entry): void {
+    const { id: listener, descriptors } = door;
+    // Since the poll it may have been dropped, or told again with other descriptors: then these numbers are anybody's.
+    if (this.#ledger.get(listener) !== door) return;
+    // Whoever had come may have gone again.
     const socket = tryAccept(descriptors[0]!);
     if (socket === undefined) return;
     step("accepted");

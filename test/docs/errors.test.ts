@@ -27,13 +27,6 @@ test("every code is used outside the catalogue", () => {
   assert.deepEqual(unused, []);
 });
 
-test("every metric is in the guide, and the guide knows no other", () => {
-  const names = (text: string): string[] =>
-    [...new Set([...text.matchAll(/[`"](minorfault_[a-z_]+)[`"]/g)].map(([, name = ""]) => name))].sort();
-  const guide = readFileSync(join(root, "docs", "server.md"), "utf8");
-  assert.deepEqual(names(guide), names(sourceText(join(root, "src", "daemon", "control"))));
-});
-
 test("an error carries its catalogue entry, its cause and where it happened", () => {
   const cause = new Error("below");
   const error = new MinorfaultError("ERR_SYSCALL", "UFFDIO_COPY failed", {

@@ -1,6 +1,7 @@
 // The sockets that guests come to, as the process that serves knows them: which there are, whom each is for, and until when
 // those for one announced guest are open.
 
+import { MinorfaultError } from "../base/errors.ts";
 import type { Crew } from "./crew.ts";
 import type { ExpectedGuest } from "./guests.ts";
 import { closeListener, type Listener, openDoors } from "./sockets.ts";
@@ -70,4 +71,20 @@ export class Doors {
 export function imageOf(door: Door | undefined): string {
   if (door?.door === "image") return door.image;
   return door?.door === "ticket" ? door.ticket.image : "";
+}
+
+/**
+ * Whether a peer is the one for whom a door was made.
+ *
+ * @throws ERR_NOT_ALLOWED
+ */
+export function checkExpected(door: Door, pid: number, uid: number): void {
+  if (door.door !== "ticket") return;
+  const { ticket } = door;
+  const isOther = (wanted: number | undefined, is: number) => wanted !== undefined && wanted !== is;
+  if (!isOther(ticket.pid, pid) && !isOther(ticket.uid, uid)) return;
+  throw new MinorfaultError(
+    "ERR_NOT_ALLOWED",
+    `Another guest is expected here than process ${pid} of ${uid}`,
+  );
 }

@@ -12,7 +12,7 @@ import type { PagerEnd, PagerHost, PagerSource, WarmSource } from "../pager/inde
 import { type ImageConfig, limitsOf, type ServerConfig, type ServerLimits, withLimits } from "./config.ts";
 import type { Crew } from "./crew.ts";
 import { consumeAll, Door, type HandedOver, sendLine } from "./door.ts";
-import { Doors, imageOf } from "./doors.ts";
+import { checkExpected, Doors, imageOf } from "./doors.ts";
 import { report } from "./front-pipe.ts";
 import { byNeed, Guest, giveUp, stateBytes } from "./guest.ts";
 import type {
@@ -385,16 +385,7 @@ export class Guests implements GuestTable {
     if (count >= this.limits.guestsMax) {
       throw new MinorfaultError("ERR_LIMIT", `The server has ${count} guests already`);
     }
-    if (door.door === "ticket") {
-      const { ticket } = door;
-      const isOther = (wanted: number | undefined, is: number) => wanted !== undefined && wanted !== is;
-      if (isOther(ticket.pid, pid) || isOther(ticket.uid, uid)) {
-        throw new MinorfaultError(
-          "ERR_NOT_ALLOWED",
-          `Another guest is expected here than process ${pid} of ${uid}`,
-        );
-      }
-    }
+    checkExpected(door, pid, uid);
     if (!("url" in source)) return;
     const guestsOfPeer = [...this.#guests.values()].filter(({ note }) => note.uid === uid).length;
     const verdict = this.#policy.check({ uid, gid }, canonicalImage(source.url), guestsOfPeer);
@@ -469,10 +460,9 @@ export class Guests implements GuestTable {
     if (reason === "failed") giveUp(this.#config.folder, entry, detail ?? reason);
     this.#tally.end(reason);
     const { image } = JSON.parse(entry.text) as GuestNote;
-    report({ event: "ended", id: entry.id, image, reason, ...(detail === undefined ? {} : { detail }) });
-    if (guest !== undefined) {
-      this.emit("ended", { guest: guest.status, reason, ...(detail === undefined ? {} : { detail }) });
-    }
+    const why = detail === undefined ? {} : { detail };
+    report({ event: "ended", id: entry.id, image, reason, ...why });
+    if (guest !== undefined) this.emit("ended", { guest: guest.status, reason, ...why });
     this.#crew.drop(entry.id);
   }
 
@@ -496,7 +486,8 @@ export class Guests implements GuestTable {
   }
 
   #complain(error: unknown): void {
-    const known = error instanceof MinorfaultError ? error : undefined;
-    report({ event: "error", code: known?.code ?? "ERR_BUG", message: String(known?.message ?? error) });
+    const { code, message } =
+      error instanceof MinorfaultError ? error : { code: "ERR_BUG", message: String(error) };
+    report({ event: "error", code, message });
   }
 }

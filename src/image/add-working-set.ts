@@ -35,10 +35,10 @@ export async function addWorkingSet(
   try {
     checkRoom(image.manifest, name, options.replace ?? false);
     const set = await writeWorkingSet(image, name, pagesOf(image, offsets), writer, signal);
-    // A failure from here on may be one of the answer alone: the pack must stay then.
-    mayBePublished = true;
     await replaceManifest(store, imageName, (manifest) => {
       checkSame(manifest, image.manifest);
+      // A failure from here on may be one of the answer alone: the pack must stay then.
+      mayBePublished = true;
       return {
         ...manifest,
         workingSets: [...manifest.workingSets.filter((each) => each.name !== name), set],

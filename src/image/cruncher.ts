@@ -169,8 +169,11 @@ export function verifyChunks(
 /** Samples of content whose bytes are counted, and the least content that it is done for. */
 const SAMPLES = 4096;
 const SAMPLED_BYTES_MIN = 4 * SAMPLES;
-/** Of noise the squares of the counts of 4096 bytes sum up to 69,616 ± 361; of what has 7.97 bits a byte, to this. */
-const NOISE_SQUARES_MAX = 72_000;
+/**
+ * Of noise the squares of the counts of 4096 bytes sum up to 69,616 ± 361: more where some bytes are preferred (of 7.97
+ * bits a byte, to 72,000), less where they take turns.
+ */
+const NOISE_SQUARES = { min: 68_000, max: 72_000 };
 const counts = new Uint32Array(256);
 
 /**
@@ -180,10 +183,11 @@ const counts = new Uint32Array(256);
 function isNoise(content: Uint8Array): boolean {
   if (content.byteLength < SAMPLED_BYTES_MIN) return false;
   // Odd, so that every byte of a word has its turn.
-  const stride = Math.floor(content.byteLength / SAMPLES) - 1 || 1;
+  const stride = (Math.floor(content.byteLength / SAMPLES) - 1) | 1;
   counts.fill(0);
   for (let sample = 0, at = 0; sample < SAMPLES; sample++, at += stride) counts[content[at]!]!++;
-  return counts.reduce((sum, count) => sum + count * count, 0) < NOISE_SQUARES_MAX;
+  const squares = counts.reduce((sum, count) => sum + count * count, 0);
+  return squares > NOISE_SQUARES.min && squares < NOISE_SQUARES.max;
 }
 
 /** Compressed content where that is smaller, else the content itself. Who asks for a high level has time to try. */

@@ -42,6 +42,8 @@ interface Stream {
 
 const builtIn = zlib as unknown as BuiltIn;
 
+/** Node's releases whose handles were tried: a call with the wrong arguments would end the process, not throw. */
+const TRIED: ReadonlySet<string> = new Set(["22", "24"]);
 /** The smallest chunk that zlib takes. */
 const CHUNK_BYTES_MIN = 64;
 /** LIMIT: bytes of the buffer for compressed bytes that is kept. */
@@ -97,6 +99,7 @@ export class ZstdNative implements RawCodec {
 
   /** Undefined where handles are not what they were when this was written. */
   static open(): ZstdNative | undefined {
+    if (!TRIED.has(process.versions.node.split(".", 1)[0]!)) return undefined;
     try {
       const native = new ZstdNative();
       return native.#isRight() ? native : undefined;

@@ -68,7 +68,8 @@ test("what changes something is sent once", async (t) => {
 
 test("where there is no control API, who calls is told why", async (t) => {
   const path = join(folderFor(t), "control.sock");
-  standIn(listen(local, path), "It could not be made");
+  const server = standIn(listen(local, path), "It could not be made");
+  t.after(() => server.close());
   const client = createClient({ socket: path });
   await assert.rejects(client.health(), { code: "ERR_BUG", message: "It could not be made" });
 });

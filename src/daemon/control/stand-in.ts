@@ -1,12 +1,12 @@
 // Stands in for the control API where that can't be had: whoever calls is told why, instead of waiting for ever at a socket
 // that listens.
 
-import { createServer } from "node:http";
+import { createServer, type Server } from "node:http";
 import { MinorfaultError } from "../../base/errors.ts";
 import { failureOf } from "./failure.ts";
 
 /** At a socket that listens already. */
-export function standIn(descriptor: number, why: string): void {
+export function standIn(descriptor: number, why: string): Server {
   const { body } = failureOf(new MinorfaultError("ERR_BUG", why));
   const server = createServer((_, response) => {
     response.writeHead(503, { "content-type": "application/json", connection: "close" });
@@ -14,5 +14,5 @@ export function standIn(descriptor: number, why: string): void {
   });
   // Then there is nothing left that could be said.
   server.on("error", () => undefined);
-  server.listen({ fd: descriptor });
+  return server.listen({ fd: descriptor });
 }

@@ -30,15 +30,25 @@ export class PageFiller {
     const { reader, slot } = request;
     try {
       // Not before: a machine that is about to run needs the processors.
-      this.#opening ??= openImage(this.#image.url, { digest: this.#image.digest });
-      const image = await this.#opening;
+      const image = await this.#open();
       const parts = partsOf(request.range, image.chunkBytes);
-      // All chunks at once: a source that is far away is waited for only once.
-      await Promise.all(parts.map((part) => this.#fill(image, request, part)));
+      // All chunks at once: a source that is far away is waited for only once. Nobody writes into the slot any more
+      // when it is answered for, also where a chunk has failed: it is somebody else's then.
+      const filled = await Promise.allSettled(parts.map(async (part) => this.#fill(image, request, part)));
+      for (const each of filled) if (each.status === "rejected") throw each.reason;
       return { reader, slot };
     } catch (error) {
       return { reader, slot, error: noteOf(error) };
     }
+  }
+
+  /** One that could not be opened is tried again for the next request. */
+  #open(): Promise<Image> {
+    this.#opening ??= openImage(this.#image.url, { digest: this.#image.digest }).catch((error) => {
+      this.#opening = undefined;
+      throw error;
+    });
+    return this.#opening;
   }
 
   async close(): Promise<void> {

@@ -43,11 +43,11 @@ export class HugePages {
 
   /** `fd`: of the file; it stays the caller's. */
   constructor(fd: number) {
-    this.#fd = duplicate(local, fd);
     const flags = MAP.PRIVATE | MAP.ANONYMOUS;
     const byteLength = SLOTS * HUGE_PAGE_SIZE;
     this.#mapping = mmap(local, byteLength + HUGE_PAGE_SIZE, { protection: PROT.READ | PROT.WRITE, flags });
     this.#first = roundUp(this.#mapping, HUGE_PAGE_SIZE);
+    this.#fd = duplicate(local, fd);
     // What a child of fork(2) has as well can't be moved.
     madvise(local, this.#first, byteLength, MADV.DONTFORK);
     // A kernel without huge pages refuses: small ones are moved then, which is as fast as a copy.

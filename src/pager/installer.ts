@@ -149,8 +149,11 @@ export class Installer {
     this.isPutOff = false;
     // A message of a page that may be evicted says nothing of whether it is there.
     filler.wakes = part.region.isEvictable;
-    this.#place(part, first, until, address);
-    filler.wakes = true;
+    try {
+      this.#place(part, first, until, address);
+    } finally {
+      filler.wakes = true;
+    }
   }
 
   #place(part: Part, first: number, until: number, address: number): void {

@@ -107,7 +107,7 @@ export class CallerPort implements FaultPort {
   fill(): void {
     const { words } = this;
     const request = words[WORD.REQUEST]! >>> 0;
-    const offset = request === UFFDIO.COPY ? PORT.COPY : PORT.RANGE;
+    const offset = request === UFFDIO.COPY || request === UFFDIO.MOVE ? PORT.COPY : PORT.RANGE;
     const result = this.#caller.ioctl(this.fd, request, this.memory.address + offset);
     words[WORD.FILL_RESULT] = result;
     this.#stamp(WORD.FILL_STAMP);

@@ -222,9 +222,14 @@ function mapImage(seat: Seat, image: Exclude<ImageOrder, SourceOrder>): Addressa
 function hugePagesFor(seat: Seat): HugePages | undefined {
   const { image, isOwnMemory, writes, budgetBytes, trace } = seat.order;
   if (!("descriptor" in image) || !isOwnMemory || writes !== "ignore" || budgetBytes > 0 || trace) return;
-  const pages = new HugePages(image.descriptor);
-  seat.onRelease(() => pages.close());
-  return pages;
+  try {
+    const pages = new HugePages(image.descriptor);
+    seat.onRelease(() => pages.close());
+    return pages;
+  } catch {
+    // No room for them, as a limit of address space may have it: small pages are copied.
+    return undefined;
+  }
 }
 
 function openState(seat: Seat): PagerState | undefined {

@@ -235,6 +235,8 @@ export class PagedRegion {
       }
       page = nextClear(resident, until, pageCount);
     }
+    // Who stands at a page that was brought without a wake-up, as a replay's are, goes on.
+    this.#uffd.wake(this.address, this.byteLength);
   }
 }
 

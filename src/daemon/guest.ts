@@ -11,6 +11,8 @@ import type { Entry } from "./link.ts";
 import type { Readiness } from "./readiness.ts";
 import { GUEST_FD, type GuestNote } from "./texts.ts";
 
+/** LIMIT: descriptors that are polled in one go, which have to fit in the scratch memory. */
+const POLLED_MAX = 4096;
 /** Behind the pager's state in its file: how many pagers the guest has had. */
 const PAGERS_BYTES = 8;
 
@@ -100,7 +102,10 @@ export class Guest {
 /** Those who wait at a page now, and those who do not. */
 export function byNeed(entries: readonly Entry[]): { waiting: readonly Entry[]; others: readonly Entry[] } {
   const uffds = entries.map(({ descriptors }) => ({ fd: descriptors[GUEST_FD.UFFD]! }));
-  const ready = poll(local, uffds, 0);
+  const ready: number[] = [];
+  for (let from = 0; from < uffds.length; from += POLLED_MAX) {
+    ready.push(...poll(local, uffds.slice(from, from + POLLED_MAX), 0));
+  }
   return {
     waiting: entries.filter((_, index) => ready[index] !== 0),
     others: entries.filter((_, index) => ready[index] === 0),

@@ -1,5 +1,6 @@
 // The images that a server has open: each is opened once, ahead of its first guest, and all its guests share the reader.
 
+import { isDeepStrictEqual } from "node:util";
 import { MinorfaultError } from "../base/errors.ts";
 import type { PagerHost, PagerSource, WarmSource } from "../pager/index.ts";
 import type { ImageConfig } from "./config.ts";
@@ -43,6 +44,15 @@ export class Images {
     image?.opening?.then((warm) => warm.close()).catch(() => undefined);
   }
 
+  /** Names these and no others. One that is something else by now is opened anew. */
+  reconcile(configs: readonly ImageConfig[]): void {
+    const wanted = new Map(configs.map((config) => [config.name, config]));
+    for (const name of this.names) {
+      if (!isDeepStrictEqual(wanted.get(name), this.find(name))) this.remove(name);
+    }
+    for (const config of configs) if (!this.isNamed(config.name)) this.add(config);
+  }
+
   isNamed(name: string): boolean {
     return this.#named.has(name);
   }
@@ -66,15 +76,24 @@ export class Images {
 
   /**
    * From now on the working sets of images that are to be warm are at hand. Only who serves has them: a spare that has as
-   * much memory would be a dear spare.
+   * much memory would be a dear spare. Those that were named while it was one are opened now.
    */
   keepWorkingSets(): void {
     this.#keeps = true;
-    for (const image of this.#images.values()) this.#keep(image);
+    for (const image of this.#images.values()) {
+      this.#keep(image);
+      // Failures are in its status.
+      if (image.state === "cold" && this.#isWanted(image))
+        this.open(image.config.name).catch(() => undefined);
+    }
   }
 
-  #keep({ config, warm }: Opened): void {
-    if (this.#keeps && config.warm !== false && this.#named.has(config.name)) warm?.keep();
+  #keep(image: Opened): void {
+    if (this.#keeps && this.#isWanted(image)) image.warm?.keep();
+  }
+
+  #isWanted({ config }: Opened): boolean {
+    return config.warm !== false && this.#named.has(config.name);
   }
 
   status(name: string): Pick<ImageStatus, "state" | "byteLength" | "workingSets" | "error"> {

@@ -92,7 +92,13 @@ async function prepareControl(): Promise<PreparedControl> {
   control ??= import("./control/index.ts").then((module) =>
     module.prepareControl(table!, configOf(crew.ledger.get(CONFIG_ID)!)),
   );
-  return await control;
+  try {
+    return await control;
+  } catch (error) {
+    // What was in its way ahead may have gone by the time it is to be opened.
+    control = undefined;
+    throw error;
+  }
 }
 
 async function serve(why: string): Promise<void> {
@@ -105,7 +111,8 @@ async function serve(why: string): Promise<void> {
   crew.accepts = true;
   // A hand-over that our predecessor has booked must not be looked at again.
   await complete;
-  table!.open();
+  // Nor can a change of the configuration come any more; the one that we were born with may be older.
+  table!.open(configOf(crew.ledger.get(CONFIG_ID)!));
   const socket = crew.ledger.get(CONTROL_ID)?.descriptors[0];
   if (socket !== undefined) void operate(socket);
   if (guests === 0) table!.keepWorkingSets();

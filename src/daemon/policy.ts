@@ -81,6 +81,11 @@ export function ownPolicy(uid: number = process.getuid?.() ?? 0): Policy {
   return policyOf({ rules: owners.map((owner) => ({ uid: owner, images: ["**"] })) });
 }
 
+/** What a configuration says, or nothing. */
+export function policyOrOwn(file: PolicyFile | undefined): Policy {
+  return file === undefined ? ownPolicy() : policyOf(file);
+}
+
 /** Reads and checks a policy file. Whoever may write to it may use every image, so others must not. */
 export async function readPolicy(path: string): Promise<Policy> {
   return policyOf(await readPolicyFile(path));

@@ -16,6 +16,8 @@ import type { GuestNote } from "./texts.ts";
 
 const BYTES = 16 * PAGE_SIZE;
 const ROUNDS = 3;
+/** How long a page may take. The thread that asks for it does nothing else meanwhile, and so is lost to us if none comes. */
+const DEADLINE_MS = 100;
 
 /**
  * Where this process may have no userfaultfd, the first takeover is a few milliseconds slower: that is all. `look` is
@@ -44,7 +46,7 @@ async function takeOverNothing(host: PagerHost, image: ImageConfig, imageBytes: 
   const regions = [{ start: memory.address, byteLength, imageOffset: 0, pageSize: PAGE_SIZE }];
   const { name, plan } = image;
   // A working set would be read whole, for nobody.
-  const source = { ...image.source, replay: false };
+  const source = { ...image.source, replay: false, deadlineMs: DEADLINE_MS, atDeadline: "poison" as const };
   const served = { image: name, source, ...(plan === undefined ? {} : { plan }) };
   const note: GuestNote = { ...served, pid, uid: 0, gid: 0, regions, since: 0, handOverMs: 0 };
   const [state, pidfd] = [memfd(local, "minorfault-rehearsal", stateBytes(regions)), pidfdOpen(pid)];
@@ -53,9 +55,13 @@ async function takeOverNothing(host: PagerHost, image: ImageConfig, imageBytes: 
   try {
     uffd.register(memory.address, byteLength, { missing: true });
     const guest = await Guest.start(host, entry, true, () => undefined);
-    local.call("madvise", memory.address, byteLength, MADV.POPULATE_READ);
-    guest.release();
-    await guest.pager.close();
+    try {
+      local.call("madvise", memory.address, byteLength, MADV.POPULATE_READ);
+      guest.release();
+    } finally {
+      // Before its descriptors are closed, whose numbers somebody else may get.
+      await guest.pager.close();
+    }
     return guest.pager;
   } finally {
     memory.close();

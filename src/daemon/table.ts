@@ -33,7 +33,7 @@ import { Images } from "./images.ts";
 import type { ConnectionNote } from "./keeper.ts";
 import { closeAll } from "./ledger.ts";
 import type { Entry } from "./link.ts";
-import { canonicalImage, ownPolicy, type Policy, type PolicyFile, policyOf } from "./policy.ts";
+import { canonicalImage, type Policy, type PolicyFile, policyOrOwn } from "./policy.ts";
 import type { Readiness } from "./readiness.ts";
 import { rehearse } from "./rehearsal.ts";
 import { checkName, closeListener, imageListener, ticketListener } from "./sockets.ts";
@@ -80,7 +80,7 @@ export class Guests implements GuestTable {
     this.#readiness = readiness;
     this.#tally = tally;
     this.#config = config;
-    this.#policy = config.policy === undefined ? ownPolicy() : policyOf(config.policy);
+    this.#policy = policyOrOwn(config.policy);
     this.#images = new Images(host);
     this.#doors = new Doors(crew);
     this.#door = new Door(readiness, {
@@ -131,8 +131,11 @@ export class Guests implements GuestTable {
     else if (entry.type === "connection" && this.#isOpen) this.#enter(entry);
   }
 
-  /** Begins with the connections that nobody has understood yet. */
-  open(): void {
+  /** Begins with the connections that nobody has understood yet, by what our predecessor was told last. */
+  open(config: ServerConfig): void {
+    this.#config = config;
+    this.#policy = policyOrOwn(config.policy);
+    this.#images.reconcile(config.images);
     this.#isOpen = true;
     for (const entry of this.#crew.ledger.of("connection")) this.#enter(entry);
   }
@@ -188,7 +191,7 @@ export class Guests implements GuestTable {
   }
 
   setPolicy(policy: PolicyFile): void {
-    this.#policy = policyOf(policy);
+    this.#policy = policyOrOwn(policy);
     this.#configure({ ...this.#config, policy });
   }
 

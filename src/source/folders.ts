@@ -8,7 +8,7 @@ import { syncFolder } from "./durable-file.ts";
 import { fileCall, fileFailure } from "./file-failure.ts";
 
 /**
- * Makes a folder and what lacks above it, all of this mode, and syncs their parents. Anything that is there already stays.
+ * Makes a folder and what lacks above it, all of this mode, and syncs those of their parents that can be read. Anything that is there already stays.
  *
  * @throws ERR_SOURCE_MISSING, ERR_SOURCE_DENIED, ERR_STORE_PATH or ERR_SOURCE_FAILED with the folder that could not be made.
  */
@@ -28,5 +28,14 @@ export function makeFolder(path: string, mode = 0o777): void {
       hint: "Name a folder that can be made, or make it yourself",
     });
   }
-  syncFolder(parent);
+  syncReadable(parent);
+}
+
+/** To sync a folder it has to be opened for reading, and who may make something in it need not be allowed to do that. */
+function syncReadable(path: string): void {
+  try {
+    syncFolder(path);
+  } catch (error) {
+    if (!(error instanceof MinorfaultError) || error.code !== "ERR_SOURCE_DENIED") throw error;
+  }
 }

@@ -1,5 +1,5 @@
-// What a guest is served from is replaced while it runs, and whoever served it dies: the successor finds other bytes
-// under the same name. No guest gets both.
+// What a guest is served from, and by which rules, is replaced while it runs, and whoever served it dies: the successor
+// finds other bytes under the same name. No guest gets both.
 
 import assert from "node:assert/strict";
 import { copyFileSync, readFileSync, renameSync, writeFileSync } from "node:fs";
@@ -114,4 +114,39 @@ test("an image that is served no more, or anew: its guests go on, and new ones h
   await checkAll(old);
   await killAll(server);
   await checkAll(gone);
+});
+
+test("images, policy and limits that changed when the spare was warm hold when it serves", {
+  skip,
+}, async (t) => {
+  const server = await stand(t);
+  const client = createClient({ socket: controlPath(server.folder) });
+  const [gone, added, again] = ["gone", "added", "again"].map((name) => join(server.folder, "..", name));
+  for (const path of [gone!, added!, again!]) copyFileSync(server.imagePath, path);
+  await client.addImage({ name: "gone", url: gone! });
+  await client.addImage({ name: "changed", url: gone! });
+  // One that is born now, and knows only these.
+  await server.killPager();
+  await server.untilSpare();
+  replace(again!);
+  for (const name of ["gone", "changed"]) await client.removeImage({ name });
+  await client.addImage({ name: "added", url: added! });
+  await client.addImage({ name: "changed", url: again! });
+  await client.setLimits({ guestsMax: 2 });
+  const rule = { uid: 0, images: [server.imagePath, again!] };
+  await client.setPolicy({ rules: [rule, { ...rule, images: [added!], guestsMax: 1 }] });
+  const spare = server.sparePid;
+  await server.killPager();
+  assert.equal(server.last("serving")?.pid, spare);
+
+  const first = await machine(server, "added", added!);
+  const offer = (image: string): Vmm =>
+    startVmm({ socket: join(server.folder, "images", `${image}.sock`), regions: PAGES * PAGE_SIZE, system });
+  assert.match(await offer("added").refusal(), /The policy lets uid 0 have 1 guests/);
+  const second = await machine(server, "changed", again!);
+  assert.match(await offer("a").refusal(), /has 2 guests already/);
+  const names = (await client.listImages()).images.map(({ name }) => name);
+  assert.deepEqual(names.toSorted(), ["a", "added", "changed"]);
+  assert.equal((await client.getLimits()).guestsMax, 2);
+  for (const vmm of [first, second]) await checkAll(vmm);
 });

@@ -2,6 +2,8 @@
 
 import assert from "node:assert/strict";
 import {
+  chmodSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -18,6 +20,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { Random } from "../../src/base/random.ts";
+import { makeFolder } from "../../src/source/folders.ts";
 import {
   FileSource,
   FolderStore,
@@ -84,6 +87,22 @@ test("what is not a file is not a source: a folder, a FIFO's like, nothing", () 
   assert.throws(() => FileSource.open(folder), code("ERR_SOURCE_MISSING"));
   assert.throws(() => FileSource.open("/dev/null"), code("ERR_SOURCE_MISSING"));
   assert.throws(() => FileSource.open(join(folder, "nothing")), code("ERR_SOURCE_MISSING"));
+});
+
+test("a folder is made where one may write and not read", {
+  skip: process.getuid?.() !== 0 && "nobody but root can become somebody else",
+}, () => {
+  const parent = mkdtempSync(join(tmpdir(), "minorfault-unreadable-"));
+  chmodSync(parent, 0o733);
+  process.seteuid?.(65_534);
+  try {
+    assert.throws(() => readdirSync(parent), { code: "EACCES" });
+    makeFolder(join(parent, "one", "two"));
+  } finally {
+    process.seteuid?.(0);
+  }
+  assert.ok(existsSync(join(parent, "one", "two")));
+  rmSync(parent, { recursive: true });
 });
 
 test("a link within the store is followed, one that leaves it is refused for reading and for writing", async () => {

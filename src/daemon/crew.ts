@@ -14,7 +14,7 @@ import { closeAll, Ledger } from "./ledger.ts";
 import { type Arrived, type Entry, hear, linkPair, tell, tellEntry } from "./link.ts";
 import type { Readiness } from "./readiness.ts";
 import { step } from "./step.ts";
-import { BATON_ID } from "./texts.ts";
+import { BATON_ID, CONFIG_ID } from "./texts.ts";
 
 /** How often links are looked at although nothing is known of news. */
 const GLANCE_MS = 250;
@@ -319,7 +319,12 @@ export class Crew {
     this.#isPeerOld = false;
     this.#readiness.watch(link, () => this.#hearPeer());
     // What the keeper did not know yet when it told the other one everything.
-    if (this.#isServing) this.ledger.sync(link, this.#generation, marks);
+    if (this.#isServing) {
+      // Marks do not tell one configuration from the next.
+      const config = this.ledger.get(CONFIG_ID);
+      if (config !== undefined) tellEntry(link, config);
+      this.ledger.sync(link, this.#generation, marks);
+    }
     if (this.#isWarm) tell(link, { kind: "ready", pid: process.pid });
   }
 

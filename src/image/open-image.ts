@@ -216,8 +216,14 @@ export class OpenedImage implements Image {
     if (loaded === undefined) return undefined;
     checkDigest(loaded, digest);
     const packs = new PackReader(store);
-    const root = loadRootSync(packs, loaded.manifest);
-    return root && new OpenedImage(loaded, new IndexReader(root, packs), packs, async () => {});
+    let image: OpenedImage | undefined;
+    try {
+      const root = loadRootSync(packs, loaded.manifest);
+      image = root && new OpenedImage(loaded, new IndexReader(root, packs), packs, async () => {});
+      return image;
+    } finally {
+      if (image === undefined) void packs.close();
+    }
   }
 
   locate(chunk: number): ChunkLocation | undefined | Promise<ChunkLocation | undefined> {

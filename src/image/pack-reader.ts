@@ -188,6 +188,7 @@ export class PackReader {
     return Buffer.allocUnsafeSlow(Math.max(byteLength, SCRATCH_BYTES));
   }
 
+  /** What is at hand is closed when this returns: a thread that has no event loop need not wait for it. */
   async close(): Promise<void> {
     const all = [...this.#opened.values()];
     this.#opened.clear();
@@ -282,7 +283,8 @@ function checkWithin(source: PageSource, pack: string, offset: number, byteLengt
 
 async function closeQuietly(opened: Opened): Promise<void> {
   try {
-    await (await opened.opening).close();
+    // At once where it can be: in a thread that serves nothing comes after an `await`.
+    await (opened.source ?? (await opened.opening)).close();
   } catch (error) {
     // What could not be opened needs no closing.
     if (!(error instanceof MinorfaultError)) throw error;

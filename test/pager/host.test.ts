@@ -337,6 +337,23 @@ describe("a host of pagers", { skip, timeout: 120_000 }, () => {
     await warm.close();
   });
 
+  test("images that come and go leave no descriptor in the thread that served them", async (t) => {
+    const host = await hostFor(t);
+    // One for all: the thread keeps some files open of guests that it has had.
+    const guest = guestFor(t, { pages: 1024 });
+    const comeAndGo = async (page: number): Promise<void> => {
+      const { source } = await recordedImage(t);
+      const pager = await seat(host, guest, { source: { ...source, replay: false } });
+      assert.equal(guest.load(page), imageByte(page));
+      assert.ok(pager.statistics().faults > 0);
+      await pager.close();
+    };
+    await comeAndGo(0);
+    const before = readdirSync("/proc/self/fd").length;
+    for (let time = 1; time <= 8; time++) await comeAndGo(time * 100);
+    assert.equal(readdirSync("/proc/self/fd").length, before);
+  });
+
   test("what can't be is refused, and nobody else notices", async (t) => {
     const host = await hostFor(t, { guestsMax: 2 });
     const guest = guestFor(t);

@@ -5,7 +5,7 @@ import { receiveMessageOnPort } from "node:worker_threads";
 import { MinorfaultError } from "../../base/errors.ts";
 import { close, local } from "../../linux/index.ts";
 import { errorOf } from "../notes.ts";
-import type { DirectReader } from "./direct.ts";
+import type { DirectUnits } from "./direct.ts";
 import { Fetcher } from "./fetcher.ts";
 import type { FetchLink, FetchNews, FetchRequest } from "./link.ts";
 import { type FetchOrder, WIRE, type WireEnd, type WireNews } from "./order.ts";
@@ -17,7 +17,7 @@ const BELL_BYTES = 4096;
 export interface CompanionOptions {
   readonly order: FetchOrder;
   readonly now: () => number;
-  readonly direct: DirectReader | undefined;
+  readonly direct: DirectUnits | undefined;
   readonly room: KeptRoom;
 }
 
@@ -29,12 +29,14 @@ export class Companion {
   readonly tid: number;
   readonly #words: Int32Array;
   readonly #link: PortLink;
+  readonly #direct: DirectUnits | undefined;
 
   constructor({ order, now, direct, room }: CompanionOptions) {
     this.fd = order.bellFd;
     this.tid = order.tid;
     this.#words = order.words;
     this.#link = new PortLink(order);
+    this.#direct = direct;
     this.fetcher = new Fetcher({ ...order, link: this.#link, now, direct, room });
   }
 
@@ -54,8 +56,9 @@ export class Companion {
     local.call("read", this.fd, local.scratch.address, BELL_BYTES);
   }
 
-  /** Lets the thread that fetches end. */
+  /** Lets the thread that fetches end, and go what this one has of the source. */
   close(): void {
+    this.#direct?.close();
     this.fetcher.replays.close();
     Atomics.store(this.#words, WIRE.STOP, 1);
     // It may be in its event loop, and closing a port takes one: this thread has none while it serves.

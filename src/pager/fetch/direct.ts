@@ -5,7 +5,8 @@
 // read likewise for a guest of a host that is alone with its image. It is opened at the first fault that asks for it, since a replay may leave none. What can't be read so, or
 // fails, takes the way over the thread that fetches.
 
-import { local } from "../../linux/index.ts";
+import type { Memory } from "../../linux/index.ts";
+import { giveMemory, takeMemory } from "../memory-pool.ts";
 import { isPlainFile, openUnitsSync, type UnitReader } from "./opened-source.ts";
 import type { SourceDescriptor } from "./options.ts";
 
@@ -34,7 +35,7 @@ export class DirectUnits implements DirectReader {
   readonly #identity: string | undefined;
   readonly isPlain: boolean;
   readonly unitsMax: number;
-  #opened: { readonly reader: UnitReader; readonly address: number; readonly target: Uint8Array } | undefined;
+  #opened: { readonly reader: UnitReader; readonly memory: Memory; readonly target: Uint8Array } | undefined;
   #isOpenable = true;
 
   /** `identity`: what whoever fetches has opened. */
@@ -48,7 +49,7 @@ export class DirectUnits implements DirectReader {
   }
 
   get address(): number {
-    return this.#opened?.address ?? 0;
+    return this.#opened?.memory.address ?? 0;
   }
 
   /** Opens it now, while nobody waits. */
@@ -75,6 +76,21 @@ export class DirectUnits implements DirectReader {
     }
   }
 
+  /** Nothing can be read any more. What it has opened is closed when this returns: a thread that serves has no later. */
+  close(): void {
+    const opened = this.#opened;
+    this.#isOpenable = false;
+    this.#opened = undefined;
+    if (opened === undefined) return;
+    // It was only read from: what its closing has to say is of no use to anybody.
+    opened.reader.close().catch(() => undefined);
+    giveMemory(opened.memory, this.#byteLength);
+  }
+
+  get #byteLength(): number {
+    return this.unitsMax * this.#unitBytes;
+  }
+
   /** Up to the first one that is zeros, or that is wrong: whoever asks for that one hears of it. */
   #readEach(reader: UnitReader, target: Uint8Array, first: number, count: number): number | undefined {
     for (let index = 0; index < count; index++) {
@@ -91,10 +107,9 @@ export class DirectUnits implements DirectReader {
     // If this throws, whoever fetches has opened it, and will say what is wrong now.
     const reader = openUnitsSync(this.#source, this.#unitBytes, this.#identity);
     if (reader === undefined) return undefined;
-    const byteLength = this.unitsMax * reader.unitBytes;
-    const { address, bytes } = local.share(byteLength);
+    const memory = takeMemory(this.#byteLength);
     this.#isOpenable = true;
-    return { reader, address, target: bytes.subarray(0, byteLength) };
+    return { reader, memory, target: memory.bytes.subarray(0, this.#byteLength) };
   }
 }
 

@@ -52,6 +52,7 @@ export interface UnitReader {
   readRun(first: number, targets: readonly Uint8Array[], signal: AbortSignal, end: RunEnd): Promise<void>;
   /** Whether a unit is zeros, by what is in memory; undefined when that does not tell. */
   isHole(unit: number): boolean | undefined;
+  /** Of one that `openUnitsSync` has opened, every descriptor is closed when this returns. */
   close(): Promise<void>;
 }
 

@@ -46,12 +46,13 @@ export class SimulatedLink implements FetchLink {
   }
 
   send(request: FetchRequest): void {
-    if (request.kind === "free" || request.kind === "replay" || request.kind === "end") return;
     if (request.kind === "cancel") {
       const found = this.#pending.find(({ ticket }) => ticket === request.ticket);
       if (found !== undefined) found.isCancelled = true;
       return;
     }
+    // Nothing is replayed here.
+    if (request.kind !== "fetch") return;
     if (this.#owned.has(request.slot)) throw new Error(`Slot ${request.slot} is given to two fetches`);
     this.#owned.add(request.slot);
     const isHung = this.#random.below(100) < this.weather.hanging;

@@ -50,6 +50,8 @@ export class FetchAgent {
   readonly #spans = new Set<number>();
   /** Told of slots of the replay that can be filled again. */
   onFree: ((slot: number) => void) | undefined;
+  /** Told of slots of the replay that are left as they are. */
+  onKeep: ((slot: number) => void) | undefined;
   /** Told of working sets that are to be replayed. */
   onReplay: ((workingSet: string) => void) | undefined;
   /** The last read was made at once. */
@@ -66,6 +68,7 @@ export class FetchAgent {
 
   handle(request: WireRequest): void {
     if (request.kind === "free") this.onFree?.(request.slot);
+    else if (request.kind === "keep") this.onKeep?.(request.slot);
     else if (request.kind === "replay") this.onReplay?.(request.workingSet);
     else if (request.kind === "cancel") this.#cancel(request.ticket);
     else if (request.kind === "fetch") {

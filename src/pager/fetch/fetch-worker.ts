@@ -19,6 +19,7 @@ import { REPLAY_BYTES, REPLAY_SLOTS } from "./link.ts";
 import { GATHERED_MAX, openUnits, type UnitReader } from "./opened-source.ts";
 import { type FetchWorkOrder, type OpenedMessage, WIRE, type WireNews, type WireRequest } from "./order.ts";
 import { rehearseFetching } from "./rehearsal.ts";
+import { ReplaySlots } from "./replay-slots.ts";
 import { Replayer } from "./replayer.ts";
 import { slotsAt } from "./slots.ts";
 
@@ -57,10 +58,10 @@ async function run(): Promise<void> {
   );
   const slotCount = REPLAY_SLOTS + keptSlots;
   const replaySlots = slotsAt(staging + replayAt, REPLAY_BYTES);
-  const adviseReplay = (advice: number): void =>
-    void local.call("madvise", staging + replayAt, slotCount * REPLAY_BYTES, advice);
+  const advise = (advice: number, first: number, count: number): void =>
+    void local.call("madvise", staging + replayAt + first * REPLAY_BYTES, count * REPLAY_BYTES, advice);
   // All of it is written once: in small pages that would take longer than hashing it. Refused it works as well.
-  adviseReplay(MADV.HUGEPAGE);
+  advise(MADV.HUGEPAGE, 0, slotCount);
   const units = Math.ceil(byteLength / unitBytes);
   const holes = new Uint32Array(new SharedArrayBuffer(wordsFor(units) * 4));
   const agent = new FetchAgent({
@@ -70,16 +71,20 @@ async function run(): Promise<void> {
     readsMax: order.fetchesMax,
     tell,
   });
-  const free = Array.from({ length: slotCount }, (_, slot) => slotCount - 1 - slot);
+  const pool = new ReplaySlots({
+    count: slotCount,
+    transitMax: REPLAY_SLOTS,
+    giveBack: (first, count) => advise(MADV.DONTNEED, first, count),
+  });
   const replayerOf = (workingSet: string): Replayer | undefined =>
     image &&
     new Replayer({
       image,
       workingSet,
       slots: replaySlots,
-      free,
+      pool,
       tell,
-      serve: (waits) => serve(agent, () => !waits || free.length > 0),
+      serve: (waits) => serve(agent, () => !waits || pool.isAvailable),
     });
   const replaying = workingSetOf(reader);
   /** Before anything else: it sets the disk to work. */
@@ -126,9 +131,10 @@ async function run(): Promise<void> {
   });
   port.on("close", () => void stop());
   agent.onFree = (slot) => {
-    free.push(slot);
-    if (replayer === undefined && free.length === slotCount) adviseReplay(MADV.DONTNEED);
+    pool.free(slot);
+    if (replayer === undefined) pool.settle();
   };
+  agent.onKeep = (slot) => pool.keep(slot);
   if (image !== undefined) agent.onReplay = (workingSet) => void wanted.push(workingSet);
 
   /** One after the other. */
@@ -139,6 +145,7 @@ async function run(): Promise<void> {
     for (; replayer !== undefined && !isOver(); replayer = next()) await replayer.run();
     isReplaying = false;
     if (isOver()) await stop();
+    else pool.settle();
   };
   const next = (): Replayer | undefined => {
     const workingSet = wanted.shift();

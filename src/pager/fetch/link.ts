@@ -9,7 +9,9 @@ export type FetchRequest =
   | { readonly kind: "replay"; readonly workingSet: string }
   /** All is over: STOP says so, and this makes an event of it. */
   | { readonly kind: "end" }
-  /** The piece of a replay in this slot has been installed. */
+  /** The piece of a replay in this slot stays there for guests to come, until it is told to be free. */
+  | { readonly kind: "keep"; readonly slot: number }
+  /** The piece of a replay in this slot has been installed, or is kept no more. */
   | { readonly kind: "free"; readonly slot: number };
 
 /** The end of one fetch. From now on its slot is not written to. */
@@ -50,6 +52,9 @@ export interface FetchLink {
   receive(): FetchNews | undefined;
 }
 
-/** LIMIT: slots of the replay, behind those of the units: what is verified before the serving thread is ready for it. */
+/**
+ * LIMIT: slots of the replay, behind those of the units, for what is on its way: what is verified before the serving thread
+ * is ready for it. What is kept has slots beside them.
+ */
 export const REPLAY_SLOTS = 64;
 export const REPLAY_BYTES: number = 256 * 1024;

@@ -13,6 +13,7 @@ import { FetchAgent } from "./agent.ts";
 import { REPLAY_BYTES } from "./link.ts";
 import { RANK } from "./machine.ts";
 import { ImageUnits, RawUnits, type UnitReader } from "./opened-source.ts";
+import { ReplaySlots } from "./replay-slots.ts";
 import { Replayer } from "./replayer.ts";
 import type { SlotMemory } from "./slots.ts";
 
@@ -57,14 +58,14 @@ async function rehearsalStore(codec: "zstd" | "none"): Promise<MemoryStore> {
 
 async function rehearseImage(store: MemoryStore, staging: Uint8Array): Promise<void> {
   const image = await openImageIn(store, NAME);
-  const free = [0, 1];
+  const pool = new ReplaySlots({ count: 2, transitMax: 2, giveBack: () => undefined });
   const replayer = new Replayer({
     image,
     workingSet: NAME,
     slots: slotsOf(staging, REPLAY_BYTES),
-    free,
+    pool,
     tell: (news) => {
-      if (news.kind === "piece") free.push(news.slot);
+      if (news.kind === "piece") pool.free(news.slot);
     },
     serve: () => true,
   });

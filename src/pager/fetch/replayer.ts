@@ -9,6 +9,7 @@ import { RUN_PAGES, ZERO_RUN } from "../../image/working-set.ts";
 import type { FrameReader } from "../../image/working-set-reader.ts";
 import { noteOf } from "../notes.ts";
 import type { WireNews } from "./order.ts";
+import type { ReplaySlots } from "./replay-slots.ts";
 import type { SlotMemory } from "./slots.ts";
 
 /** LIMIT: runs in one piece. */
@@ -18,8 +19,8 @@ export interface ReplayerOptions {
   readonly image: OpenedImage;
   readonly workingSet: string;
   readonly slots: SlotMemory;
-  /** Slots that nothing lies in. */
-  readonly free: number[];
+  /** Which of them can be used. */
+  readonly pool: ReplaySlots;
   readonly tell: (news: WireNews) => void;
   /** Serves what is asked for meanwhile; with `waits`, until a slot is free again or all is over (false). */
   readonly serve: (waits: boolean) => boolean;
@@ -41,7 +42,8 @@ export class Replayer {
   }
 
   async run(): Promise<void> {
-    const { workingSet, slots, tell } = this.#options;
+    const { workingSet, slots, pool, tell } = this.#options;
+    let filling: number | undefined;
     try {
       const { runs, frames } = await this.#frames.open();
       const slotsMax = frames.length + Math.ceil(runs.length / (2 * RUNS_MAX)) + 1;
@@ -50,6 +52,7 @@ export class Replayer {
       for (let at = 0; at < runs.length; ) {
         const slot = this.#takeSlot();
         if (slot === undefined) return;
+        filling = slot;
         const contentBytes = frames[frame]?.contentBytes ?? 0;
         const { next, hasBytes } = pieceOf(runs, at, contentBytes);
         if (hasBytes) {
@@ -59,20 +62,23 @@ export class Replayer {
         }
         if (this.#abort.signal.aborted) return;
         tell({ kind: "piece", slot, runs: runs.slice(at, next) });
+        filling = undefined;
         at = next;
       }
       tell({ kind: "replayed", workingSet });
     } catch (error) {
+      // Nobody has heard of it, who could say that it is free again.
+      if (filling !== undefined) pool.free(filling);
       if (!this.#abort.signal.aborted) tell({ kind: "replayed", workingSet, error: noteOf(error) });
     }
   }
 
   /** Undefined: all is over. */
   #takeSlot(): number | undefined {
-    const { serve, free } = this.#options;
+    const { serve, pool } = this.#options;
     if (!serve(false)) return undefined;
     for (;;) {
-      const slot = free.pop();
+      const slot = pool.take();
       if (slot !== undefined || !serve(true)) return slot;
     }
   }

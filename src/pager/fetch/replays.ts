@@ -176,7 +176,10 @@ export class Replays {
     const [replay] = this.#fetched;
     const kept = this.#kept.get(replay?.workingSet ?? "");
     const isKept = kept !== undefined && !kept.isWhole;
-    if (isKept) kept.pieces.push(piece);
+    if (isKept) {
+      kept.pieces.push(piece);
+      this.#options.link.send({ kind: "keep", slot: piece.slot });
+    }
     this.#pending++;
     this.#installer.take(piece, replay?.clients ?? [], () => {
       this.#pending--;

@@ -1,7 +1,7 @@
 // Many guests in one serving thread, on the real kernel.
 
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -40,18 +40,18 @@ async function hostFor(t: TestContext, options: PagerHostOptions = {}): Promise<
   return host;
 }
 
-/** An image of 1024 pages, nothing of it compressed, with a recorded working set. */
-async function recordedImage(t: TestContext) {
+/** An image of so many pages, nothing of it compressed, with a recorded working set. */
+async function recordedImage(t: TestContext, imagePages = 1024, setPages = 300) {
   const folder = await mkdtemp(join(tmpdir(), "minorfault-host-"));
   t.after(() => rm(folder, { recursive: true }));
   const store = await openStore(folder);
-  const bytes = new Uint8Array(1024 * PAGE_SIZE);
-  for (let page = 0; page < 1024; page++) {
+  const bytes = new Uint8Array(imagePages * PAGE_SIZE);
+  for (let page = 0; page < imagePages; page++) {
     bytes.fill(imageByte(page), page * PAGE_SIZE, (page + 1) * PAGE_SIZE);
   }
   const regions = [{ name: "ram", source: new MemorySource(bytes) }];
   await buildImage(store, "one", { regions, codec: "none" });
-  const pages = Array.from({ length: 300 }, (_, index) => (index * 7) % 1024);
+  const pages = Array.from({ length: setPages }, (_, index) => (index * 7) % imagePages);
   const offsets = pages.map((page) => page * PAGE_SIZE);
   await addWorkingSet(store, "one", "boot", offsets);
   return { folder, bytes, pages, source: { url: `${store.url}/one` } };
@@ -62,6 +62,18 @@ async function packsOf(folder: string): Promise<string[]> {
   return entries
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath ?? entry.path, entry.name));
+}
+
+/** Files of a folder that this process has open. Others come and go on their own. */
+function openIn(folder: string): number {
+  return readdirSync("/proc/self/fd").filter((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`).startsWith(folder);
+    } catch {
+      // What the listing itself was made with.
+      return false;
+    }
+  }).length;
 }
 
 /** A pager of the host for a guest. */
@@ -226,6 +238,25 @@ describe("a host of pagers", { skip, timeout: 120_000 }, () => {
     await warm.close();
   });
 
+  test("a set that is kept may be larger than what is on its way at once", async (t) => {
+    // 20 MiB, and a slot of what is on its way has 256 KiB: more than all 64 of those have.
+    const { folder, source, pages } = await recordedImage(t, 6144, 5120);
+    const host = await hostFor(t);
+    const warm = await host.warm(source);
+    warm.keep();
+    for (let time = 0; time < 2; time++) {
+      const pager = await seat(host, guestFor(t, { pages: 6144 }), { source });
+      const report = await pager.replayed;
+      assert.deepEqual([report?.error, report?.bytesInstalled], [undefined, pages.length * PAGE_SIZE]);
+      await pager.close();
+      // The second one has it from what was kept.
+      for (const path of await packsOf(folder)) {
+        await writeFile(path, Buffer.alloc((await stat(path)).size, 0x5a));
+      }
+    }
+    await warm.close();
+  });
+
   test("a working set whose pack is damaged is not kept: guests hear of it, and get their pages by faults", async (t) => {
     const { folder, source, pages } = await recordedImage(t);
     const sizes = await Promise.all(
@@ -339,19 +370,16 @@ describe("a host of pagers", { skip, timeout: 120_000 }, () => {
 
   test("images that come and go leave no descriptor in the thread that served them", async (t) => {
     const host = await hostFor(t);
-    // One for all: the thread keeps some files open of guests that it has had.
     const guest = guestFor(t, { pages: 1024 });
     const comeAndGo = async (page: number): Promise<void> => {
-      const { source } = await recordedImage(t);
+      const { folder, source } = await recordedImage(t);
       const pager = await seat(host, guest, { source: { ...source, replay: false } });
       assert.equal(guest.load(page), imageByte(page));
-      assert.ok(pager.statistics().faults > 0);
+      assert.ok(openIn(folder) > 0);
       await pager.close();
+      assert.equal(openIn(folder), 0);
     };
-    await comeAndGo(0);
-    const before = readdirSync("/proc/self/fd").length;
-    for (let time = 1; time <= 8; time++) await comeAndGo(time * 100);
-    assert.equal(readdirSync("/proc/self/fd").length, before);
+    for (let time = 0; time < 8; time++) await comeAndGo(time * 100);
   });
 
   test("what can't be is refused, and nobody else notices", async (t) => {

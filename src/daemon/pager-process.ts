@@ -6,6 +6,7 @@
 //   one thread       waits for descriptors to be readable
 
 import { openPagerHost } from "../pager/index.ts";
+import { shareCacheTotals } from "../source/cache-totals.ts";
 import type { PreparedControl } from "./control/index.ts";
 import { standIn } from "./control/stand-in.ts";
 import { Crew } from "./crew.ts";
@@ -18,6 +19,8 @@ import { BATON_ID, CONFIG_ID, CONTROL_ID, COUNTERS_ID, configOf } from "./texts.
 
 const [folder = "."] = process.argv.slice(2);
 exitAtOnce();
+// Before there are threads that read.
+shareCacheTotals();
 
 // From a terminal, by accident: the one who started the server says what is meant.
 for (const signal of ["SIGINT", "SIGHUP"] as const) process.on(signal, () => undefined);

@@ -16,6 +16,7 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync } fr
 import { join } from "node:path";
 import { MinorfaultError } from "../base/errors.ts";
 import { decodeBlock, encodeBlock } from "./cache-block.ts";
+import { type CacheCounters, countCache } from "./cache-totals.ts";
 import { removeUnfinished, UnfinishedFile } from "./durable-file.ts";
 import { makeFolder } from "./folders.ts";
 
@@ -32,16 +33,6 @@ const SETS_MAX = 4096;
 const RENEW_MS = 60_000;
 /** What writers that died have left is removed after an hour. */
 const UNFINISHED_MS = 3_600_000;
-
-export interface CacheCounters {
-  hits: number;
-  misses: number;
-  evictions: number;
-  /** Blocks that failed their hash. */
-  damaged: number;
-  /** Blocks that could not be written. */
-  unwritten: number;
-}
 
 interface Entry {
   readonly path: string;
@@ -81,19 +72,24 @@ export class DiskCache {
     try {
       stored = readFileSync(path);
     } catch {
-      this.counters.misses++;
+      this.#count("misses");
       return undefined;
     }
     const bytes = decodeBlock(stored, key, byteLength);
     if (bytes === undefined) {
-      this.counters.damaged++;
-      this.counters.misses++;
+      this.#count("damaged");
+      this.#count("misses");
       rmSync(path, { force: true });
       return undefined;
     }
-    this.counters.hits++;
+    this.#count("hits");
     renew(path);
     return bytes;
+  }
+
+  #count(what: keyof CacheCounters): void {
+    this.counters[what]++;
+    countCache(what);
   }
 
   put(key: string, bytes: Uint8Array): void {
@@ -112,7 +108,7 @@ export class DiskCache {
       }
     } catch {
       // A full or read-only disk makes the cache useless, not the source.
-      this.counters.unwritten++;
+      this.#count("unwritten");
     }
   }
 
@@ -127,7 +123,7 @@ export class DiskCache {
       // Somebody else may have removed it: then it is gone as well.
       rmSync(entry.path, { force: true });
       total -= entry.byteLength;
-      this.counters.evictions++;
+      this.#count("evictions");
     }
   }
 

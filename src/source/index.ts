@@ -1,3 +1,4 @@
+export type { CacheCounters } from "./cache-totals.ts";
 export type { CachePlace } from "./cached-store.ts";
 export { type CacheOptions, CachingSource } from "./caching-source.ts";
 export { type CoalesceOptions, CoalescingSource } from "./coalescing-source.ts";
@@ -13,7 +14,7 @@ export {
   LEVEL_MIN,
 } from "./codec.ts";
 export { CountingSource, type SourceCounters } from "./counting-source.ts";
-export { CACHE_BYTES_MIN, type CacheCounters, DiskCache, type DiskCacheOptions } from "./disk-cache.ts";
+export { CACHE_BYTES_MIN, DiskCache, type DiskCacheOptions } from "./disk-cache.ts";
 export { FileSource } from "./file-source.ts";
 export { FolderStore } from "./folder-store.ts";
 export { type HardenOptions, harden } from "./hardened-source.ts";

@@ -19,7 +19,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { Worker } from "node:worker_threads";
 import { Random } from "../../src/base/random.ts";
+import { cacheTotals, shareCacheTotals } from "../../src/source/cache-totals.ts";
 import { CachingSource, DiskCache, MemorySource } from "../../src/source/index.ts";
 import { pageSourceLaws } from "../../src/testing/index.ts";
 import { TracedSource } from "./fixtures/traced-source.ts";
@@ -40,6 +42,24 @@ function blockFiles(cache: string): string[] {
 }
 
 const bytesOf = (paths: readonly string[]) => paths.reduce((sum, path) => sum + statSync(path).size, 0);
+
+test("what caches do in any thread of a process is counted together", async () => {
+  shareCacheTotals();
+  const { hits, misses } = cacheTotals();
+  const place = JSON.stringify(fresh());
+  const script = `
+    import { DiskCache } from ${JSON.stringify(new URL("../../src/source/index.js", import.meta.url).href)};
+    const cache = DiskCache.open(${place}, { bytesMax: ${LIMIT} });
+    cache.get("a", 3);
+    cache.put("a", Uint8Array.of(1, 2, 3));
+    cache.get("a", 3);
+    cache.get("a", 3);`;
+  const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(script)}`));
+  const [exitCode] = await once(worker, "exit");
+  assert.equal(exitCode, 0);
+  const after = cacheTotals();
+  assert.deepEqual([after.hits - hits, after.misses - misses], [2, 1]);
+});
 
 test("a cache whose folder can't be made is refused at once", { skip: process.platform !== "linux" }, () => {
   const open = () => DiskCache.open("/proc/no-such-folder/cache", { bytesMax: LIMIT });

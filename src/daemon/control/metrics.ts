@@ -3,6 +3,7 @@
 
 import { Counter, collectDefaultMetrics, Gauge, type Metric, Registry } from "prom-client";
 import { bucketUntil } from "../../base/histogram.ts";
+import { cacheTotals } from "../../source/cache-totals.ts";
 import { plain } from "../../source/plain-url.ts";
 import type { GuestTable } from "../guests.ts";
 import { imageJson } from "./status.ts";
@@ -113,6 +114,12 @@ export class Metrics {
       "Faults that found such a unit on its way: it was wanted, though not early enough",
       ["image"],
       ofImages(({ away }) => away.aheadMet),
+    );
+    counter(
+      "minorfault_cache_blocks_total",
+      "Blocks of the cache on disk by what became of them: found, missed, removed for others, damaged, not written",
+      ["what"],
+      () => Object.entries(cacheTotals()).map(([what, count]): Sample => [{ what }, count]),
     );
     gauge(
       "minorfault_image_info",

@@ -117,7 +117,6 @@ export class Guests implements GuestTable {
 
   /** It is our turn: takes over every guest that there is. Answers how many. */
   async adopt(): Promise<number> {
-    this.#doors.openAll();
     const { waiting, others } = byNeed(this.#crew.ledger.of("guest"));
     const adopting = waiting.map((entry) => this.#adoptOne(entry));
     if (waiting.length > 0) await Promise.race([Promise.all(adopting), delay(HEAD_START_MS)]);
@@ -136,6 +135,7 @@ export class Guests implements GuestTable {
     this.#config = config;
     this.#policy = policyOrOwn(config.policy);
     this.#images.reconcile(config.images);
+    this.#doors.openAll();
     this.#isOpen = true;
     for (const entry of this.#crew.ledger.of("connection")) this.#enter(entry);
   }

@@ -14,7 +14,7 @@ import { LoadMeter, NOISE_MAX } from "./load.ts";
 import { many } from "./many.ts";
 import { QEMU_GROUPS, qemu } from "./qemu.ts";
 import { type Group, isQuiet, printGroup, verdictText } from "./report.ts";
-import { restore } from "./restore.ts";
+import { RESTORE_GROUPS, restore } from "./restore.ts";
 import { server } from "./server.ts";
 import { software } from "./software.ts";
 import { Stand, warmMemory } from "./stand.ts";
@@ -42,7 +42,7 @@ many       a thousand guests in one pager beside one, a pager that is disturbed,
   --rounds N     rounds that count (default 5, of restore 3; one more before them for warmth)
   --quick        little memory and 3 rounds: to see that it works, not for figures
   --only GROUP   latency, placement, touch, bulk or software; of server: first, restore, many or kill;
-                 of qemu: capture, restore, big, waits or far
+                 of qemu: capture, restore, big, waits or far; of restore: sets, warm, cold, 1ms or 10ms
   --json FILE    where the results go (default ${RESULTS}; with --quick nowhere)
   --help
 
@@ -108,6 +108,7 @@ function summarize(groups: readonly Group[]): number {
 /** The groups that are asked for; undefined when there is no such thing. */
 function namesOf(what: string, only: string | undefined): readonly GroupName[] | undefined {
   if (what === "qemu") return only === undefined || QEMU_GROUPS.includes(only) ? [what] : undefined;
+  if (what === "restore") return only === undefined || RESTORE_GROUPS.includes(only) ? [what] : undefined;
   if (isAlone(what)) return only === undefined || what === "server" ? [what] : undefined;
   const names = GROUPS.filter((name) => only === undefined || name === only);
   if (names.length === 0 || (what !== "fault" && what !== "software")) return undefined;
@@ -139,7 +140,7 @@ async function measure(
   const onKernel = names.filter((name): name is KernelGroup => name !== "software" && !isAlone(name));
   if (onKernel.length > 0) await measureKernel(onKernel, rounds, isQuick, meter, add);
   if (names.includes("image")) await add(() => image({ rounds, quick: isQuick, meter }));
-  if (names.includes("restore")) await add(() => restore({ rounds, quick: isQuick, meter }));
+  if (names.includes("restore")) await add(() => restore({ rounds, only, quick: isQuick, meter }));
   if (names.includes("many")) await add(() => many({ rounds, quick: isQuick, meter }));
   if (names.includes("qemu")) await qemu({ rounds, quick: isQuick, meter }, only, add);
   if (names.includes("memory")) await add(() => guests({ rounds, quick: isQuick, meter }));

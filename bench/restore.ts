@@ -10,8 +10,12 @@ import { alternate, type Contestant, ratioOf, type Series } from "./rounds.ts";
 const MIB = 1024 * 1024;
 const SET_BYTES = 16 * MIB;
 
+export const RESTORE_GROUPS: readonly string[] = ["sets", "warm", "cold", "1ms", "10ms"];
+
 export interface RestoreOptions {
   readonly rounds: number;
+  /** One of RESTORE_GROUPS; default all. */
+  readonly only?: string | undefined;
   readonly quick?: boolean;
   readonly meter?: LoadMeter;
 }
@@ -25,6 +29,7 @@ interface Scene {
 /** All groups, in order. */
 export async function restore({
   rounds,
+  only,
   quick = false,
   meter = new LoadMeter(),
 }: RestoreOptions): Promise<Group[]> {
@@ -35,9 +40,17 @@ export async function restore({
   );
   try {
     const scene = { stage, rounds, meter };
-    const groups = [await workingSets(scene)];
-    for (const isCold of [false, true]) groups.push(await wholeImage(scene, isCold));
-    for (const delayMs of [1, 10]) groups.push(await farAway(scene, delayMs));
+    const run = [
+      () => workingSets(scene),
+      () => wholeImage(scene, false),
+      () => wholeImage(scene, true),
+      () => farAway(scene, 1),
+      () => farAway(scene, 10),
+    ];
+    const groups: Group[] = [];
+    for (const [index, name] of RESTORE_GROUPS.entries()) {
+      if (only === undefined || only === name) groups.push(await run[index]!());
+    }
     return groups;
   } finally {
     stage.close();

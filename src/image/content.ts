@@ -3,10 +3,11 @@
 // LAW 1  Nothing is handed on before its hash was right. What is compressed has two: one of the content, which is its
 //        name, and one of the stored bytes, its check. Reading compares the check, which costs a third and keeps
 //        bytes that nobody vouches for away from the decoder; verifying compares both.
-// LAW 2  Decompression goes to a scratch of its own, with a bound that is known before it begins.
+// LAW 2  Decompression has a bound that is known before it begins. It may go to where the content is to be, which nobody
+//        looks at before it has ended well.
 
 import { MinorfaultError } from "../base/errors.ts";
-import { decompress } from "../source/codec.ts";
+import { decompress, decompressInto } from "../source/codec.ts";
 import { isHashAt, sha256, toHex } from "./hash.ts";
 import { FORMAT_VERSION, HASH_BYTES } from "./limits.ts";
 
@@ -33,9 +34,20 @@ export function contentOf(
 ): Uint8Array {
   if (entry.encoding === "raw") return checked(stored, entry.contentBytes, entry.hash, what);
   if (entry.check !== undefined) checked(stored, entry.storedBytes, entry.check, what);
-  const content = decompressed(stored, entry.contentBytes, what);
+  const content = decompressed(entry, what, () => decompress(stored, entry.contentBytes));
   if (entry.check !== undefined && !options.both) return content;
   return checked(content, entry.contentBytes, entry.hash, what);
+}
+
+/** The same into a target, which may hold anything when this throws. */
+export function contentInto(stored: Uint8Array, entry: Stored, target: Uint8Array, what: () => string): void {
+  const { check, encoding, storedBytes, contentBytes } = entry;
+  if (encoding === "raw" || check === undefined || target.byteLength !== contentBytes) {
+    target.set(contentOf(stored, entry, what));
+    return;
+  }
+  checked(stored, storedBytes, check, what);
+  decompressed(entry, what, () => decompressInto(stored, target));
 }
 
 function checked(
@@ -74,9 +86,9 @@ export function hashAt(bytes: Uint8Array, offset: number): Uint8Array {
   return bytes.subarray(offset, offset + HASH_BYTES);
 }
 
-function decompressed(stored: Uint8Array, contentBytes: number, what: () => string): Uint8Array {
+function decompressed<T>({ contentBytes }: Stored, what: () => string, work: () => T): T {
   try {
-    return decompress(stored, contentBytes);
+    return work();
   } catch (cause) {
     throw wrongBytes(`${what()} can not be decompressed to ${contentBytes} bytes`, cause);
   }

@@ -51,7 +51,7 @@ export interface Image extends PageSource {
   /** Whether the range is nothing but zeros: by the index alone, undefined if that is not in memory yet. */
   isZero(offset: number, byteLength: number): boolean | undefined;
 
-  /** A whole chunk, `chunkBytes` long, verified. */
+  /** A whole chunk, `chunkBytes` long, verified; the target may hold anything when this fails. */
   readChunk(chunk: number, target: Uint8Array, signal?: AbortSignal): Promise<void>;
 
   /** The same without waiting; false when that is impossible now: a pack not open, a source that is not local. */

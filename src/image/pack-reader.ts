@@ -6,7 +6,7 @@
 import { MinorfaultError } from "../base/errors.ts";
 import type { ObjectStore } from "../source/object-store.ts";
 import type { PageSource } from "../source/page-source.ts";
-import { badImage, contentOf, type Stored } from "./content.ts";
+import { badImage, contentInto, contentOf, type Stored } from "./content.ts";
 import { packKey } from "./names.ts";
 import {
   decodePackTable,
@@ -53,7 +53,7 @@ export class PackReader {
     return contentOf(stored, place, what);
   }
 
-  /** The same into a target, which is written when the content is verified, and as a whole. */
+  /** The same into a target, which may hold anything when this throws. */
   async contentInto(
     pack: string,
     place: Place,
@@ -65,7 +65,7 @@ export class PackReader {
     try {
       const stored = scratch.subarray(0, place.storedBytes);
       await this.read(pack, place.offset, stored, signal);
-      target.set(contentOf(stored, place, what));
+      contentInto(stored, place, target, what);
     } finally {
       this.#scratch.push(scratch);
     }
@@ -87,7 +87,7 @@ export class PackReader {
       const from = place.offset - offset;
       try {
         const bytes = stored.subarray(from, from + place.storedBytes);
-        targets[index]!.set(contentOf(bytes, place, () => what(index)));
+        contentInto(bytes, place, targets[index]!, () => what(index));
         end(index, "bytes");
       } catch (error) {
         end(index, "failed", error);
@@ -95,16 +95,24 @@ export class PackReader {
     }
   }
 
-  /** The same without waiting; false when the pack can't be read so. */
+  /**
+   * Into a target without waiting: it holds bytes that are not verified while this runs, and after it has thrown. False
+   * when the pack can't be read so.
+   */
   contentIntoSync(pack: string, place: Place, target: Uint8Array, what: () => string): boolean {
-    const opened = this.#openedSync(pack);
-    if (opened?.source?.readSync === undefined) return false;
-    checkWithin(opened.source, pack, place.offset, place.storedBytes);
+    const source = this.#openedSync(pack)?.source;
+    if (source?.readSync === undefined) return false;
+    checkWithin(source, pack, place.offset, place.storedBytes);
+    if (place.encoding === "raw" && place.storedBytes === target.byteLength) {
+      source.readSync(place.offset, target);
+      contentOf(target, place, what);
+      return true;
+    }
     const scratch = this.#takeScratch(place.storedBytes);
     try {
       const stored = scratch.subarray(0, place.storedBytes);
-      opened.source.readSync(place.offset, stored);
-      target.set(contentOf(stored, place, what));
+      source.readSync(place.offset, stored);
+      contentInto(stored, place, target, what);
     } finally {
       this.#scratch.push(scratch);
     }
@@ -120,22 +128,6 @@ export class PackReader {
     checkWithin(opened.source, pack, place.offset, place.storedBytes);
     opened.source.readSync(place.offset, stored);
     return contentOf(stored, place, what);
-  }
-
-  /**
-   * The same without waiting and without a scratch: a target holds bytes that are not verified while this runs, and
-   * after it has thrown.
-   */
-  contentOverSync(pack: string, place: Place, target: Uint8Array, what: () => string): boolean {
-    if (place.encoding !== "raw" || place.storedBytes !== target.byteLength) {
-      return this.contentIntoSync(pack, place, target, what);
-    }
-    const source = this.#openedSync(pack)?.source;
-    if (source?.readSync === undefined) return false;
-    checkWithin(source, pack, place.offset, place.storedBytes);
-    source.readSync(place.offset, target);
-    contentOf(target, place, what);
-    return true;
   }
 
   /** Whether reads of this pack are made at once. */

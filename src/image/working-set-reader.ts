@@ -4,7 +4,7 @@
 //   remote    pieces of a MiB, several on their way at once, cut into frames as they come
 
 import { MinorfaultError } from "../base/errors.ts";
-import { badImage, contentOf, type Stored } from "./content.ts";
+import { badImage, contentInto, type Stored } from "./content.ts";
 import { fromHex } from "./hash.ts";
 import type { WorkingSetRun } from "./image.ts";
 import { FRAME_BYTES_MAX, PAGE_BYTES } from "./limits.ts";
@@ -93,7 +93,7 @@ export class FrameReader {
     this.#at += entry.storedBytes;
     if (this.#stream !== undefined) return this.#stream.take(entry, target, what);
     this.#signal?.throwIfAborted();
-    this.#packs.contentOverSync(this.#set.pack, place, target, what);
+    this.#packs.contentIntoSync(this.#set.pack, place, target, what);
     this.#expect();
     return undefined;
   }
@@ -173,7 +173,7 @@ class Stream {
   /** The content of the next bytes. */
   async take(entry: Stored, target: Uint8Array, what: () => string): Promise<void> {
     const stored = await this.#next(entry.storedBytes);
-    target.set(contentOf(stored, entry, what));
+    contentInto(stored, entry, target, what);
   }
 
   /** A view where they lie in one piece. */

@@ -1,6 +1,6 @@
 // zstd, synchronous and bounded: what a chunk decodes to is known before anything is decoded or allocated.
 //
-// LAW 1  `decompress` answers exactly `byteLength` bytes or throws ERR_SOURCE_CORRUPT. Input is one frame that
+// LAW 1  Decompressing gives exactly as many bytes as are asked for or throws ERR_SOURCE_CORRUPT. Input is one frame that
 //        declares that size, nothing before or behind it: a bomb is refused by its header (zstd-frame.ts).
 // LAW 2  All calls run in the calling thread. libuv's threads, which zlib's asynchronous calls use, may be
 //        standing in the faults that a decompression would end.
@@ -27,13 +27,15 @@ export interface Codec {
   compress(bytes: Uint8Array, level?: number): Uint8Array;
   /** The content of one frame; `byteLength` is what it must decode to. */
   decompress(bytes: Uint8Array, byteLength: number): Uint8Array;
+  /** The same into a target, which it must fill; the target may hold anything when this throws. */
+  decompressInto(bytes: Uint8Array, target: Uint8Array): void;
 }
 
 /** What an implementation provides, behind the checks. */
 export interface RawCodec {
   compress(bytes: Uint8Array, level: number): Uint8Array;
-  /** Fails by throwing anything, or by answering another length. */
-  decompress(bytes: Uint8Array, byteLength: number): Uint8Array;
+  /** Answers how many bytes it has written; fails by throwing anything, or by answering another length. */
+  decompressInto(bytes: Uint8Array, target: Uint8Array): number;
 }
 
 const opened = new Map<CodecImplementation, Codec>();
@@ -57,6 +59,10 @@ export function decompress(bytes: Uint8Array, byteLength: number): Uint8Array {
   return codec().decompress(bytes, byteLength);
 }
 
+export function decompressInto(bytes: Uint8Array, target: Uint8Array): void {
+  codec().decompressInto(bytes, target);
+}
+
 class CheckedCodec implements Codec {
   readonly implementation: CodecImplementation;
   readonly #raw: RawCodec;
@@ -78,21 +84,33 @@ class CheckedCodec implements Codec {
   }
 
   decompress(bytes: Uint8Array, byteLength: number): Uint8Array {
+    // Nothing is allocated for a frame that says that it is longer.
     checkLength(byteLength);
     checkFrame(bytes, byteLength);
-    let content: Uint8Array;
+    const { buffer } = Buffer.allocUnsafeSlow(byteLength);
+    const content = new Uint8Array(buffer, 0, byteLength);
+    this.#decode(bytes, content);
+    return content;
+  }
+
+  decompressInto(bytes: Uint8Array, target: Uint8Array): void {
+    checkLength(target.byteLength);
+    checkFrame(bytes, target.byteLength);
+    this.#decode(bytes, target);
+  }
+
+  #decode(bytes: Uint8Array, target: Uint8Array): void {
+    let length: number;
     try {
-      content = this.#raw.decompress(bytes, byteLength);
+      length = this.#raw.decompressInto(bytes, target);
     } catch (cause) {
       throw new MinorfaultError("ERR_SOURCE_CORRUPT", "A zstd frame cannot be decoded", { cause });
     }
-    if (content.byteLength !== byteLength) {
-      throw new MinorfaultError(
-        "ERR_SOURCE_CORRUPT",
-        `A zstd frame decodes to ${content.byteLength} bytes and declares ${byteLength}`,
-      );
-    }
-    return content;
+    if (length === target.byteLength) return;
+    throw new MinorfaultError(
+      "ERR_SOURCE_CORRUPT",
+      `A zstd frame decodes to ${length} bytes and declares ${target.byteLength}`,
+    );
   }
 }
 

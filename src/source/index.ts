@@ -9,6 +9,7 @@ export {
   compress,
   DECODED_BYTES_MAX,
   decompress,
+  decompressInto,
   LEVEL_DEFAULT,
   LEVEL_MAX,
   LEVEL_MIN,

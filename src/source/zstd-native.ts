@@ -55,7 +55,9 @@ export function hasZstd(): boolean {
 }
 
 /** The public functions. */
-export const zstdFunctions: RawCodec = {
+export const zstdFunctions: RawCodec & {
+  decompress(bytes: Uint8Array, byteLength: number): Uint8Array;
+} = {
   compress: (bytes, level) =>
     plainBytes(builtIn.zstdCompressSync(bytes, { params: levelOf(level), pledgedSrcSize: bytes.byteLength })),
   // One piece of output of exactly the size, so that nothing is joined.
@@ -66,6 +68,11 @@ export const zstdFunctions: RawCodec = {
         maxOutputLength: Math.max(byteLength, 1),
       }),
     ),
+  decompressInto(bytes, target) {
+    const content = zstdFunctions.decompress(bytes, target.byteLength);
+    target.set(content);
+    return content.byteLength;
+  },
 };
 
 /** One context, which codes one frame at a time. */
@@ -119,14 +126,13 @@ export class ZstdNative implements RawCodec {
     return room.slice(0, length);
   }
 
-  decompress(bytes: Uint8Array, byteLength: number): Uint8Array {
-    const target = plainBytes(Buffer.allocUnsafeSlow(byteLength));
+  decompressInto(bytes: Uint8Array, target: Uint8Array): number {
     const coder = this.#decoder ?? new Coder(new builtIn.ZstdDecompress({}));
     // One that fails is not used again.
     this.#decoder = undefined;
     const length = coder.run(bytes, target);
-    if (length === byteLength) this.#decoder = coder;
-    return target.subarray(0, length);
+    if (length === target.byteLength) this.#decoder = coder;
+    return length;
   }
 
   /** As much as a frame of so many bytes can have (ZSTD_compressBound). */
@@ -142,7 +148,8 @@ export class ZstdNative implements RawCodec {
     return [3, 5000].every((length) => {
       const bytes = Uint8Array.from({ length }, (_, index) => index % 251);
       const there = zstdFunctions.decompress(this.compress(bytes, 3), length);
-      const back = this.decompress(zstdFunctions.compress(bytes, 3), length);
+      const back = new Uint8Array(length);
+      this.decompressInto(zstdFunctions.compress(bytes, 3), back);
       return Buffer.compare(there, bytes) === 0 && Buffer.compare(back, bytes) === 0;
     });
   }

@@ -68,36 +68,38 @@ export class ZstdWasm implements RawCodec {
     const capacity = zstd._ZSTD_compressBound(bytes.byteLength) >>> 0;
     const target = this.#target.reserve(capacity);
     const source = this.#source.fill(bytes);
-    return this.#take(
-      zstd._ZSTD_compress_usingDict(
-        this.#compressor,
-        target,
-        capacity,
-        source,
-        bytes.byteLength,
-        0,
-        0,
-        level,
-      ),
+    const result = zstd._ZSTD_compress_usingDict(
+      this.#compressor,
+      target,
+      capacity,
+      source,
+      bytes.byteLength,
+      0,
+      0,
+      level,
     );
+    return this.#written(result).slice();
   }
 
-  decompress(bytes: Uint8Array, byteLength: number): Uint8Array {
+  decompressInto(bytes: Uint8Array, target: Uint8Array): number {
     const zstd = this.#zstd;
+    const { byteLength } = target;
     this.#decompressor ||= allocated(zstd._ZSTD_createDCtx());
-    const target = this.#target.reserve(byteLength);
+    const room = this.#target.reserve(byteLength);
     const source = this.#source.fill(bytes);
-    return this.#take(
-      zstd._ZSTD_decompress_usingDict(this.#decompressor, target, byteLength, source, bytes.byteLength, 0, 0),
+    const written = this.#written(
+      zstd._ZSTD_decompress_usingDict(this.#decompressor, room, byteLength, source, bytes.byteLength, 0, 0),
     );
+    target.set(written);
+    return written.byteLength;
   }
 
-  /** A copy of what the last call wrote: the memory of the module is used again by the next one. */
-  #take(result: number): Uint8Array {
+  /** What the last call wrote: the memory of the module is used again by the next one. */
+  #written(result: number): Uint8Array {
     if (this.#zstd._ZSTD_isError(result) !== 0) {
       throw new MinorfaultError("ERR_SOURCE_CORRUPT", `zstd failed with its error ${-(result | 0)}`);
     }
-    return this.#zstd.HEAPU8.slice(this.#target.address, this.#target.address + (result >>> 0));
+    return this.#zstd.HEAPU8.subarray(this.#target.address, this.#target.address + (result >>> 0));
   }
 }
 

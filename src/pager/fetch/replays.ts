@@ -15,6 +15,12 @@ interface Replay {
   readonly clients: Set<FetchClient>;
 }
 
+/** What one client gets from what is kept. */
+interface Repeat extends Replay {
+  /** What it is told when all of that is installed; undefined while more is being fetched. */
+  end: ReplayEnd | undefined;
+}
+
 /** A set that is kept, or is about to be. */
 interface Kept {
   readonly slots: number;
@@ -46,7 +52,7 @@ export class Replays {
   /** From the one who fetches; the first one is under way. */
   readonly #fetched: Replay[] = [];
   /** From what is kept. */
-  readonly #repeated = new Set<Replay>();
+  readonly #repeated = new Set<Repeat>();
   readonly #wanted = new Set<string>();
   readonly #kept = new Map<string, Kept>();
   /** Pieces of the one that is under way which are not installed yet. */
@@ -135,8 +141,18 @@ export class Replays {
     const kept = this.#kept.get(end.workingSet);
     if (kept !== undefined && end.error === undefined) kept.isWhole = true;
     else this.#discard(end.workingSet);
-    for (const client of ended?.clients ?? []) client.options.onReplayed?.(end, client.bytesReplayed);
+    for (const client of ended?.clients ?? []) this.#tell(client, end);
     this.#fetchNext();
+  }
+
+  /** Tells a client of the end: later, if something that was kept before it came is still to be installed. */
+  #tell(client: FetchClient, end: ReplayEnd): void {
+    for (const repeat of this.#repeated) {
+      if (!repeat.clients.has(client)) continue;
+      repeat.end = end;
+      return;
+    }
+    client.options.onReplayed?.(end, client.bytesReplayed);
   }
 
   #fetchNext(): void {
@@ -189,22 +205,20 @@ export class Replays {
 
   /** What is there a piece after the other, so that several clients take turns; what is still to come with everybody. */
   #repeat(client: FetchClient, workingSet: string, kept: Kept): void {
-    const replay = { workingSet, clients: new Set([client]) };
-    const pieces = kept.isWhole ? kept.pieces : [...kept.pieces];
     const { isWhole } = kept;
+    const end: ReplayEnd | undefined = isWhole ? { kind: "replayed", workingSet } : undefined;
+    const repeat: Repeat = { workingSet, clients: new Set([client]), end };
     if (!isWhole) this.#fetched[0]?.clients.add(client);
-    this.#repeated.add(replay);
-    let index = 0;
+    this.#repeated.add(repeat);
+    const pieces = [...kept.pieces].values();
     const next = (): void => {
-      const piece = pieces[index++];
-      if (piece !== undefined && replay.clients.has(client)) {
-        this.#installer.take(piece, replay.clients, next);
+      const piece = repeat.clients.has(client) ? pieces.next().value : undefined;
+      if (piece !== undefined) {
+        this.#installer.take(piece, repeat.clients, next);
         return;
       }
-      this.#repeated.delete(replay);
-      if (piece === undefined && isWhole) {
-        client.options.onReplayed?.({ kind: "replayed", workingSet }, client.bytesReplayed);
-      }
+      this.#repeated.delete(repeat);
+      if (repeat.end !== undefined && repeat.clients.has(client)) this.#tell(client, repeat.end);
     };
     next();
   }

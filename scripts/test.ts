@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const tests = join(root, "dist", "test");
 /** A test file that has not ended by then is stuck. */
-const FILE_DEADLINE_MS = 300_000;
+const FILE_DEADLINE_MS = 600_000;
 
 /** Commands that tests use, and the Debian package of each. */
 const PACKAGES: Readonly<Record<string, string>> = {

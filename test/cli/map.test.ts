@@ -26,7 +26,7 @@ const nth = script(
 );
 
 function map(...args: string[]): SpawnSyncReturns<string> {
-  return spawnSync(process.execPath, [MAIN, "map", ...args], { encoding: "utf8", timeout: 30_000 });
+  return spawnSync(process.execPath, [MAIN, "map", ...args], { encoding: "utf8", timeout: 60_000 });
 }
 
 test("a script gets the memory and its arguments, and its result is printed", {
@@ -133,11 +133,11 @@ test("SIGINT ends it with 130, and nothing is written back", { skip }, async () 
     `export default async (memory) => {
       new Uint8Array(memory.buffer)[8] = 1;
       console.log("written");
-      await new Promise((resolve) => setTimeout(resolve, 60_000));
+      await new Promise((resolve) => setTimeout(resolve, 600_000));
     };`,
   );
   const child = spawn(process.execPath, [MAIN, "map", own, "--mode", "write-back", "--script", wait], {
-    timeout: 20_000,
+    timeout: 60_000,
   });
   const closed = once(child, "close");
   await once(child.stdout, "data");

@@ -18,7 +18,7 @@ test("the README's example runs and reads what its handler put there", () => {
   const file = join(root, "dist", `readme-${process.pid}.mjs`);
   writeFileSync(file, program);
   try {
-    const run = spawnSync(process.execPath, [file], { encoding: "utf8", timeout: 30_000 });
+    const run = spawnSync(process.execPath, [file], { encoding: "utf8", timeout: 60_000 });
     assert.equal(run.status, 0, run.stderr);
     assert.match(run.stdout, /^(kernel|software), because .+\nthe thread read 42\n$/);
   } finally {

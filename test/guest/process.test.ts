@@ -12,6 +12,9 @@ import { Ioctls } from "../../src/uffd/ioctls.ts";
 import { skipUnlessBareProcess as skip, skipUnlessUserfaultfd as skipUffd } from "../linux/host.ts";
 import { kernel, mapped, PRIVATE, paged } from "./bare.ts";
 
+/** Of systems that are to run out of it: a thousand times what a call takes, and a test waits for no longer. */
+const PATIENCE_MS = 500;
+
 test("a fresh process has an empty address space, three descriptors on /dev/null, and no environment", {
   skip,
 }, (t) => {
@@ -291,7 +294,7 @@ test("a fork with EVENT_FORK waits until its event is read", { skip: skipUffd },
 });
 
 test("a call that does not return in time is an error, not a hang", { skip }, () => {
-  const process = kernel({ deadlineMs: 100 }).spawnProcess();
+  const process = kernel({ deadlineMs: PATIENCE_MS }).spawnProcess();
   const { address } = process.scratch;
   process.call("pipe2", address, 0);
   assert.throws(() => process.call("read", 3, address, 1), { code: "ERR_DEADLINE", operation: "read" });
@@ -300,7 +303,7 @@ test("a call that does not return in time is an error, not a hang", { skip }, ()
 });
 
 test("threads that never rest are an error of settle, not a hang", { skip }, () => {
-  const process = kernel({ deadlineMs: 100 }).spawnProcess();
+  const process = kernel({ deadlineMs: PATIENCE_MS }).spawnProcess();
   const address = mapped(process, 1, PROT.READ | PROT.WRITE | PROT.EXEC);
   const thread = process.spawnThread();
   // jmp to itself

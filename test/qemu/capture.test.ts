@@ -51,7 +51,7 @@ async function run(child: ChildProcess): Promise<Ran> {
 
 function minorfault(...args: readonly string[]): Promise<Ran> {
   return run(
-    spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", "pipe", "pipe"], timeout: 60_000 }),
+    spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", "pipe", "pipe"], timeout: 180_000 }),
   );
 }
 

@@ -67,7 +67,7 @@ export interface ChildOptions {
  * A child that does not end in time is killed, and that is a failure.
  */
 export function runChild(program: string, options: ChildOptions = {}): ChildResult {
-  const { args = [], nodeArgs = [], wrapper = [], deadlineMs = 20_000 } = options;
+  const { args = [], nodeArgs = [], wrapper = [], deadlineMs = 60_000 } = options;
   const head = `
     import { open, attach } from ${JSON.stringify(PACKAGE)};
     import * as fs from "node:fs";

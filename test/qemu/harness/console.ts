@@ -32,13 +32,13 @@ export class GuestConsole {
   }
 
   /** The guest has started, and has filled its memory. */
-  async ready(deadlineMs = 60_000): Promise<void> {
+  async ready(deadlineMs = 120_000): Promise<void> {
     await this.#until(() => this.#text.includes(`${READY}\n`), "the guest to be ready", deadlineMs);
     this.#text = this.#text.slice(this.#text.indexOf(READY) + READY.length + 1);
   }
 
   /** Runs a line in the guest's shell. */
-  async run(line: string, deadlineMs = 60_000): Promise<ShellAnswer> {
+  async run(line: string, deadlineMs = 120_000): Promise<ShellAnswer> {
     this.#socket.write(`${line}\n`);
     await this.#until(() => ANSWER.test(this.#text), `an answer to "${line}"`, deadlineMs);
     const [all, text, code] = ANSWER.exec(this.#text)!;

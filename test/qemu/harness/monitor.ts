@@ -46,7 +46,7 @@ export class Monitor {
     return this.#socket.destroyed;
   }
 
-  async command<T>(execute: string, args: object = {}, deadlineMs = 60_000): Promise<T> {
+  async command<T>(execute: string, args: object = {}, deadlineMs = 120_000): Promise<T> {
     const run = this.#turn.then(async () => {
       this.#socket.write(`${JSON.stringify({ execute, arguments: args })}\n`);
       await this.#until(() => this.#replies.length > 0, `an answer to ${execute}`, deadlineMs);
@@ -59,14 +59,14 @@ export class Monitor {
   }
 
   /** An event that has come or is still to come; each is given once. */
-  async event(isIt: (event: QmpEvent) => boolean, what: string, deadlineMs = 60_000): Promise<QmpEvent> {
+  async event(isIt: (event: QmpEvent) => boolean, what: string, deadlineMs = 120_000): Promise<QmpEvent> {
     await this.#until(() => this.#events.some(isIt), what, deadlineMs);
     const index = this.#events.findIndex(isIt);
     return this.#events.splice(index, 1)[0]!;
   }
 
   /** A state of the migration, of which QEMU tells when the capability "events" is on. */
-  async migration(status: string, deadlineMs = 60_000): Promise<void> {
+  async migration(status: string, deadlineMs = 120_000): Promise<void> {
     const isIt = ({ event, data }: QmpEvent) => event === "MIGRATION" && data?.status === status;
     await this.event(isIt, `a migration that is ${status}`, deadlineMs);
   }

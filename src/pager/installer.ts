@@ -88,10 +88,7 @@ export class Installer {
     const { counters, filler } = this.#options;
     const { bytesDone } = filler;
     if (bytesDone > 0) {
-      const until = first + bytesDone / part.region.pageSize;
-      setBits(part.region.resident, first, until);
-      if (part.region.poisoned !== undefined) clearBits(part.region.poisoned, first, until);
-      counters[COUNTER.BYTES_INSTALLED]! += bytesDone;
+      this.bookPlaced(part, first, first + bytesDone / part.region.pageSize);
       if (isZero) counters[COUNTER.BYTES_ZEROED]! += bytesDone;
     }
     if (filler.errno !== 0 && filler.isPutOff) counters[COUNTER.RETRIES]! += 1;
@@ -200,7 +197,7 @@ export class Installer {
     return nextSet(region.resident, first, until) >= until;
   }
 
-  /** Books pages that somebody else has copied. */
+  /** Books pages that have their bytes now, whoever has copied them. */
   bookPlaced({ region }: Part, first: number, until: number): void {
     setBits(region.resident, first, until);
     if (region.poisoned !== undefined) clearBits(region.poisoned, first, until);

@@ -12,6 +12,7 @@ import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { MinorfaultError } from "../base/errors.ts";
+import { schemeOf } from "../source/scheme.ts";
 import { IMAGE_URL_MAX } from "./limits.ts";
 
 /** LIMIT: bytes of a policy file. */
@@ -175,7 +176,7 @@ export function canonicalImage(image: string): string {
   if (image.length > IMAGE_URL_MAX) throw bad(`is longer than ${IMAGE_URL_MAX} characters`);
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
   if (image === "" || /[\x00-\x1f\x7f]/.test(image)) throw bad("is empty or has control characters");
-  if (!/^[a-z][a-z0-9+.-]+:/i.test(image)) return resolve(image);
+  if (schemeOf(image) === undefined) return resolve(image);
   let url: URL;
   try {
     url = new URL(image);

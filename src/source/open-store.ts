@@ -18,9 +18,7 @@ import { OwningSource } from "./owning-source.ts";
 import type { PageSource } from "./page-source.ts";
 import { plain } from "./plain-url.ts";
 import type { S3Options } from "./s3-client.ts";
-
-/** A scheme has at least two letters, so that C:\models is a path. */
-const SCHEME = /^([a-z][a-z0-9+.-]+):/i;
+import { schemeOf } from "./scheme.ts";
 
 export interface StoreOptions {
   readonly http?: HttpOptions;
@@ -95,10 +93,6 @@ export function splitImageUrl(url: string): { store: string; name: string } {
   }
   checkKey(name);
   return { store: end === -1 ? "." : url.slice(0, Math.max(end, base.length)), name };
-}
-
-function schemeOf(url: string): string | undefined {
-  return SCHEME.exec(url)?.[1]?.toLowerCase();
 }
 
 function checkPath(path: string): string {

@@ -2,6 +2,7 @@
 
 import { resolve } from "node:path";
 import { Option } from "@commander-js/extra-typings";
+import { schemeOf } from "../../source/scheme.ts";
 
 const AT_DEADLINE = ["poison", "kill", "report"] as const;
 export type AtDeadline = (typeof AT_DEADLINE)[number];
@@ -15,5 +16,5 @@ export function atDeadlineOption() {
 
 /** The server has a working folder of its own: a path goes to it in full. */
 export function fromHere(image: string): string {
-  return /^[a-z][a-z0-9+.-]+:/i.test(image) ? image : resolve(image);
+  return schemeOf(image) === undefined ? resolve(image) : image;
 }

@@ -10,6 +10,7 @@ import { fileURLToPath } from "node:url";
 import { MinorfaultError } from "../../base/errors.ts";
 import type { FetchOptions, PagerOptions } from "../../pager/index.ts";
 import type { PageSource } from "../../source/index.ts";
+import { schemeOf } from "../../source/scheme.ts";
 import { recoverFile } from "./journal.ts";
 import type { MemoryRegion } from "./options.ts";
 
@@ -117,5 +118,5 @@ function checkLength(byteLength: number, name: string): void {
 /** Of a path or a file: URL; undefined for what is elsewhere. */
 function localPath(target: string): string | undefined {
   if (target.startsWith("file:")) return fileURLToPath(target);
-  return /^[a-z][a-z0-9+.-]+:/i.test(target) ? undefined : target;
+  return schemeOf(target) === undefined ? target : undefined;
 }

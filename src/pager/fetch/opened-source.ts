@@ -16,6 +16,7 @@ import {
   splitImageUrl,
 } from "../../source/index.ts";
 import { plain } from "../../source/plain-url.ts";
+import { schemeOf } from "../../source/scheme.ts";
 import type { SourceDescriptor } from "./options.ts";
 
 /** LIMIT: units that are read as one from far away: two MiB of those of 64 KiB. */
@@ -142,7 +143,7 @@ export function isPlainFile(descriptor: SourceDescriptor, identity: string | und
 
 /** A scheme means a network, or something that says itself where it is. */
 function isPath(descriptor: SourceDescriptor): descriptor is SourceDescriptor & { readonly url: string } {
-  return "url" in descriptor && !/^[a-z][a-z0-9+.-]+:/i.test(descriptor.url);
+  return "url" in descriptor && schemeOf(descriptor.url) === undefined;
 }
 
 /** What goes over a network is asked again, hedged and limited. */

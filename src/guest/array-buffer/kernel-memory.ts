@@ -23,6 +23,7 @@ import type {
 } from "./options.ts";
 import { PagedRegion, type WriteFinding } from "./paged-region.ts";
 import { checkWithin } from "./ranges.ts";
+import { Turns } from "./turns.ts";
 
 /** LIMIT: bytes that one `read` copies. */
 const READ_BYTES_MAX = 2 ** 31 - 1;
@@ -101,7 +102,7 @@ class KernelMemory implements LazyMemory {
   readonly #buffers: Buffers;
   readonly #dirty: DirtyPages | undefined;
   readonly #target: FlushTarget | undefined;
-  #flushing: Promise<unknown> = Promise.resolve();
+  readonly #flushes = new Turns();
   #closing: Promise<void> | undefined;
 
   constructor(
@@ -177,22 +178,10 @@ class KernelMemory implements LazyMemory {
 
   async flush(): Promise<FlushReport> {
     this.#checkOpen();
-    return await this.#flush();
+    return await this.#flushes.take(() => this.#flush());
   }
 
-  /** One after the other. */
   async #flush(): Promise<FlushReport> {
-    const before = this.#flushing;
-    const flush = async (): Promise<FlushReport> => {
-      await before;
-      return await this.#flushNow();
-    };
-    const work = flush();
-    this.#flushing = work.catch(() => undefined);
-    return await work;
-  }
-
-  async #flushNow(): Promise<FlushReport> {
     const dirty = this.#dirty;
     const target = this.#target;
     if (dirty === undefined || target === undefined) {
@@ -246,9 +235,9 @@ class KernelMemory implements LazyMemory {
 
   async #close(flush: boolean): Promise<void> {
     try {
-      if (this.mode === "write-back" && flush) await this.#flush();
+      if (this.mode === "write-back" && flush) await this.#flushes.take(() => this.#flush());
     } finally {
-      await this.#flushing;
+      await this.#flushes.ended();
       unwatchExit(this);
       this.#dirty?.close();
       // First the addresses: whoever waits for a page finds zeros when the pager lets him go.

@@ -8,6 +8,7 @@ import { loadEagerly } from "./eager-memory.ts";
 import { openKernelMemory } from "./kernel-memory.ts";
 import { openMappedMemory } from "./mapped-memory.ts";
 import type { LazyMemory, MemoryMode, OpenMemoryOptions } from "./options.ts";
+import { warn } from "./warn.ts";
 import { withWayOut } from "./way-out.ts";
 
 const MODES: ReadonlySet<string> = new Set(["read", "private", "write-back"]);
@@ -83,8 +84,4 @@ function budgetOf(budget: number | string | undefined): number {
 function check(name: string, value: string, allowed: ReadonlySet<string>): void {
   if (allowed.has(value)) return;
   throw new MinorfaultError("ERR_BAD_ARGUMENT", `${name} is one of ${[...allowed].join(", ")}, not ${value}`);
-}
-
-function warn(error: MinorfaultError): void {
-  process.emitWarning(`${error.message}. ${error.hint}`, { code: error.code, type: "MinorfaultWarning" });
 }

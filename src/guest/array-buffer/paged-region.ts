@@ -21,6 +21,7 @@ import { type RegionPager, startChildPager } from "./child/child-pager.ts";
 import type { MemoryStatistics, ResidentPages } from "./options.ts";
 import { startServedPager } from "./served/served-pager.ts";
 import { openSwapFile } from "./swap-file.ts";
+import { Turns } from "./turns.ts";
 
 /** How writes are found: not at all, by scanning (WP_ASYNC), or by the pager taking each first one's fault. */
 export type WriteFinding = "none" | "scan" | "track";
@@ -75,7 +76,7 @@ export class PagedRegion {
   readonly #uffd: Uffd;
   readonly #budgetBytes: number;
   readonly #failures: MinorfaultError[];
-  #work: Promise<unknown> = Promise.resolve();
+  readonly #turns = new Turns();
   #isClosed = false;
 
   private constructor(
@@ -144,16 +145,11 @@ export class PagedRegion {
     }
     const start = this.address + offset;
     const range = { start, until: start + byteLength };
-    const before = this.#work;
-    const install = async (): Promise<void> => {
-      await before;
+    await this.#turns.take(async () => {
       this.#failures.length = 0;
       await this.pager.installAll({ range, ...(signal === undefined ? {} : { signal }) });
       this.#checkBrought(offset, byteLength);
-    };
-    const work = install();
-    this.#work = work.catch(() => undefined);
-    await work;
+    });
   }
 
   /** Throws what the pager has reported meanwhile, if pages of the range are missing: reading them would end in SIGBUS. */
@@ -175,14 +171,7 @@ export class PagedRegion {
   /** Asks once more for pages of [offset, offset + byteLength) that could not be brought. */
   async repair(offset: number, byteLength: number): Promise<RepairReport> {
     const start = this.address + offset;
-    const before = this.#work;
-    const repair = async (): Promise<RepairReport> => {
-      await before;
-      return await this.pager.repair({ start, until: start + byteLength });
-    };
-    const work = repair();
-    this.#work = work.catch(() => undefined);
-    return await work;
+    return await this.#turns.take(() => this.pager.repair({ start, until: start + byteLength }));
   }
 
   /** How the replay ends. Who asks keeps the process from ending before. */

@@ -19,6 +19,7 @@ import { unwatchExit, watchExit } from "../array-buffer/exit.ts";
 import type { MemoryStatistics, ResidentPages } from "../array-buffer/options.ts";
 import { PagedRegion } from "../array-buffer/paged-region.ts";
 import { checkWithin } from "../array-buffer/ranges.ts";
+import { warn } from "../array-buffer/warn.ts";
 import { withWayOut } from "../array-buffer/way-out.ts";
 import { mapFileInto } from "./mapped-file.ts";
 import type { WasmMemory } from "./web-assembly.ts";
@@ -194,8 +195,4 @@ class AttachedWasmMemory implements LazyWasmMemory {
       throw new MinorfaultError("ERR_CLOSED", "This memory has been finished or closed");
     }
   }
-}
-
-function warn(error: MinorfaultError): void {
-  process.emitWarning(`${error.message}. ${error.hint}`, { code: error.code, type: "MinorfaultWarning" });
 }

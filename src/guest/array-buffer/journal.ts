@@ -13,7 +13,7 @@
 
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
-import { type FileHandle, open, rename, rm } from "node:fs/promises";
+import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { MinorfaultError } from "../../base/errors.ts";
 import type { PieceReader } from "./memory-reader.ts";
@@ -60,9 +60,11 @@ export async function writeThroughJournal(
   await applyJournal(path, onStep);
 }
 
-/** Ends a flush that a crash has interrupted. */
+/** Ends a flush that a crash has interrupted. @throws ERR_SOURCE_CORRUPT when its journal is not what a flush wrote */
 export async function recoverFile(path: string): Promise<void> {
-  if (existsSync(journalPath(path))) await applyJournal(path, () => undefined);
+  if (!existsSync(journalPath(path))) return;
+  await checkJournal(path);
+  await applyJournal(path, () => undefined);
 }
 
 async function writeJournal(
@@ -71,8 +73,7 @@ async function writeJournal(
   ranges: readonly ByteRange[],
   read: PieceReader,
 ): Promise<void> {
-  const file = await open(path, "r");
-  const { size } = await file.stat().finally(() => file.close());
+  const { size } = await stat(path);
   const out = await open(temporary, "w", 0o600);
   try {
     const hash = createHash("sha256");
@@ -121,7 +122,6 @@ function readerOf(bytes: Uint8Array): PieceReader {
 async function applyJournal(path: string, onStep: (step: JournalStep) => void): Promise<void> {
   const journal = await open(journalPath(path), "r");
   try {
-    await checkJournal(journal, path);
     const file = await open(path, "r+");
     try {
       let writes: Promise<void>[] = [];
@@ -148,7 +148,8 @@ async function applyJournal(path: string, onStep: (step: JournalStep) => void): 
 }
 
 /** Throws ERR_SOURCE_CORRUPT unless the journal is whole and belongs to this file. */
-async function checkJournal(journal: FileHandle, path: string): Promise<void> {
+async function checkJournal(path: string): Promise<void> {
+  await using journal = await open(journalPath(path), "r");
   const { size } = await journal.stat();
   const hash = createHash("sha256");
   const end = size - HASH_BYTES;
@@ -160,8 +161,7 @@ async function checkJournal(journal: FileHandle, path: string): Promise<void> {
   if (!stored.equals(hash.digest())) throw damaged(path, "it does not have its hash");
   const head = await readAll(journal, 0, HEAD_BYTES, path);
   if (!head.subarray(0, 8).equals(MAGIC)) throw damaged(path, "it is of another kind");
-  const file = await open(path, "r");
-  const { size: fileBytes } = await file.stat().finally(() => file.close());
+  const { size: fileBytes } = await stat(path);
   if (head.readBigUInt64LE(8) !== BigInt(fileBytes)) throw damaged(path, "the file has another length");
 }
 

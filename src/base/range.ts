@@ -17,10 +17,3 @@ export function roundUp(value: number, unit: number): number {
 export function overlaps(a: Range, b: Range): boolean {
   return a.start < b.until && b.start < a.until;
 }
-
-/** The part that both ranges share, or undefined. */
-export function intersection(a: Range, b: Range): Range | undefined {
-  const start = Math.max(a.start, b.start);
-  const until = Math.min(a.until, b.until);
-  return start < until ? { start, until } : undefined;
-}

@@ -3,6 +3,7 @@
 // packs that nobody refers to, which `prune` takes away.
 
 import { MinorfaultError } from "../base/errors.ts";
+import { LEVEL_DEFAULT } from "../source/codec.ts";
 import type { ObjectStore } from "../source/object-store.ts";
 import type {
   Attachment,
@@ -43,8 +44,6 @@ import { PackWriter, type PackWriterOptions, type WrittenPack } from "./pack-wri
 import { runPipeline } from "./pipeline.ts";
 import { encodeRoot, isChunkSize } from "./root.ts";
 import { addPacks, livePacks, StoreContent } from "./store-content.ts";
-
-const LEVEL_DEFAULT = 3;
 
 export async function buildImage(
   store: ObjectStore,

@@ -47,11 +47,3 @@ export function layOut(
   }
   return { regions, byteLength };
 }
-
-/** The region that holds a byte of the flat space; undefined between regions. */
-export function regionAt<R extends { offset: number; byteLength: number }>(
-  regions: readonly R[],
-  offset: number,
-): R | undefined {
-  return regions.find((region) => region.offset <= offset && offset < region.offset + region.byteLength);
-}

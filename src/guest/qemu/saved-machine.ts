@@ -57,7 +57,6 @@ const savedMachineSchema = z.looseObject({
 });
 
 export type SavedMachine = z.infer<typeof savedMachineSchema>;
-export type SavedBlock = SavedMachine["blocks"][number];
 
 /** All that a restore sends before and beside RAM. */
 export interface RestorableMachine {

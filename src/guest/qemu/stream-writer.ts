@@ -12,8 +12,6 @@ import {
   VERSION,
 } from "./stream-format.ts";
 
-const PAGE_HEAD_BYTES_MAX = 8 + 1 + 255;
-
 export class StreamWriter {
   readonly #out = new ByteWriter(1024);
   /** The block of the last record of RAM. */
@@ -130,11 +128,6 @@ export class StreamWriter {
     if (!isSame) this.#out.name(block);
     this.#last = block;
   }
-}
-
-/** The most bytes that so many pages take up as records. */
-export function recordBytesMax(pages: number): number {
-  return PAGE_HEAD_BYTES_MAX + pages * (8 + PAGE_BYTES);
 }
 
 function commandBody(command: Command): Uint8Array {

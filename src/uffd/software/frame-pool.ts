@@ -15,6 +15,7 @@
 import { PAGE_SHIFT, PAGE_SIZE } from "../../abi/memory.ts";
 import { assert } from "../../base/errors.ts";
 import { Arena } from "./arena.ts";
+import { FRAMES_MAX } from "./page-table.ts";
 
 /** The frame that every read of untouched memory maps: always zero, never counted, never freed. */
 export const ZERO_FRAME = 0;
@@ -47,7 +48,7 @@ export class FramePool {
   constructor(byteLengthMax: number, hugePagesMax: number, reserve = false) {
     this.#hugeMax = hugePagesMax;
     this.#arena = new Arena(byteLengthMax, reserve);
-    this.#frames = Math.floor(byteLengthMax / PAGE_SIZE);
+    this.#frames = Math.min(FRAMES_MAX, Math.floor(byteLengthMax / PAGE_SIZE));
     this.bytes = this.#arena.bytes;
     this.#capacity = this.bytes.length >>> PAGE_SHIFT;
     this.#refs = new Int32Array(this.#capacity);

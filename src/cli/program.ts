@@ -3,9 +3,9 @@
 // Results go to stdout, everything else to stderr. 0 ok, 1 failed, 2 usage, 3 environment, 4 source, 5 peer,
 // 70 a bug, 128 + n ended by signal n.
 
-import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "@commander-js/extra-typings";
 import { MinorfaultError } from "../base/errors.ts";
+import { packageVersion } from "../daemon/version.ts";
 import { registerCompletion } from "./completion.ts";
 import { registerDemo } from "./demo.ts";
 import { registerDoctor } from "./doctor.ts";
@@ -26,7 +26,7 @@ const BUG = 70;
 export function createProgram(): Command {
   const program = new Command("minorfault")
     .description("User-space paging: memory whose pages arrive when they are first touched")
-    .version(version())
+    .version(packageVersion())
     .option("--debug", "print stack traces with errors")
     .exitOverride();
   registerDemo(program as unknown as Command);
@@ -78,9 +78,4 @@ export function report(error: unknown, debug: boolean, json: boolean): number {
   }
   if (debug && error instanceof Error) console.error(error.stack, error.cause ?? "");
   return known ? error.exitCode : BUG;
-}
-
-function version(): string {
-  const file = new URL("../../../package.json", import.meta.url);
-  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
 }

@@ -2,7 +2,7 @@
 
 import { POLL } from "../abi/memory.ts";
 import type { MinorfaultError } from "../base/errors.ts";
-import { check, local, poll, putBytes } from "../linux/index.ts";
+import { check, local, poll } from "../linux/index.ts";
 import { type Pager, type PagerHost, type PagerOptions, pagerStateBytes } from "../pager/index.ts";
 import { Ioctls } from "../uffd/index.ts";
 import { endGuest, poisonGuest } from "./endings.ts";
@@ -117,9 +117,8 @@ function countPager(state: number, at: number): number {
   const { address, view } = local.scratch;
   check(local.call("pread64", state, address, PAGERS_BYTES, at), "pread64");
   const count = view.getUint32(0, true) + 1;
-  const bytes = new Uint8Array(PAGERS_BYTES);
-  new DataView(bytes.buffer).setUint32(0, count, true);
-  check(local.call("pwrite64", state, putBytes(local, 0, bytes), PAGERS_BYTES, at), "pwrite64");
+  view.setUint32(0, count, true);
+  check(local.call("pwrite64", state, address, PAGERS_BYTES, at), "pwrite64");
   return count;
 }
 

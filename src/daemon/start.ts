@@ -144,8 +144,11 @@ class Started implements RunningServer {
     });
     failed.catch(() => undefined);
     const late = new Promise<never>((_, reject) => {
-      const message = `The server did not serve within ${START_MS / 1000} s${lastError && `: ${lastError}`}`;
-      setTimeout(() => reject(new MinorfaultError("ERR_DEADLINE", message)), START_MS).unref();
+      setTimeout(() => {
+        // What it said last is known only now.
+        const message = `The server did not serve within ${START_MS / 1000} s${lastError && `: ${lastError}`}`;
+        reject(new MinorfaultError("ERR_DEADLINE", message));
+      }, START_MS).unref();
     });
     this.ready = Promise.race([serving, failed, late]);
     this.ready.catch(() => undefined);

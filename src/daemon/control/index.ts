@@ -1,11 +1,11 @@
 // The control API of a server: everything that operators, programs and browsers see of it. A process that would serve builds
 // it, which takes longer than to take over a hundred guests; one that serves opens it.
 
-import { readFileSync } from "node:fs";
 import type { Logger } from "pino";
 import type { ServerConfig } from "../config.ts";
 import type { GuestTable } from "../guests.ts";
 import { pageFiles } from "../page/files.ts";
+import { packageVersion } from "../version.ts";
 import { publishEvents } from "./channels.ts";
 import { logEvents, openLog } from "./log.ts";
 import { Metrics } from "./metrics.ts";
@@ -121,9 +121,4 @@ function reports(metrics: Metrics, streams: Streams, version: string): Extra[] {
     },
     { path: "/v1/stream", isOpen: false, answer: streams.answer },
   ];
-}
-
-function packageVersion(): string {
-  const file = new URL("../../../../package.json", import.meta.url);
-  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
 }

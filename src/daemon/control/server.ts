@@ -3,6 +3,7 @@
 // What comes in is hostile until a schema has passed it: bodies, headers, time and connections have limits, and
 // nothing of a request reaches an operation that its schema does not name.
 
+import { once } from "node:events";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
@@ -100,11 +101,8 @@ export class ControlServer {
     await this.#app.ready();
     const { server } = this.#app;
     server.maxConnections = CONNECTIONS_MAX;
-    const target = "descriptor" in where ? { fd: where.descriptor } : { path: where.path };
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", reject);
-      server.listen(target, () => resolve(server.off("error", reject) as unknown as undefined));
-    });
+    server.listen("descriptor" in where ? { fd: where.descriptor } : where);
+    await once(server, "listening");
   }
 
   /** At a port of this machine's loopback, for those who have the token. Answers the port. */
@@ -118,10 +116,8 @@ export class ControlServer {
     this.#tcp = tcp;
     tcp.on("clientError", refuseBytes);
     tcp.maxConnections = CONNECTIONS_MAX;
-    await new Promise<void>((resolve, reject) => {
-      tcp.once("error", reject);
-      tcp.listen(port, "127.0.0.1", () => resolve(tcp.off("error", reject) as unknown as undefined));
-    });
+    tcp.listen(port, "127.0.0.1");
+    await once(tcp, "listening");
     return (tcp.address() as AddressInfo).port;
   }
 

@@ -3,7 +3,7 @@
 import { resolve } from "node:path";
 import { type Command, InvalidArgumentError } from "@commander-js/extra-typings";
 import { hex } from "../base/errors.ts";
-import type { GuestDetails } from "../client/index.ts";
+import type { Client, GuestDetails } from "../client/index.ts";
 import { bytesText, msText, parseMs } from "./bytes.ts";
 import { fromHere } from "./server/image-options.ts";
 import { runVerb, WHERE_HELP, withManner } from "./server/verb.ts";
@@ -124,11 +124,7 @@ function registerDrop(guest: Command): void {
 }
 
 /** The id of a guest by its id or, if only one is called so, by its name. */
-export async function idOf(
-  client: import("../client/index.ts").Client,
-  given: string,
-  signal: AbortSignal,
-): Promise<string> {
+export async function idOf(client: Client, given: string, signal: AbortSignal): Promise<string> {
   const { guests, expected } = await client.listGuests({}, { signal });
   const all = [...guests, ...expected];
   if (all.some(({ id }) => id === given)) return given;
@@ -164,7 +160,7 @@ function textOf(guest: GuestDetails): string {
     ),
     row(
       "bytes",
-      `${faults - away.read - away.fetched - away.joined} at hand, ${away.read} read, ${away.fetched} fetched, ${away.joined} on their way`,
+      `${Math.max(0, faults - away.read - away.fetched - away.joined)} at hand, ${away.read} read, ${away.fetched} fetched, ${away.joined} on their way`,
     ),
     row("events", `${events}, ${retries} retries`),
     ...regions.map(({ start, byteLength, imageOffset, pageSize }) =>

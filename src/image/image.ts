@@ -1,6 +1,7 @@
 // An image as its readers see it: a flat space of bytes, in chunks, with regions that say where they belong.
 //
-// LAW 1  A target is written only with bytes whose hash was right, and only when all of them are there.
+// LAW 1  A read that ends well has filled its target with bytes whose hashes were right, all of them. What the target of
+//        one that fails holds is nobody's content.
 // LAW 2  Everything is checked from the top: manifest, root index, index page, chunk. What is wrong is an error that
 //        names it (ERR_WRONG_BYTES, ERR_BAD_IMAGE), never zeros.
 // LAW 3  Memory is bounded whatever the size of the image: index pages are loaded when they are needed.
@@ -62,4 +63,6 @@ export interface Image extends PageSource {
   readWorkingSet(name: string, signal?: AbortSignal): AsyncIterable<WorkingSetRun>;
 
   readAttachment(name: string, signal?: AbortSignal): Promise<Uint8Array>;
+
+  [Symbol.asyncDispose](): Promise<void>;
 }

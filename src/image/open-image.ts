@@ -349,6 +349,10 @@ export class OpenedImage implements Image {
     await this.#release();
   }
 
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
   async #readPart(chunk: number, from: number, part: Uint8Array, signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted();
     const found = this.index.locate(chunk);

@@ -10,12 +10,12 @@ import { join } from "node:path";
 import { before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { connectTo, QmpClient, reconnect, restoreMachine, WORKING_SET } from "../../src/guest/qemu/index.ts";
-import { addWorkingSet, buildImage } from "../../src/image/index.ts";
+import { addWorkingSet, buildImage, openImage } from "../../src/image/index.ts";
 import { MemorySource, openStore } from "../../src/source/index.ts";
 import { ownFolder, skipUnlessQemu, theGuest } from "./harness/here.ts";
 import { QemuMachine, type StartOptions } from "./harness/machine.ts";
 import type { MachineSpec } from "./harness/machine-spec.ts";
-import { captureTo, restoreInto, withImage } from "./harness/round-trip.ts";
+import { captureTo, restoreInto } from "./harness/round-trip.ts";
 
 const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
 const skip = skipUnlessQemu();
@@ -144,23 +144,22 @@ test("a connection that is cut in the middle is made again, and nothing is lost"
       socket = await connecting;
       return socket;
     };
-    const report = await withImage(url, (image) =>
-      restoreMachine({
-        image,
-        url,
-        record: false,
-        replay: false,
-        connect: (signal) => remember(connectTo(`unix:${machine.incomingPath}`, signal)),
-        reconnect: (signal) => remember(reconnect(qmp, signal)),
-        onProgress: ({ pagesSent, pagesTotal }) => {
-          if (pagesSent < ((cuts + 1) * pagesTotal) / 8 || cuts === 3) return;
-          cuts++;
-          socket?.destroy();
-        },
-        // Slow enough to be cut in the middle, several times.
-        pushBytesPerSecond: 80 * 2 ** 20,
-      }),
-    );
+    await using image = await openImage(url);
+    const report = await restoreMachine({
+      image,
+      url,
+      record: false,
+      replay: false,
+      connect: (signal) => remember(connectTo(`unix:${machine.incomingPath}`, signal)),
+      reconnect: (signal) => remember(reconnect(qmp, signal)),
+      onProgress: ({ pagesSent, pagesTotal }) => {
+        if (pagesSent < ((cuts + 1) * pagesTotal) / 8 || cuts === 3) return;
+        cuts++;
+        socket?.destroy();
+      },
+      // Slow enough to be cut in the middle, several times.
+      pushBytesPerSecond: 80 * 2 ** 20,
+    });
     assert.ok(cuts > 0, "it was cut");
     assert.equal(report.counters.recoveries, cuts);
     assert.equal((await machine.console.run("check")).text, "whole");

@@ -76,26 +76,11 @@ async function migrate(
       name,
       capture: { bytesPerSecond: bandwidth, signal, onProgress: (now) => bar.update(now) },
       restore: async (onState) => {
-        const image = await openImage(url);
-        try {
-          const machine = await readMachine(image, signal);
-          target = await targetOf(
-            incoming,
-            toQmp,
-            () => startQemu(line, machine.machine, { isDetached: true }),
-            signal,
-          );
-          return await restoreInto(
-            url,
-            image,
-            machine,
-            target,
-            { ...options, record: false, onState },
-            tools,
-          );
-        } finally {
-          await image.close();
-        }
+        await using image = await openImage(url);
+        const machine = await readMachine(image, signal);
+        const start = () => startQemu(line, machine.machine, { isDetached: true });
+        target = await targetOf(incoming, toQmp, start, signal);
+        return await restoreInto(url, image, machine, target, { ...options, record: false, onState }, tools);
       },
       isGone: async () => target?.started !== undefined && (await hasEnded(target.started)),
     });

@@ -10,22 +10,11 @@ import {
   type SourceCounters,
   type TransferReport,
 } from "../../guest/qemu/index.ts";
-import { type Image, openImage } from "../../image/index.ts";
 import type { ByteProgress } from "../byte-progress.ts";
 import { bytesText, msText, parseBytes } from "../bytes.ts";
 
 export function rateOption() {
   return new Option("--rate <size>", "bytes a second of memory that nobody asked for").argParser(parseBytes);
-}
-
-/** The image for as long as `use` takes. */
-export async function withImage<T>(url: string, use: (image: Image) => Promise<T>): Promise<T> {
-  const image = await openImage(url);
-  try {
-    return await use(image);
-  } finally {
-    await image.close();
-  }
 }
 
 /** Compares a QEMU with the saved machine before anything is sent; its page sizes. */

@@ -17,11 +17,11 @@ import {
   startQemu,
   WORKING_SET,
 } from "../../guest/qemu/index.ts";
-import { addWorkingSet, type Image } from "../../image/index.ts";
+import { addWorkingSet, type Image, openImage } from "../../image/index.ts";
 import { type ObjectStore, splitImageUrl } from "../../source/index.ts";
 import { msText, parseMs } from "../bytes.ts";
 import { runCommand, type Work } from "../image/verb.ts";
-import { movedText, pageSizesOf, rateOption, showing, withImage } from "./moving.ts";
+import { movedText, pageSizesOf, rateOption, showing } from "./moving.ts";
 
 const EXAMPLES = `
 The guest runs after milliseconds; pages that it asks for come first, all others follow. The first run records which
@@ -116,37 +116,36 @@ async function restoreWith(
   options: Options,
   tools: Work,
 ): Promise<{ json: unknown; text: string; exitCode?: number }> {
-  return withImage(url, async (image) => {
-    const machine = await readMachine(image, tools.signal);
-    const report = (target: Target): Promise<RestoreReport> =>
-      restoreInto(url, image, machine, target, options, tools);
-    if (options.incoming !== undefined) {
-      const { incoming: uri, qmp } = options;
-      const line = qmp === undefined ? undefined : await QmpLine.open(qmp, { signal: tools.signal });
-      try {
-        const done = await report({ uri, line, started: undefined, pool });
-        await line?.end();
-        return { json: jsonOf(url, done), text: textOf(url, done) };
-      } finally {
-        await line?.close();
-      }
+  await using image = await openImage(url);
+  const machine = await readMachine(image, tools.signal);
+  const report = (target: Target): Promise<RestoreReport> =>
+    restoreInto(url, image, machine, target, options, tools);
+  if (options.incoming !== undefined) {
+    const { incoming: uri, qmp } = options;
+    const line = qmp === undefined ? undefined : await QmpLine.open(qmp, { signal: tools.signal });
+    try {
+      const done = await report({ uri, line, started: undefined, pool });
+      await line?.end();
+      return { json: jsonOf(url, done), text: textOf(url, done) };
+    } finally {
+      await line?.close();
     }
-    const isDetached = options.detach ?? false;
-    const started = await startQemu(line, machine.machine, { isDetached, signal: tools.signal });
-    if (!options.quiet && !options.json) {
-      for (const added of started.added) process.stderr.write(`added to QEMU: ${added}\n`);
-    }
-    const done = await report({ uri: started.incoming, line: started.line, started, pool });
-    await pool.close();
-    await started.line.end();
-    const outcome = { json: jsonOf(url, done, started), text: textOf(url, done) };
-    if (isDetached) {
-      letGo(started);
-      return outcome;
-    }
-    if (!options.json && !options.quiet) process.stderr.write(`${outcome.text}\n`);
-    return { json: outcome.json, text: "", exitCode: await started.exited };
-  });
+  }
+  const isDetached = options.detach ?? false;
+  const started = await startQemu(line, machine.machine, { isDetached, signal: tools.signal });
+  if (!options.quiet && !options.json) {
+    for (const added of started.added) process.stderr.write(`added to QEMU: ${added}\n`);
+  }
+  const done = await report({ uri: started.incoming, line: started.line, started, pool });
+  await pool.close();
+  await started.line.end();
+  const outcome = { json: jsonOf(url, done, started), text: textOf(url, done) };
+  if (isDetached) {
+    letGo(started);
+    return outcome;
+  }
+  if (!options.json && !options.quiet) process.stderr.write(`${outcome.text}\n`);
+  return { json: outcome.json, text: "", exitCode: await started.exited };
 }
 
 export async function restoreInto(

@@ -2,9 +2,10 @@
 
 import type { Command } from "@commander-js/extra-typings";
 import { QmpLine, resumeMachine } from "../../guest/qemu/index.ts";
+import { openImage } from "../../image/index.ts";
 import { msText } from "../bytes.ts";
 import { runCommand } from "../image/verb.ts";
-import { movedText, rateOption, showing, withImage } from "./moving.ts";
+import { movedText, rateOption, showing } from "./moving.ts";
 
 const EXAMPLES = `
 QEMU says itself which pages it has: nothing that the interrupted restore knew is needed but the image.
@@ -30,28 +31,27 @@ export function registerResume(qemu: Command): void {
     .option("--quiet", "print nothing but errors")
     .addHelpText("after", EXAMPLES)
     .action((url, options) =>
-      runCommand("qemu resume", options, LEFT, ({ signal, progress }) =>
-        withImage(url, async (image) => {
-          const line = await QmpLine.open(options.qmp, { signal });
-          try {
-            // Whoever kills us as well finds the line held again.
-            await line.hold(image);
-            const report = await resumeMachine({
-              image,
-              url,
-              qmp: await line.client(),
-              ...(options.listen !== undefined && { uri: options.listen }),
-              ...(options.rate !== undefined && { pushBytesPerSecond: options.rate }),
-              signal,
-              onProgress: showing(progress("moving")),
-            });
-            await line.end();
-            const head = `${url}: served again after ${msText(report.recoveredMs)}`;
-            return { json: { image: url, ...report }, text: [head, ...movedText(report)].join("\n") };
-          } finally {
-            await line.close();
-          }
-        }),
-      ),
+      runCommand("qemu resume", options, LEFT, async ({ signal, progress }) => {
+        await using image = await openImage(url);
+        const line = await QmpLine.open(options.qmp, { signal });
+        try {
+          // Whoever kills us as well finds the line held again.
+          await line.hold(image);
+          const report = await resumeMachine({
+            image,
+            url,
+            qmp: await line.client(),
+            ...(options.listen !== undefined && { uri: options.listen }),
+            ...(options.rate !== undefined && { pushBytesPerSecond: options.rate }),
+            signal,
+            onProgress: showing(progress("moving")),
+          });
+          await line.end();
+          const head = `${url}: served again after ${msText(report.recoveredMs)}`;
+          return { json: { image: url, ...report }, text: [head, ...movedText(report)].join("\n") };
+        } finally {
+          await line.close();
+        }
+      }),
     );
 }

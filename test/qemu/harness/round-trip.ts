@@ -10,7 +10,7 @@ import {
   type RestoreReport,
   restoreMachine,
 } from "../../../src/guest/qemu/index.ts";
-import { type Image, openImage } from "../../../src/image/index.ts";
+import { openImage } from "../../../src/image/index.ts";
 import { openStore, splitImageUrl } from "../../../src/source/index.ts";
 import type { QemuMachine } from "./machine.ts";
 
@@ -31,15 +31,6 @@ export async function captureTo(
   }
 }
 
-export async function withImage<T>(url: string, use: (image: Image) => Promise<T>): Promise<T> {
-  const image = await openImage(url);
-  try {
-    return await use(image);
-  } finally {
-    await image.close();
-  }
-}
-
 /** Restores into a machine that waits. A failure tells what QEMU has said, and how it ended if it has. */
 export async function restoreInto(
   machine: QemuMachine,
@@ -47,14 +38,13 @@ export async function restoreInto(
   options: Partial<RestoreOptions> = {},
 ): Promise<RestoreReport> {
   try {
-    return await withImage(url, (image) =>
-      restoreMachine({
-        image,
-        url,
-        connect: (signal) => connectTo(`unix:${machine.incomingPath}`, signal),
-        ...options,
-      }),
-    );
+    await using image = await openImage(url);
+    return await restoreMachine({
+      image,
+      url,
+      connect: (signal) => connectTo(`unix:${machine.incomingPath}`, signal),
+      ...options,
+    });
   } catch (cause) {
     const { exitCode, signalCode } = machine.process;
     const qemu = `QEMU (${exitCode ?? signalCode ?? "running"}): ${machine.errors}`;

@@ -6,8 +6,9 @@ import { copyFileSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, type TestContext, test } from "node:test";
 import { PAGE_SIZE } from "../../src/abi/memory.ts";
-import { createClient } from "../../src/client/index.ts";
+import { type Client, createClient } from "../../src/client/index.ts";
 import { controlPath } from "../../src/daemon/folder.ts";
+import { imagePath } from "../../src/daemon/sockets.ts";
 import { KernelSystem } from "../../src/guest/process/index.ts";
 import { addWorkingSet, buildImage } from "../../src/image/index.ts";
 import { FileSource, FolderStore } from "../../src/source/index.ts";
@@ -23,16 +24,27 @@ before(() => {
 });
 after(() => system?.close());
 
-async function stand(t: TestContext): Promise<Stand> {
-  const opened = await Stand.open({ pages: PAGES });
-  t.after(() => opened.close());
-  return opened;
+async function stand(t: TestContext): Promise<{ server: Stand; client: Client }> {
+  const server = await Stand.open({ pages: PAGES });
+  t.after(() => server.close());
+  return { server, client: createClient({ socket: controlPath(server.folder) }) };
+}
+
+/** A copy of the server's image, beside it. */
+function copied({ folder, imagePath: image }: Stand, name: string): string {
+  const path = join(folder, "..", name);
+  copyFileSync(image, path);
+  return path;
+}
+
+function offer(server: Stand, image = "a", content = server.imagePath): Vmm {
+  const socket = imagePath(server.folder, image);
+  return startVmm({ socket, regions: PAGES * PAGE_SIZE, image: content, system });
 }
 
 /** A machine at an image's socket, which has touched one page. */
-async function machine({ folder, imagePath }: Stand, image = "a", content = imagePath): Promise<Vmm> {
-  const socket = join(folder, "images", `${image}.sock`);
-  const vmm = startVmm({ socket, regions: PAGES * PAGE_SIZE, image: content, system });
+async function machine(...where: Parameters<typeof offer>): Promise<Vmm> {
+  const vmm = offer(...where);
   assert.deepEqual((await vmm.touch({ count: 1 })).wrong, []);
   return vmm;
 }
@@ -71,7 +83,7 @@ async function build(store: FolderStore, path: string, replaces: boolean): Promi
 }
 
 test("a raw file that was replaced: its guest is ended, with the reason", { skip }, async (t) => {
-  const server = await stand(t);
+  const { server } = await stand(t);
   const vmm = await machine(server);
   replace(server.imagePath);
   await killAll(server);
@@ -81,12 +93,11 @@ test("a raw file that was replaced: its guest is ended, with the reason", { skip
 test("an image that was given a working set is the same; one with other bytes is not", {
   skip,
 }, async (t) => {
-  const server = await stand(t);
+  const { server, client } = await stand(t);
   const store = new FolderStore(join(server.folder, "..", "images"));
-  const before = join(server.folder, "..", "before");
-  copyFileSync(server.imagePath, before);
+  const before = copied(server, "before");
   await build(store, before, false);
-  await createClient({ socket: controlPath(server.folder) }).addImage({ name: "vm", url: `${store.url}/vm` });
+  await client.addImage({ name: "vm", url: `${store.url}/vm` });
   const vmm = await machine(server, "vm", before);
   await addWorkingSet(store, "vm", "start", [0, PAGE_SIZE]);
   await killAll(server);
@@ -101,10 +112,8 @@ test("an image that was given a working set is the same; one with other bytes is
 test("an image that is served no more, or anew: its guests go on, and new ones have what is there now", {
   skip,
 }, async (t) => {
-  const server = await stand(t);
-  const client = createClient({ socket: controlPath(server.folder) });
-  const before = join(server.folder, "..", "before");
-  copyFileSync(server.imagePath, before);
+  const { server, client } = await stand(t);
+  const before = copied(server, "before");
   await client.addImage({ name: "b", url: before });
   const [old, gone] = [await machine(server), await machine(server, "b", before)];
   replace(server.imagePath);
@@ -119,32 +128,28 @@ test("an image that is served no more, or anew: its guests go on, and new ones h
 test("images, policy and limits that changed when the spare was warm hold when it serves", {
   skip,
 }, async (t) => {
-  const server = await stand(t);
-  const client = createClient({ socket: controlPath(server.folder) });
-  const [gone, added, again] = ["gone", "added", "again"].map((name) => join(server.folder, "..", name));
-  for (const path of [gone!, added!, again!]) copyFileSync(server.imagePath, path);
-  await client.addImage({ name: "gone", url: gone! });
-  await client.addImage({ name: "changed", url: gone! });
+  const { server, client } = await stand(t);
+  const [gone, added, again] = [copied(server, "gone"), copied(server, "added"), copied(server, "again")];
+  await client.addImage({ name: "gone", url: gone });
+  await client.addImage({ name: "changed", url: gone });
   // One that is born now, and knows only these.
   await server.killPager();
   await server.untilSpare();
-  replace(again!);
+  replace(again);
   for (const name of ["gone", "changed"]) await client.removeImage({ name });
-  await client.addImage({ name: "added", url: added! });
-  await client.addImage({ name: "changed", url: again! });
+  await client.addImage({ name: "added", url: added });
+  await client.addImage({ name: "changed", url: again });
   await client.setLimits({ guestsMax: 2 });
-  const rule = { uid: 0, images: [server.imagePath, again!] };
-  await client.setPolicy({ rules: [rule, { ...rule, images: [added!], guestsMax: 1 }] });
+  const rule = { uid: 0, images: [server.imagePath, again] };
+  await client.setPolicy({ rules: [rule, { ...rule, images: [added], guestsMax: 1 }] });
   const spare = server.sparePid;
   await server.killPager();
   assert.equal(server.last("serving")?.pid, spare);
 
-  const first = await machine(server, "added", added!);
-  const offer = (image: string): Vmm =>
-    startVmm({ socket: join(server.folder, "images", `${image}.sock`), regions: PAGES * PAGE_SIZE, system });
-  assert.match(await offer("added").refusal(), /The policy lets uid 0 have 1 guests/);
-  const second = await machine(server, "changed", again!);
-  assert.match(await offer("a").refusal(), /has 2 guests already/);
+  const first = await machine(server, "added", added);
+  assert.match(await offer(server, "added").refusal(), /The policy lets uid 0 have 1 guests/);
+  const second = await machine(server, "changed", again);
+  assert.match(await offer(server).refusal(), /has 2 guests already/);
   const names = (await client.listImages()).images.map(({ name }) => name);
   assert.deepEqual(names.toSorted(), ["a", "added", "changed"]);
   assert.equal((await client.getLimits()).guestsMax, 2);

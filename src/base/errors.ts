@@ -52,8 +52,9 @@ export const ERRORS = {
   },
   ERR_BUSY: {
     kind: "state",
-    meaning: "A thread was given an operation before its last one had ended",
-    hint: "Wait until its ending is there, or use another thread",
+    meaning:
+      "What was asked for has to wait for something else that is under way, or its name or place is taken",
+    hint: "Wait until what the message names has ended, or use another thread, name or place",
   },
   ERR_FAULT_PENDING: {
     kind: "state",

@@ -123,7 +123,7 @@ export function changesFor(host: HostReport): Change[] {
     add("the kernel's userfaultfd", "install koffi's platform package: npm ci without --omit=optional");
   }
   if (host.platform === "linux" && host.hugePages.total === 0) {
-    add("2 MiB pages (3 to 4 times faster bulk installs)", "sysctl vm.nr_hugepages=256");
+    add("2 MiB pages (nearly twice as fast bulk installs)", "sysctl vm.nr_hugepages=256");
   }
   if (host.platform === "linux" && !host.kvm.works) {
     add("a real virtual machine in the demo", `make /dev/kvm usable: ${host.kvm.reason ?? ""}`);

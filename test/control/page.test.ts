@@ -16,11 +16,14 @@ const PLACES = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/goog
 const executablePath = PLACES.find((path) => existsSync(path));
 const skip = executablePath === undefined ? "there is no Chromium here" : false;
 const pictures = process.env.MINORFAULT_SCREENSHOTS;
+/** What has not come by then will not come: a fresh machine reads all of Chromium from its disk first. */
+const DEADLINE_MS = 120_000;
 
 let browser: Browser;
 before(async () => {
   if (executablePath === undefined) return;
-  browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu"] });
+  const args = ["--no-sandbox", "--disable-gpu"];
+  browser = await chromium.launch({ executablePath, args, timeout: DEADLINE_MS });
 });
 after(() => browser?.close());
 
@@ -57,6 +60,7 @@ interface Opened {
 
 async function open({ control }: Scene, options: object = {}, address = `#token=${TOKEN}`): Promise<Opened> {
   const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, ...options });
+  page.setDefaultTimeout(DEADLINE_MS);
   const problems: string[] = [];
   const outside: string[] = [];
   const home = `http://127.0.0.1:${control.port}/`;

@@ -263,9 +263,14 @@ test("a demo that is killed takes its guest along", async (t) => {
 
 /** Processes whose parent is this one. */
 function childrenOf(pid: number): number[] {
-  return readdirSync(`/proc/${pid}/task`).flatMap((tid) =>
-    readFileSync(`/proc/${pid}/task/${tid}/children`, "utf8").split(" ").filter(Boolean).map(Number),
-  );
+  return readdirSync(`/proc/${pid}/task`).flatMap((tid) => {
+    try {
+      return readFileSync(`/proc/${pid}/task/${tid}/children`, "utf8").split(" ").filter(Boolean).map(Number);
+    } catch {
+      // A thread that has ended since; what it had started is another thread's now.
+      return [];
+    }
+  });
 }
 
 function isRunning(pid: number): boolean {

@@ -85,8 +85,9 @@ test("interrupt() ends a read that would wait for ever, and tells when the threa
   t.after(() => waits.terminate());
   const [{ tid }] = (await once(waits, "message")) as [{ tid: number }];
   const answered = once(waits, "message") as Promise<[{ result: number }]>;
-  // One that comes before the read has begun is lost: so again, until it shows.
-  const again = setInterval(() => assert.ok(interrupt(tid)), 1);
+  assert.ok(interrupt(tid));
+  // One that comes before the read has begun is lost: so again, until it shows. By then the thread may be gone.
+  const again = setInterval(() => interrupt(tid), 1);
   try {
     const [{ result }] = await answered;
     assert.equal(result, -ERRNO.EINTR);
@@ -94,5 +95,6 @@ test("interrupt() ends a read that would wait for ever, and tells when the threa
     clearInterval(again);
   }
   await once(waits, "exit");
-  assert.equal(interrupt(tid), false, "there is no such thread any more");
+  // Who joins a thread is told a moment before the kernel has forgotten it.
+  while (interrupt(tid)) await new Promise((resolve) => setImmediate(resolve));
 });

@@ -299,6 +299,7 @@ export class Crew {
       this.#generation = message.generation;
       this.#setKeeper(descriptors[0]!);
       this.#isKeeperNew = true;
+      this.#forget(message.connections);
     } else if (message.kind === "ready") {
       this.#peerPid = message.pid;
       if (this.#isServing) this.#listener.onSpare(message.pid);
@@ -306,6 +307,11 @@ export class Crew {
     } else if (message.kind === "retire") {
       process.exit(0);
     }
+  }
+
+  /** A connection of which the keeper that died had told us alone: nobody would look at it, so whoever waits there is told. */
+  #forget(known: readonly string[]): void {
+    for (const { id } of this.ledger.of("connection")) if (!known.includes(id)) this.ledger.drop(id);
   }
 
   #setPeer(link: number, marks: readonly string[]): void {
@@ -380,11 +386,13 @@ export class Crew {
     if (this.#hasSpare) {
       const [forKeeper, forSpare] = linkPair();
       spareEnd = forKeeper;
+      const connections = this.ledger.of("connection");
+      const ids = connections.map(({ id }) => id);
       // First: a spare that has to serve before the keeper lives will find nobody at its other end, and start one.
-      tell(this.#peer, { kind: "keeper", generation }, [forSpare]);
+      tell(this.#peer, { kind: "keeper", generation, connections: ids }, [forSpare]);
       closeAll([forSpare]);
       // The old one may have told us of connections, and not the spare.
-      for (const entry of this.ledger.of("connection")) tellEntry(this.#peer, entry);
+      for (const entry of connections) tellEntry(this.#peer, entry);
     }
     step("keeper-link");
     this.#keeperPid = spawnProcess("keeper", this.#folder, theirs, { secondLink: spareEnd });

@@ -30,8 +30,8 @@ export type LinkMessage =
   | { readonly kind: "synced"; readonly generation: number }
   /** Beside it: the lifeline to the other process of this server that can serve, which has these entries. */
   | { readonly kind: "peer"; readonly marks: readonly string[] }
-  /** Beside it: the link to a new keeper. */
-  | { readonly kind: "keeper"; readonly generation: number }
+  /** Beside it: the link to a new keeper. Of connections that nobody has understood yet, who serves knows these. */
+  | { readonly kind: "keeper"; readonly generation: number; readonly connections: readonly string[] }
   /** Warm, and about to ask for the baton. */
   | { readonly kind: "ready"; readonly pid: number }
   /** It serves, and knows these entries. */

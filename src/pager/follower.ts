@@ -59,9 +59,10 @@ export class Follower {
     const cpus = this.#wanted(cpu);
     const key = cpus.join(",");
     if (key === this.#placed) return;
+    // First of all those who are there and busy: this one would wait for the end of their time.
+    for (const tid of this.#helpers) this.#placeHelper(tid);
     setAffinity(local, cpus);
     this.#placed = key;
-    for (const tid of this.#helpers) this.#placeHelper(tid);
   }
 
   /** A thread of this process that works for this one: it goes where this one is not. */

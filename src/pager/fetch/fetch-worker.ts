@@ -26,6 +26,8 @@ import { slotsAt } from "./slots.ts";
 /** LIMIT: units whose index is looked through at the start, for holes; of more, as they are fetched. */
 const LEARNT_UNITS_MAX = 65_536;
 const FADV_WILLNEED = 3;
+/** Runs of the longest reads that lie in one block of slots. */
+const BLOCK_RUNS = 8;
 /** How often who waits for the serving thread looks whether all is over. */
 const LOOK_MS = 100;
 
@@ -51,22 +53,24 @@ async function run(): Promise<void> {
   // Far away, units are gathered to longer reads: as many reads need more units.
   const fetchesMax = reader.isLocal ? order.fetchesMax : order.fetchesMax * GATHERED_MAX;
   const slots = Math.max(order.slots, reader.isLocal ? 0 : fetchesMax + (fetchesMax >> 2));
+  const blockSlots = reader.isLocal ? 1 : BLOCK_RUNS * GATHERED_MAX;
   const replayAt = roundUp(slots * unitBytes, HUGE_PAGE_SIZE);
   const { staging, stagingBytes, keptSlots } = mapStaging(
     replayAt + REPLAY_SLOTS * REPLAY_BYTES,
     image === undefined ? 0 : order.keptSlots,
   );
   const slotCount = REPLAY_SLOTS + keptSlots;
-  const replaySlots = slotsAt(staging + replayAt, REPLAY_BYTES);
+  const replayStaging = staging + replayAt;
+  const replaySlots = slotsAt({ address: replayStaging, slotBytes: REPLAY_BYTES, count: slotCount });
   const advise = (advice: number, first: number, count: number): void =>
-    void local.call("madvise", staging + replayAt + first * REPLAY_BYTES, count * REPLAY_BYTES, advice);
+    void local.call("madvise", replayStaging + first * REPLAY_BYTES, count * REPLAY_BYTES, advice);
   // All of it is written once: in small pages that would take longer than hashing it. Refused it works as well.
   advise(MADV.HUGEPAGE, 0, slotCount);
   const units = Math.ceil(byteLength / unitBytes);
   const holes = new Uint32Array(new SharedArrayBuffer(wordsFor(units) * 4));
   const agent = new FetchAgent({
     reader,
-    slots: slotsAt(staging, unitBytes),
+    slots: slotsAt({ address: staging, slotBytes: unitBytes, count: slots, blockSlots }),
     holes,
     readsMax: order.fetchesMax,
     tell,
@@ -101,7 +105,7 @@ async function run(): Promise<void> {
     fetchesMax,
     tid: threadId(local),
     staging,
-    replayStaging: staging + replayAt,
+    replayStaging,
     keptSlots,
     stagingBytes,
     holes,

@@ -18,6 +18,7 @@ import {
 import { plain } from "../../source/plain-url.ts";
 import { schemeOf } from "../../source/scheme.ts";
 import type { SourceDescriptor } from "./options.ts";
+import { joined } from "./slots.ts";
 
 /** LIMIT: units that are read as one from far away: two MiB of those of 64 KiB. */
 export const GATHERED_MAX = 32;
@@ -160,7 +161,7 @@ export class RawUnits implements UnitReader {
   readonly image = undefined;
   readonly spanUnits = 1;
   readonly isLocal: boolean;
-  /** For runs: as many as there were at once. */
+  /** For runs whose targets do not lie side by side: as many as there were at once. */
   readonly #scratch: Uint8Array[] = [];
   readonly #source: PageSource;
 
@@ -198,13 +199,14 @@ export class RawUnits implements UnitReader {
     }
     const { unitBytes } = this;
     const offset = first * unitBytes;
-    const scratch = this.#scratch.pop() ?? new Uint8Array(GATHERED_MAX * unitBytes);
-    const run = scratch.subarray(0, Math.min(targets.length * unitBytes, this.byteLength - offset));
+    const inPlace = joined(targets);
+    const room = inPlace ?? this.#scratch.pop() ?? new Uint8Array(GATHERED_MAX * unitBytes);
+    const run = room.subarray(0, Math.min(targets.length * unitBytes, this.byteLength - offset));
     try {
       await this.#source.read(offset, run, signal);
       for (const [index, target] of targets.entries()) {
         const part = run.subarray(index * unitBytes, (index + 1) * unitBytes);
-        target.set(part);
+        if (inPlace === undefined) target.set(part);
         target.fill(0, part.byteLength);
         end(index, "bytes");
       }
@@ -212,7 +214,7 @@ export class RawUnits implements UnitReader {
       if (signal.aborted) throw error;
       await eachAlone(this, first, targets, signal, end);
     } finally {
-      this.#scratch.push(scratch);
+      if (inPlace === undefined) this.#scratch.push(room);
     }
   }
 

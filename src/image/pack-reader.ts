@@ -130,6 +130,19 @@ export class PackReader {
     return contentOf(stored, place, what);
   }
 
+  /**
+   * Reads a pack from its beginning to its end, a piece at a time, each to `room`: for what that does to the page cache. Of one
+   * that has to be waited for it reads nothing.
+   */
+  *readAll(pack: string, room: Uint8Array): Generator<void> {
+    for (let offset = 0; ; offset += room.byteLength) {
+      const source = this.#openedSync(pack)?.source;
+      if (source?.readSync === undefined || offset >= source.byteLength) return;
+      source.readSync(offset, room.subarray(0, source.byteLength - offset));
+      yield;
+    }
+  }
+
   /** Whether reads of this pack are made at once. */
   isSync(pack: string): boolean {
     return this.#openedSync(pack)?.source?.readSync !== undefined;

@@ -63,6 +63,8 @@ export interface ThreadOrder {
   readonly isNested: boolean;
   /** It serves one guest, may wait for nothing but its userfaultfd, and ends with it. */
   readonly isSole: boolean;
+  /** A thread of its guest, if that is known: where it runs is where this one goes before it does anything. 0: none. */
+  readonly guestTid: number;
 }
 
 /** Where a guest's bytes are. */

@@ -9,6 +9,7 @@
 
 import { type BigIntStats, closeSync, constants, fstatSync, openSync, readSync, type Stats } from "node:fs";
 import { MinorfaultError } from "../base/errors.ts";
+import { noteRead } from "./disk-reads.ts";
 import { fileCall } from "./file-failure.ts";
 import { checkRead, closedSource, type PageSource } from "./page-source.ts";
 import { readAhead } from "./read-ahead.ts";
@@ -58,7 +59,9 @@ export class FileSource implements PageSource {
   readSync(offset: number, target: Uint8Array): void {
     if (this.#fd === -1) throw closedSource(this.name);
     checkRead(this, offset, target.byteLength);
+    const began = performance.now();
     const length = this.#fill(offset, target);
+    noteRead(performance.now() - began, length);
     const now = fileCall("fstat", this.name, () => fstatSync(this.#fd));
     if (!isSame(now, this.#stats)) {
       throw new MinorfaultError("ERR_SOURCE_CHANGED", `${this.name} was written to while it was open`);

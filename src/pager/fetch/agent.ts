@@ -54,11 +54,12 @@ export class FetchAgent {
   onKeep: ((slot: number) => void) | undefined;
   /** Told of working sets that are to be replayed. */
   onReplay: ((workingSet: string) => void) | undefined;
-  /** The last read was made at once. */
-  isLocal = false;
+  /** The last read was made at once, or the first one will be. */
+  isLocal: boolean;
 
   constructor(options: AgentOptions) {
     this.#options = options;
+    this.isLocal = options.reader.isLocal;
   }
 
   /** Units that wait for something. */

@@ -10,8 +10,9 @@ import { HUGE_PAGE_SIZE, MADV } from "../../abi/memory.ts";
 import { wordsFor } from "../../base/bitmap.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { roundUp } from "../../base/range.ts";
-import { local, mmap, threadId } from "../../linux/index.ts";
+import { local, mmap, ReadRing, threadId } from "../../linux/index.ts";
 import { lendReadAhead } from "../../source/read-ahead.ts";
+import { Follower } from "../follower.ts";
 import { noteOf } from "../notes.ts";
 import { orderOf } from "../thread-order.ts";
 import { FetchAgent } from "./agent.ts";
@@ -22,6 +23,7 @@ import { rehearseFetching } from "./rehearsal.ts";
 import { ReplaySlots } from "./replay-slots.ts";
 import { Replayer } from "./replayer.ts";
 import { slotsAt } from "./slots.ts";
+import { Sweep } from "./sweep.ts";
 
 /** LIMIT: units whose index is looked through at the start, for holes; of more, as they are fetched. */
 const LEARNT_UNITS_MAX = 65_536;
@@ -32,9 +34,12 @@ const BLOCK_RUNS = 8;
 const LOOK_MS = 100;
 
 const bell = local.share(4096);
-lendReadAhead(
-  (fd, offset, byteLength) => void local.call("fadvise64", fd, offset, byteLength, FADV_WILLNEED),
-);
+const ring = ReadRing.open(1);
+process.on("exit", () => ring?.close());
+lendReadAhead((fd, offset, byteLength) => {
+  if (ring?.expect(fd, offset, byteLength)) return;
+  local.call("fadvise64", fd, offset, byteLength, FADV_WILLNEED);
+});
 const order = await orderOf<FetchWorkOrder>(rehearseFetching);
 const { words, port, bellFd } = order;
 /** Requests that have been looked for. */
@@ -48,6 +53,7 @@ try {
 }
 
 async function run(): Promise<void> {
+  keepAway();
   const reader = await openUnits(order.source, order.unitBytesMin);
   const { name, byteLength, unitBytes, identity, content, image } = reader;
   // Far away, units are gathered to longer reads: as many reads need more units.
@@ -61,7 +67,7 @@ async function run(): Promise<void> {
   );
   const slotCount = REPLAY_SLOTS + keptSlots;
   const replayStaging = staging + replayAt;
-  const replaySlots = slotsAt({ address: replayStaging, slotBytes: REPLAY_BYTES, count: slotCount });
+  const replaySlots = slotsAt(replayStaging, REPLAY_BYTES);
   const advise = (advice: number, first: number, count: number): void =>
     void local.call("madvise", replayStaging + first * REPLAY_BYTES, count * REPLAY_BYTES, advice);
   // All of it is written once: in small pages that would take longer than hashing it. Refused it works as well.
@@ -70,11 +76,12 @@ async function run(): Promise<void> {
   const holes = new Uint32Array(new SharedArrayBuffer(wordsFor(units) * 4));
   const agent = new FetchAgent({
     reader,
-    slots: slotsAt({ address: staging, slotBytes: unitBytes, count: slots, blockSlots }),
+    slots: slotsAt(staging, unitBytes, { count: slots, blockSlots }),
     holes,
     readsMax: order.fetchesMax,
     tell,
   });
+  const sweep = new Sweep({ reader, words });
   const pool = new ReplaySlots({
     count: slotCount,
     transitMax: REPLAY_SLOTS,
@@ -128,7 +135,7 @@ async function run(): Promise<void> {
   port.on("message", (request: WireRequest) => {
     agent.handle(request);
     if (isOver()) void stop();
-    else if (agent.running === 0 && agent.isLocal && replayer === undefined) sleep(agent, wanted);
+    else if (agent.running === 0 && agent.isLocal && replayer === undefined) sleep(agent, sweep, wanted);
     if (isOver()) void stop();
     replayer ??= next();
     void replayAll();
@@ -156,6 +163,18 @@ async function run(): Promise<void> {
     return workingSet === undefined ? undefined : replayerOf(workingSet);
   };
   await replayAll();
+  while (!isOver() && agent.isLocal && agent.running === 0) {
+    sleep(agent, sweep, wanted);
+    replayer ??= next();
+    await replayAll();
+  }
+}
+
+/** Goes where the serving thread is not going to be: whoever comes second would wait for the end of the other's time. */
+function keepAway(): void {
+  const follower = new Follower("block", () => performance.now());
+  follower.follow(order.busyTid);
+  follower.close();
 }
 
 /**
@@ -188,12 +207,19 @@ function isOver(): boolean {
 }
 
 /** Serves from outside the event loop until a read has to wait, something is to be replayed, or the end. */
-function sleep(agent: FetchAgent, wanted: readonly string[]): void {
-  serve(agent, () => agent.running > 0 || wanted.length > 0);
+function sleep(agent: FetchAgent, sweep: Sweep, wanted: readonly string[]): void {
+  serve(
+    agent,
+    () => agent.running > 0 || wanted.length > 0,
+    () => sweep.step(),
+  );
 }
 
-/** Serves what is asked for until something is so, asleep in between; false: all is over. */
-function serve(agent: FetchAgent, isEnough: () => boolean): boolean {
+/**
+ * Serves what is asked for until something is so, asleep in between; false: all is over. What there is to do `beside` it is
+ * done piece by piece.
+ */
+function serve(agent: FetchAgent, isEnough: () => boolean, beside: () => boolean = () => false): boolean {
   for (;;) {
     const rung = Atomics.load(words, WIRE.RUNG);
     // Asked between any two runs of a replay, so the usual answer has to be cheap.
@@ -204,7 +230,7 @@ function serve(agent: FetchAgent, isEnough: () => boolean): boolean {
     }
     if (isOver()) return false;
     if (isEnough()) return true;
-    Atomics.wait(words, WIRE.RUNG, rung, LOOK_MS);
+    if (!beside()) Atomics.wait(words, WIRE.RUNG, rung, LOOK_MS);
   }
 }
 

@@ -3,7 +3,7 @@
 import { MinorfaultError } from "../../base/errors.ts";
 import { roundUp } from "../../base/range.ts";
 import { OpenedImage, openImageIn } from "../../image/index.ts";
-import { PAGE_CHUNKS } from "../../image/limits.ts";
+import { PACK_BYTES, PAGE_CHUNKS } from "../../image/limits.ts";
 import {
   FileSource,
   FolderStore,
@@ -52,6 +52,10 @@ export interface UnitReader {
    * somebody else's. What it throws is the end of those that it has not told of.
    */
   readRun(first: number, targets: readonly Uint8Array[], signal: AbortSignal, end: RunEnd): Promise<void>;
+  /** Bytes in which the source is stored, about. */
+  readonly storedBytes: number;
+  /** Reads all that is at hand, in order, a piece at a time, each to `room`: for what that does to the page cache. */
+  readAll(room: Uint8Array): Generator<void>;
   /** Whether a unit is zeros, by what is in memory; undefined when that does not tell. */
   isHole(unit: number): boolean | undefined;
   /** Of one that `openUnitsSync` has opened, every descriptor is closed when this returns. */
@@ -218,6 +222,18 @@ export class RawUnits implements UnitReader {
     }
   }
 
+  get storedBytes(): number {
+    return this.byteLength;
+  }
+
+  *readAll(room: Uint8Array): Generator<void> {
+    for (let offset = 0; offset < this.byteLength; offset += room.byteLength) {
+      if (this.#source.readSync === undefined) return;
+      this.#source.readSync(offset, room.subarray(0, this.byteLength - offset));
+      yield;
+    }
+  }
+
   isHole(): boolean {
     return false;
   }
@@ -287,6 +303,15 @@ export class ImageUnits implements UnitReader {
       if (areRead) return;
     }
     await eachAlone(this, first, targets, signal, end);
+  }
+
+  get storedBytes(): number {
+    return Math.min(this.byteLength, this.image.index.root.packs.count * PACK_BYTES);
+  }
+
+  *readAll(room: Uint8Array): Generator<void> {
+    const { packs, index } = this.image;
+    for (const pack of index.root.packs.names()) yield* packs.readAll(pack, room);
   }
 
   isHole(unit: number): boolean | undefined {

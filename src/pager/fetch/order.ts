@@ -23,6 +23,8 @@ export const WIRE = {
   STOP: 3,
   /** The fetching thread has failed and answers no more. */
   DEAD: 4,
+  /** Reads of the serving thread that have waited for a disk. */
+  DISK_READS: 5,
 } as const;
 
 export const WIRE_WORDS = 8;
@@ -42,6 +44,8 @@ export interface FetchWorkOrder {
   readonly keptSlots: number;
   /** The pipe's writing end. */
   readonly bellFd: number;
+  /** A thread from whose CPU this one is to stay away; 0: none. */
+  readonly busyTid: number;
 }
 
 /** What the fetching thread tells its starter. */

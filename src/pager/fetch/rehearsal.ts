@@ -7,12 +7,12 @@ import { fileURLToPath } from "node:url";
 import { PAGE_SIZE } from "../../abi/memory.ts";
 import { Random } from "../../base/random.ts";
 import { addWorkingSet, buildImage, openImageIn } from "../../image/index.ts";
-import { FileSource, MemorySource } from "../../source/index.ts";
+import { FileSource, MemorySource, type PageSource } from "../../source/index.ts";
 import { farSource, MemoryStore } from "../../source/memory-store.ts";
 import { FetchAgent } from "./agent.ts";
 import { REPLAY_BYTES } from "./link.ts";
 import { RANK } from "./machine.ts";
-import { ImageUnits, RawUnits, type UnitReader } from "./opened-source.ts";
+import { ImageUnits, openUnits, RawUnits, type UnitReader } from "./opened-source.ts";
 import { ReplaySlots } from "./replay-slots.ts";
 import { Replayer } from "./replayer.ts";
 import type { SlotMemory } from "./slots.ts";
@@ -36,7 +36,7 @@ export async function rehearseFetching(): Promise<void> {
     }
   }
   await rehearseRaw(staging);
-  rehearseFile();
+  await rehearseFile();
 }
 
 async function rehearsalStore(codec: "zstd" | "none"): Promise<MemoryStore> {
@@ -106,12 +106,19 @@ function slotsOf(staging: Uint8Array, slotBytes: number): SlotMemory {
   return (slot) => staging.subarray(slot * slotBytes, (slot + 1) * slotBytes);
 }
 
-/** Where images lie mostly: any file will do. */
-function rehearseFile(): void {
+/** Where images lie mostly. Any file will do: it is looked for as an image, and then opened as it is. */
+async function rehearseFile(): Promise<void> {
   const path = fileURLToPath(import.meta.url);
   for (let time = 0; time < TIMES; time++) {
-    const file = FileSource.open(path);
-    file.readSync(0, new Uint8Array(1024));
-    void file.close();
+    for (const descriptor of [{ url: path }, { module: import.meta.url, argument: path }]) {
+      const units = await openUnits(descriptor, UNIT_BYTES);
+      units.readSync(0, new Uint8Array(UNIT_BYTES));
+      await units.close();
+    }
   }
+}
+
+/** As a module that gives a source. */
+export async function openSource(path: string): Promise<PageSource> {
+  return FileSource.open(path);
 }

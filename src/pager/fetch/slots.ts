@@ -8,17 +8,18 @@ import { viewMemory } from "../../linux/index.ts";
 /** Gives the memory of a slot. */
 export type SlotMemory = (slot: number) => Uint8Array;
 
-export interface SlotsAt {
-  readonly address: number;
-  readonly slotBytes: number;
-  /** How many there are. */
+export interface Blocks {
+  /** How many slots there are in all. */
   readonly count: number;
-  /** Slots of one block. Default 1. */
-  readonly blockSlots?: number;
+  /** Slots of one block. */
+  readonly blockSlots: number;
 }
 
+const NO_BLOCKS: Blocks = { count: Number.MAX_SAFE_INTEGER, blockSlots: 1 };
+
 /** SAFETY: the memory must stay mapped as long as this thread runs. */
-export function slotsAt({ address, slotBytes, count, blockSlots = 1 }: SlotsAt): SlotMemory {
+export function slotsAt(address: number, slotBytes: number, blocksOf: Blocks = NO_BLOCKS): SlotMemory {
+  const { count, blockSlots } = blocksOf;
   const blocks: (ArrayBuffer | undefined)[] = [];
   const views: (Uint8Array | undefined)[] = [];
   return (slot) => {

@@ -19,7 +19,7 @@ import type { Scratch } from "../src/abi/system.ts";
 import { addWorkingSet, buildImage, openImage } from "../src/image/index.ts";
 import { check, close, local, mmap, munmap, open } from "../src/linux/index.ts";
 import { type Pager, type PagerSource, prepareThreads, startPager } from "../src/pager/index.ts";
-import { MemorySource, openStore, type PageSource } from "../src/source/index.ts";
+import { FileSource, MemorySource, openStore, type PageSource } from "../src/source/index.ts";
 import { Ioctls } from "../src/uffd/ioctls.ts";
 import type { LoadMeter } from "./load.ts";
 import type { Figures } from "./rounds.ts";
@@ -35,27 +35,53 @@ const EAGER_READS = 16;
 
 export type ImageName = "zstd" | "plain";
 
+/** What another stage needs to be of the same files, and to touch the same pages. */
+export interface StagePlan {
+  readonly byteLength: number;
+  readonly folder: string;
+  readonly few: Uint32Array | number;
+  readonly set: Uint32Array | number;
+}
+
 export class RestoreStage {
   readonly byteLength: number;
   readonly stand: Stand;
   /** 2 % of the pages, at random; and a working set. */
   readonly few: Touches;
   readonly set: Touches;
-  readonly #folder = mkdtempSync(join(tmpdir(), "minorfault-restore-"));
+  readonly #folder: string;
+  /** Whether the files are somebody else's. */
+  readonly #isGuest: boolean;
 
-  private constructor(byteLength: number, setBytes: number, meter: LoadMeter) {
+  private constructor({ byteLength, folder, few, set }: StagePlan, meter: LoadMeter, isGuest: boolean) {
     this.byteLength = byteLength;
     this.stand = new Stand(MIB, meter);
     const pages = byteLength / PAGE_SIZE;
-    this.few = touches(this.stand, pages, Math.floor(pages / 50));
-    this.set = touches(this.stand, pages, setBytes / PAGE_SIZE);
+    this.few = touches(this.stand, pages, few);
+    this.set = touches(this.stand, pages, set);
+    this.#folder = folder;
+    this.#isGuest = isGuest;
   }
 
   static async build(byteLength: number, setBytes: number, meter: LoadMeter): Promise<RestoreStage> {
-    const stage = new RestoreStage(byteLength, setBytes, meter);
+    const folder = mkdtempSync(join(tmpdir(), "minorfault-restore-"));
+    const few = Math.floor(byteLength / PAGE_SIZE / 50);
+    const stage = new RestoreStage({ byteLength, folder, few, set: setBytes / PAGE_SIZE }, meter, false);
     await stage.#write();
     await prepareThreads(1);
     return stage;
+  }
+
+  /** One over the files of another one. */
+  static async over(plan: StagePlan, meter: LoadMeter): Promise<RestoreStage> {
+    const stage = new RestoreStage(plan, meter, true);
+    await prepareThreads(1);
+    return stage;
+  }
+
+  get plan(): StagePlan {
+    const { byteLength, few, set } = this;
+    return { byteLength, folder: this.#folder, few: few.pages, set: set.pages };
   }
 
   get rawPath(): string {
@@ -146,6 +172,22 @@ export class RestoreStage {
     }
   }
 
+  /** The working set's bytes as they are stored, read from the disk one after the other, and nothing else. */
+  async disk(name: ImageName): Promise<Figures> {
+    const image = await openImage(this.urlOf(name));
+    const pack = image.manifest.workingSets[0]!.pack;
+    await image.close();
+    const file = FileSource.open(this.#files().find((path) => path.includes(pack))!);
+    const room = new Uint8Array(MIB / 4);
+    this.makeCold();
+    const begin = performance.now();
+    for (let at = 0; at < file.byteLength; at += room.byteLength)
+      file.readSync(at, room.subarray(0, file.byteLength - at));
+    const ms = performance.now() - begin;
+    await file.close();
+    return { ms };
+  }
+
   /** The same pages of the raw file, mapped by the kernel. */
   mmap(): Figures {
     const { process } = this.stand;
@@ -161,7 +203,7 @@ export class RestoreStage {
 
   close(): void {
     this.stand.close();
-    rmSync(this.#folder, { recursive: true });
+    if (!this.#isGuest) rmSync(this.#folder, { recursive: true });
   }
 
   #touchAll(range: Range, _firstSeconds: number): void {
@@ -230,10 +272,13 @@ interface Touches {
   readonly first: number;
 }
 
-function touches(stand: Stand, pages: number, count: number): Touches {
+/** These pages, or so many at random. */
+function touches(stand: Stand, pages: number, which: Uint32Array | number): Touches {
   const list = stand.shuffled(pages);
   stand.walkOver(list);
+  const count = typeof which === "number" ? which : which.length;
   const chosen = new Uint32Array(list.bytes.buffer, list.bytes.byteOffset, count);
+  if (typeof which !== "number") chosen.set(which);
   return { list, count, pages: chosen, first: chosen[0] ?? 0 };
 }
 

@@ -6,11 +6,12 @@ import { LoadMeter } from "./load.ts";
 import { atLeast, atMost, type Group, rowsOf, type Verdict } from "./report.ts";
 import { imageUnits, RestoreStage, sourceUnits } from "./restore-stage.ts";
 import { alternate, type Contestant, ratioOf, type Series } from "./rounds.ts";
+import { unverified } from "./unverified.ts";
 
 const MIB = 1024 * 1024;
 const SET_BYTES = 16 * MIB;
 
-export const RESTORE_GROUPS: readonly string[] = ["sets", "warm", "cold", "1ms", "10ms"];
+export const RESTORE_GROUPS: readonly string[] = ["sets", "verify", "warm", "cold", "1ms", "10ms"];
 
 export interface RestoreOptions {
   readonly rounds: number;
@@ -42,6 +43,7 @@ export async function restore({
     const scene = { stage, rounds, meter };
     const run = [
       () => workingSets(scene),
+      () => verification(scene),
       () => wholeImage(scene, false),
       () => wholeImage(scene, true),
       () => farAway(scene, 1),
@@ -154,6 +156,9 @@ async function workingSets({ stage, rounds, meter }: Scene): Promise<Group> {
     contestants.push(cold(`page by page, ${image}, cold`, () => stage.workingSet(image, false)));
   }
   contestants.push(cold("kernel's mmap of the raw file, cold", () => stage.mmap()));
+  for (const image of ["plain", "zstd"] as const) {
+    contestants.push({ name: `the disk alone, ${image}`, run: () => stage.disk(image) });
+  }
   const series = await alternate(contestants, rounds, meter);
   const gain = (image: string, other: string, figure: string): number =>
     ratioOf(series, figure, other, `recorded, ${image}, cold`);
@@ -181,6 +186,41 @@ async function workingSets({ stage, rounds, meter }: Scene): Promise<Group> {
     verdicts,
     notes,
   };
+}
+
+/** Restores of cold images beside the same by a pager that believes what it reads. */
+async function verification({ stage, rounds, meter }: Scene): Promise<Group> {
+  const believing = await unverified(stage, meter);
+  const restores = {
+    "recorded, plain": (on: RestoreStage) => on.workingSet("plain", true),
+    "recorded, zstd": (on: RestoreStage) => on.workingSet("zstd", true),
+    "all of zstd, installAll()": (on: RestoreStage) => on.lazy({ url: stage.urlOf("zstd") }, true),
+  };
+  const both = (name: string) => [`${name}, verified`, `${name}, believed`] as const;
+  try {
+    const contestants = Object.entries(restores).flatMap(([name, restore]): Contestant[] =>
+      both(name).map((whose, index) => ({
+        name: whose,
+        run: async () => {
+          stage.makeCold();
+          const { ms, totalMs } = await restore(index === 0 ? stage : believing.stage);
+          return { ms: ms ?? totalMs ?? Number.NaN };
+        },
+      })),
+    );
+    const series = await alternate(contestants, rounds, meter);
+    return {
+      title: "What verification adds to a cold restore",
+      ...shared(series, rounds),
+      columns: [{ key: "ms", title: "all ms", digits: 1 }],
+      verdicts: Object.keys(restores).map((name) =>
+        atMost(`cold, ${name}: verified : believed`, ratioOf(series, "ms", ...both(name)), 1.1),
+      ),
+      notes: ["believed: a copy of the product in which no hash of content is made"],
+    };
+  } finally {
+    believing.close();
+  }
 }
 
 function shared(series: Series, rounds: number): Pick<Group, "rows" | "rounds" | "repeated" | "load"> {

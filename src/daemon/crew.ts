@@ -299,7 +299,7 @@ export class Crew {
       this.#generation = message.generation;
       this.#setKeeper(descriptors[0]!);
       this.#isKeeperNew = true;
-      this.#forget(message.connections);
+      this.#tellMissing(message.connections);
     } else if (message.kind === "ready") {
       this.#peerPid = message.pid;
       if (this.#isServing) this.#listener.onSpare(message.pid);
@@ -309,9 +309,9 @@ export class Crew {
     }
   }
 
-  /** A connection of which the keeper that died had told us alone: nobody would look at it, so whoever waits there is told. */
-  #forget(known: readonly string[]): void {
-    for (const { id } of this.ledger.of("connection")) if (!known.includes(id)) this.ledger.drop(id);
+  /** A connection of which the keeper that died had told us alone: who serves hears of it from us. */
+  #tellMissing(known: readonly string[]): void {
+    for (const entry of this.ledger.of("connection")) if (!known.includes(entry.id)) tellEntry(this.#peer, entry);
   }
 
   #setPeer(link: number, marks: readonly string[]): void {
@@ -394,6 +394,8 @@ export class Crew {
       // The old one may have told us of connections, and not the spare.
       for (const entry of connections) tellEntry(this.#peer, entry);
     }
+    // Or the spare of one, and not us: that one keeps its number, by which we are about to hear of it.
+    this.#nextId++;
     step("keeper-link");
     this.#keeperPid = spawnProcess("keeper", this.#folder, theirs, { secondLink: spareEnd });
     step("keeper-spawned");

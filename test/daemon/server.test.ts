@@ -113,6 +113,23 @@ test("whoever founds a keeper dies over it, and so does who comes next: the keep
   await other.until(() => other.processes.length === 3, "pager, keeper and spare, and nobody else");
 });
 
+test("a keeper dies when it has told only the spare of a machine: that one is served all the same", {
+  skip,
+}, async (t) => {
+  const other = await Stand.open({ pages: PAGES, canDie: true });
+  t.after(() => other.close());
+  const keepers = other.count("keeper");
+  other.dieAt("told");
+  // Nobody else comes, and nobody takes over: nothing but the founding of the next keeper makes it known.
+  const vmm = startVmm({ socket: other.socket, image: other.imagePath, regions: PAGES * PAGE_SIZE, system });
+  await other.until(() => other.count("keeper") > keepers, "a new keeper");
+  await checkAll(vmm);
+  await checkAll(
+    startVmm({ socket: other.socket, image: other.imagePath, regions: PAGES * PAGE_SIZE, system }),
+  );
+  assert.equal(other.count("serving"), 1);
+});
+
 test("a planned takeover keeps every guest, and the sockets", { skip }, async () => {
   const vmm = machine();
   assert.deepEqual((await vmm.touch({ count: 100 })).wrong, []);

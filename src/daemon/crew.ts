@@ -311,7 +311,8 @@ export class Crew {
 
   /** A connection of which the keeper that died had told us alone: who serves hears of it from us. */
   #tellMissing(known: readonly string[]): void {
-    for (const entry of this.ledger.of("connection")) if (!known.includes(entry.id)) tellEntry(this.#peer, entry);
+    for (const entry of this.ledger.of("connection"))
+      if (!known.includes(entry.id)) tellEntry(this.#peer, entry);
   }
 
   #setPeer(link: number, marks: readonly string[]): void {

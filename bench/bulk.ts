@@ -5,7 +5,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../src/abi/memory.ts";
 import type { CHandlers } from "./c-handler.ts";
 import type { LoadMeter } from "./load.ts";
-import { atLeast, type Group, rowsOf, type Verdict } from "./report.ts";
+import { atLeast, type Group, measured, type Verdict } from "./report.ts";
 import { alternate, type Contestant, ratioOf } from "./rounds.ts";
 import type { Stand } from "./stand.ts";
 
@@ -61,7 +61,7 @@ export async function installEverything(options: BulkOptions): Promise<Group> {
     return {
       title: `Installing ${byteLength / GIB} GiB at once`,
       columns: [{ key: "rate", title: "GiB/s", digits: 2 }],
-      rows: rowsOf(series),
+      ...measured(series),
       verdicts,
       notes: [
         ...(typeof pool === "string" || handlers === undefined
@@ -70,9 +70,6 @@ export async function installEverything(options: BulkOptions): Promise<Group> {
         "ours is timed from the call of installAll to the promise, C inside its loop",
         ...(typeof pool === "string" ? [`no huge pages: ${pool}`] : []),
       ],
-      rounds,
-      repeated: series.repeated,
-      load: series.load,
     };
   } finally {
     if (typeof pool !== "string") pool.restore();

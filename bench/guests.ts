@@ -12,7 +12,7 @@ import { openStore } from "../src/source/index.ts";
 import { openUserfaultfd, scanWritten } from "../src/uffd/index.ts";
 import { guestMemory } from "./image-content.ts";
 import { LoadMeter } from "./load.ts";
-import { atLeast, atMost, type Group, rowsOf } from "./report.ts";
+import { atLeast, atMost, type Group, measured } from "./report.ts";
 import { alternate, type Contestant, type Figures, median, ratioOf } from "./rounds.ts";
 import { warmHugePages } from "./stand.ts";
 
@@ -123,12 +123,9 @@ async function writing({ rounds, meter = new LoadMeter() }: GuestsOptions, path:
   return {
     title: `Writing one byte to each page of a cached file (${size / MIB} MiB), microseconds a page`,
     columns: [{ key: "us", title: "us", digits: 2 }],
-    rows: rowsOf(series),
+    ...measured(series),
     verdicts: [atLeast("MAP_PRIVATE : private", ratioOf(series, "us", "MAP_PRIVATE", "private"), 1.5)],
     notes: ["the pager copies each page once; MAP_PRIVATE faults once a page and copies then"],
-    rounds,
-    repeated: series.repeated,
-    load: series.load,
   };
 }
 
@@ -166,7 +163,7 @@ async function webAssembly({ rounds, meter = new LoadMeter() }: GuestsOptions, p
   return {
     title: `A WebAssembly memory of ${size / MIB} MiB touched in order, microseconds a page`,
     columns: [{ key: "us", title: "us", digits: 2 }],
-    rows: rowsOf(series),
+    ...measured(series),
     verdicts: [
       atMost(
         "attached : the kernel's zero pages",
@@ -183,9 +180,6 @@ async function webAssembly({ rounds, meter = new LoadMeter() }: GuestsOptions, p
       "a plain local file is mapped by the kernel; what a pager brings is copied, and has pages of its own",
       "a zero page that is only read is one page for all",
     ],
-    rounds,
-    repeated: series.repeated,
-    load: series.load,
   };
 }
 
@@ -234,15 +228,12 @@ async function dirty(
   return {
     title: `Finding and storing what was written in ${byteLength / MIB} MiB`,
     columns: [{ key: "ms", title: "ms", digits: 2 }],
-    rows: rowsOf(series),
+    ...measured(series),
     verdicts: [
       atMost("scanning a GiB with 6 % written, ms", (scanned * 1024 * MIB) / byteLength, 5),
       atLeast("full : incremental", ratioOf(series, "ms", "full image", "incremental image"), 10),
     ],
     notes: ["a scan finds the written pages and protects them again in the same step"],
-    rounds: Math.min(rounds, 3),
-    repeated: series.repeated,
-    load: series.load,
   };
 }
 

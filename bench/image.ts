@@ -15,7 +15,7 @@ import { FolderStore } from "../src/source/index.ts";
 import { hasZstd, zstdFunctions } from "../src/source/zstd-native.ts";
 import { guestMemory } from "./image-content.ts";
 import type { LoadMeter } from "./load.ts";
-import { atLeast, atMost, type Group, rowsOf, type Verdict } from "./report.ts";
+import { atLeast, atMost, type Group, measured, type Verdict } from "./report.ts";
 import { alternate, type Contestant, ratioOf } from "./rounds.ts";
 
 const MIB = 2 ** 20;
@@ -107,7 +107,7 @@ class Bench {
         { key: "rate", title: "MiB/s", digits: 0 },
         { key: "storedMib", title: "stored MiB", digits: 1 },
       ],
-      rows: rowsOf(series),
+      ...measured(series),
       verdicts: [
         ...(isBuiltIn && hasCommand("zstd") ? [atMost("build : zstd -T2 + sha256sum", slower, 1.5)] : []),
         atLeast("increment faster than the whole", faster, 10),
@@ -121,9 +121,6 @@ class Bench {
             ]),
         `stored again: nothing but index and manifest; zeros and equal chunks once`,
       ],
-      rounds: this.#rounds,
-      repeated: series.repeated,
-      load: series.load,
     };
   }
 
@@ -177,14 +174,11 @@ class Bench {
           { key: "us", title: "µs a chunk", digits: 1 },
           { key: "rate", title: "MiB/s", digits: 0 },
         ],
-        rows: rowsOf(series),
+        ...measured(series),
         verdicts: [...(hasZstd() ? [share(NODE_FUNCTION)] : []), share(kept)],
         notes: [
           `${stored.length} chunks, which the codec makes ${ratioText(stored, opened.chunkBytes)} times smaller`,
         ],
-        rounds: this.#rounds,
-        repeated: series.repeated,
-        load: series.load,
       };
     } finally {
       await opened.close();

@@ -6,7 +6,7 @@ import { PAGE_SIZE } from "../src/abi/memory.ts";
 import type { Pager, PlacementChoice } from "../src/pager/index.ts";
 import type { CHandlers } from "./c-handler.ts";
 import type { LoadMeter } from "./load.ts";
-import { atLeast, atMost, type Group, rowsOf, type Verdict } from "./report.ts";
+import { atLeast, atMost, type Group, measured, type Verdict } from "./report.ts";
 import { alternate, type Contestant, medianOf, ratioOf, roundsMax, type Series } from "./rounds.ts";
 import type { Range, Stand } from "./stand.ts";
 
@@ -91,7 +91,7 @@ export async function oneFaultAtATime(options: LatencyOptions): Promise<Group> {
         verdicts.push(atMost("other CPU, p50, ours : C", other, 1.05));
       }
     }
-    return group("One fault at a time, blocking", series, rounds, verdicts, [
+    return group("One fault at a time, blocking", series, verdicts, [
       `${fast} faults a run on the same CPU, ${slow} on another; time of the access as the guest sees it (rdtsc)`,
     ]);
   } finally {
@@ -135,7 +135,7 @@ export async function placements(options: LatencyOptions): Promise<Group> {
     if (test !== undefined) {
       verdicts.push(atMost("self-test, ms", test.durationMs, 100));
     }
-    return group("Placement: by hand and auto", series, rounds, verdicts, notes);
+    return group("Placement: by hand and auto", series, verdicts, notes);
   } finally {
     await field.close();
   }
@@ -155,13 +155,6 @@ async function parkedShare(threads: readonly number[]): Promise<number> {
   return used() - before;
 }
 
-function group(
-  title: string,
-  series: Series,
-  rounds: number,
-  verdicts: readonly Verdict[],
-  notes: readonly string[],
-): Group {
-  const { load, repeated } = series;
-  return { title, columns: COLUMNS, rows: rowsOf(series), verdicts, notes, rounds, repeated, load };
+function group(title: string, series: Series, verdicts: readonly Verdict[], notes: readonly string[]): Group {
+  return { title, columns: COLUMNS, ...measured(series), verdicts, notes };
 }

@@ -13,7 +13,7 @@ import {
 import { Crowd, times } from "./crowd.ts";
 import { Litterer } from "./litterer.ts";
 import { LoadMeter } from "./load.ts";
-import { atMost, type Group, type Row, rowsOf } from "./report.ts";
+import { atMost, type Group, measured, type Row } from "./report.ts";
 import { alternate, median, ratioOf, roundsMax } from "./rounds.ts";
 
 const PAGE = 4096;
@@ -84,7 +84,7 @@ async function latencies({ rounds, quick, meter = new LoadMeter() }: ManyOptions
     return {
       title: "Many guests in one pager",
       columns: COLUMNS,
-      rows: rowsOf(series),
+      ...measured(series),
       verdicts: [
         atMost(
           `p99 of a fault, one of ${count} guests : one alone`,
@@ -96,9 +96,6 @@ async function latencies({ rounds, quick, meter = new LoadMeter() }: ManyOptions
       notes: [
         `${TURN} faults at a time, ${samples} a round; time of the access as the guest sees it (rdtsc)`,
       ],
-      rounds,
-      repeated: series.repeated,
-      load: series.load,
     };
   } finally {
     await host.close();
@@ -152,7 +149,7 @@ async function disturbances({ rounds, quick, meter = new LoadMeter() }: ManyOpti
     return {
       title: "Disturbed",
       columns: [...COLUMNS, { key: "rate", title: "MB/s", digits: 0 }],
-      rows: rowsOf(series),
+      ...measured(series),
       verdicts: [
         atMost("p99.9 of a fault, a CPU hog : quiet", ratio("a CPU hog"), 5),
         atMost("p99.9 of a fault, garbage in the pager's isolate : quiet", ratio("100 MB/s of garbage"), 5),
@@ -161,9 +158,6 @@ async function disturbances({ rounds, quick, meter = new LoadMeter() }: ManyOpti
         `${pages} faults a round, one guest; pager and guest on one CPU`,
         "a hog on that CPU takes its share of it from the guest, which waits for its turn, faults or not",
       ],
-      rounds,
-      repeated: series.repeated,
-      load: series.load,
     };
   } finally {
     const members = [quiet, hogged, littered].flatMap((crowd) => crowd.members);

@@ -165,7 +165,10 @@ export class QemuStage {
   /** All that QEMU is sent made beforehand, in memory, and nobody runs; of a large machine until it would run. */
   async readyMade(): Promise<Figures> {
     const pagesMax = this.memoryMiB > READY_MIB_MAX ? READY_PAGES : undefined;
-    this.#ready ??= await ReadyStream.of(await openImageIn(this.#store, IMAGE), pagesMax);
+    if (this.#ready === undefined) {
+      await using image = await openImageIn(this.#store, IMAGE);
+      this.#ready = await ReadyStream.of(image, pagesMax);
+    }
     const machine = await this.#start("ready", "post-copy", ["-S"]);
     try {
       return await this.#ready.send(machine.incomingPath);
@@ -181,7 +184,7 @@ export class QemuStage {
   /** What a page costs that is asked for, in microseconds, with the rest being pushed meanwhile or not. */
   async waits(push: boolean, round: number): Promise<Figures> {
     const path = join(this.#folder, `waiter${this.#machines++}`);
-    const image = await openImageIn(this.#store, IMAGE);
+    await using image = await openImageIn(this.#store, IMAGE);
     const ram = image.regions.reduce((a, b) => (a.byteLength > b.byteLength ? a : b));
     const order: WaiterOrder = {
       path,
@@ -214,7 +217,6 @@ export class QemuStage {
       return { p50Us: at(0.5), p99Us: at(0.99), waits: sorted.length };
     } finally {
       await worker.terminate();
-      await image.close();
     }
   }
 
@@ -239,7 +241,7 @@ export class QemuStage {
       await sleep(200);
       const startedAt = performance.now();
       const since = (): number => performance.now() - startedAt;
-      const image = await openImageIn(delayedStore(this.#store, delayMs), IMAGE);
+      await using image = await openImageIn(delayedStore(this.#store, delayMs), IMAGE);
       let cutAt = Number.NaN;
       let socket: Awaited<ReturnType<typeof connectTo>> | undefined;
       const options: RestoreOptions = {
@@ -278,7 +280,6 @@ export class QemuStage {
       const { counters, touched = [] } = await restoring;
       figures.allMs = since();
       figures.requests = counters.requests;
-      await image.close();
       return { figures, touched };
     } finally {
       qmp?.close();

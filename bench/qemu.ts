@@ -9,7 +9,7 @@
 import { execFileSync } from "node:child_process";
 import type { LoadMeter } from "./load.ts";
 import { QemuStage } from "./qemu-stage.ts";
-import { atLeast, atMost, type Group, rowsOf, type Verdict } from "./report.ts";
+import { atLeast, atMost, type Group, measured, type Verdict } from "./report.ts";
 import { alternate, type Contestant, median, medianOf, ratioOf, type Series } from "./rounds.ts";
 import { warmHugePages, warmMemory } from "./stand.ts";
 
@@ -143,7 +143,7 @@ async function captures({ stage, rounds, meter }: Scene): Promise<Group> {
       "capturing hashes and compresses all of it, and it is on the disk when it ends; what cat has written is not",
       "tee, sha256sum and zstd: the same work by C programs, one process each",
     ],
-    ...ended(series, rounds),
+    ...measured(series),
   };
 }
 
@@ -193,7 +193,7 @@ async function restores(scene: Scene): Promise<Group> {
       CLOCK,
       `${READY}: nothing is read, verified or decided, and no guest runs; what QEMU alone takes`,
     ],
-    ...ended(series, rounds),
+    ...measured(series),
   };
 }
 
@@ -219,7 +219,7 @@ async function bigRestores({ stage, rounds, meter, shellMs }: Scene): Promise<Gr
       `${LAZY}: nothing is pushed here, and it ends when the shell has answered`,
       `${READY}: devices, and the pages that they need; what QEMU alone takes until it would run`,
     ],
-    ...ended(series, rounds),
+    ...measured(series),
   };
 }
 
@@ -232,10 +232,6 @@ function sooner(series: Series, { run, shell }: { run: number; shell: number }):
     atLeast("until the shell answers, eager : working set", ratioOf(series, "shellMs", EAGER, REPLAY), shell),
     atMost("everything moved, lazy : eager", ratioOf(series, "allMs", REPLAY, EAGER), 1.3),
   ];
-}
-
-function ended(series: Series, rounds: number): Pick<Group, "rows" | "rounds" | "repeated" | "load"> {
-  return { rows: rowsOf(series), rounds, repeated: series.repeated, load: series.load };
 }
 
 // ── pages that are asked for ──
@@ -263,7 +259,7 @@ async function farAway({ stage, rounds, meter }: Scene): Promise<Group> {
       ),
     ],
     notes: ["lazy: with the chunk that a page lies in; page by page: what demand paging alone does"],
-    ...ended(series, rounds),
+    ...measured(series),
   };
 }
 
@@ -284,6 +280,6 @@ async function waits({ stage, rounds, meter }: Scene): Promise<Group> {
     ],
     verdicts: [atMost("p99 wait, pushed : not pushed", ratio, 2)],
     notes: ["asked for by a thread that plays the destination, one page after the other, at random"],
-    ...ended(series, rounds),
+    ...measured(series),
   };
 }

@@ -35,8 +35,13 @@ export function isQuiet({ load }: Group): boolean {
   return load.every(({ foreign, stolen }) => foreign + stolen <= NOISE_MAX);
 }
 
-/** The medians of a series as rows. */
-export function rowsOf(series: Series): Row[] {
+/** What a group has of its series: the medians as rows, and how they came about. */
+export function measured(series: Series): Pick<Group, "rows" | "rounds" | "repeated" | "load"> {
+  const { load, repeated } = series;
+  return { rows: rowsOf(series), rounds: load.length, repeated, load };
+}
+
+function rowsOf(series: Series): Row[] {
   return [...series.figures].map(([name, results]) => {
     const keys = Object.keys(results[0] ?? {});
     const figures = keys.map((key) => [key, median(results.map((result) => result[key] ?? Number.NaN))]);

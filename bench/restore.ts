@@ -3,7 +3,7 @@
 
 import { openSource } from "./delayed-source.ts";
 import { LoadMeter } from "./load.ts";
-import { atLeast, atMost, type Group, rowsOf, type Verdict } from "./report.ts";
+import { atLeast, atMost, type Group, measured, type Verdict } from "./report.ts";
 import { imageUnits, RestoreStage, sourceUnits } from "./restore-stage.ts";
 import { alternate, type Contestant, ratioOf, type Series } from "./rounds.ts";
 import { unverified } from "./unverified.ts";
@@ -82,7 +82,7 @@ async function wholeImage({ stage, rounds, meter }: Scene, isCold: boolean): Pro
   const cache = isCold ? "cold" : "warm";
   return {
     title: `${stage.byteLength / MIB} MiB image, zstd, page cache ${cache}: first byte; 2 % at random; all in order`,
-    ...shared(series, rounds),
+    ...measured(series),
     columns: COLUMNS,
     verdicts: lazyVerdicts(series, cache, ["lazy", FILLING]),
     notes: ["counted from before the source is opened, with prepareThreads() done"],
@@ -105,7 +105,7 @@ async function farAway({ stage, rounds, meter }: Scene, delayMs: number): Promis
   const series = await alternate(contestants, rounds, meter);
   return {
     title: `${stage.byteLength / MIB} MiB raw, ${delayMs} ms away: first byte; 2 % at random; all in order`,
-    ...shared(series, rounds),
+    ...measured(series),
     columns: COLUMNS,
     verdicts: lazyVerdicts(series, `${delayMs} ms`, [FILLING]),
     notes: [
@@ -177,7 +177,7 @@ async function workingSets({ stage, rounds, meter }: Scene): Promise<Group> {
   ];
   return {
     title: `a working set of ${(stage.set.count * 4096) / MIB} MiB, at random in ${stage.byteLength / MIB} MiB, touched in its order`,
-    ...shared(series, rounds),
+    ...measured(series),
     columns: [
       { key: "startMs", title: "started ms", digits: 1 },
       { key: "ms", title: "all ms", digits: 1 },
@@ -211,7 +211,7 @@ async function verification({ stage, rounds, meter }: Scene): Promise<Group> {
     const series = await alternate(contestants, rounds, meter);
     return {
       title: "What verification adds to a cold restore",
-      ...shared(series, rounds),
+      ...measured(series),
       columns: [{ key: "ms", title: "all ms", digits: 1 }],
       verdicts: Object.keys(restores).map((name) =>
         atMost(`cold, ${name}: verified : believed`, ratioOf(series, "ms", ...both(name)), 1.1),
@@ -221,8 +221,4 @@ async function verification({ stage, rounds, meter }: Scene): Promise<Group> {
   } finally {
     believing.close();
   }
-}
-
-function shared(series: Series, rounds: number): Pick<Group, "rows" | "rounds" | "repeated" | "load"> {
-  return { rows: rowsOf(series), rounds, repeated: series.repeated, load: series.load };
 }

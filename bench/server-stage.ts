@@ -174,9 +174,7 @@ export class ServerStage {
   }
 
   async #processes(): Promise<number[]> {
-    // A connection that was kept open to a pager that is dead ends in an error, once.
-    const health = await this.#client.health().catch(() => this.#client.health());
-    const { pid, keeperPid, sparePid } = health;
+    const { pid, keeperPid, sparePid } = await this.#client.health();
     return [pid, keeperPid, ...(sparePid === undefined ? [] : [sparePid])];
   }
 }

@@ -7,16 +7,8 @@ import { affinity, local } from "../src/linux/index.ts";
 import { startVmm, type Touched, type Vmm } from "../test/daemon/vmm.ts";
 import { type CDoor, CHandlers } from "./c-handler.ts";
 import type { LoadMeter } from "./load.ts";
-import { atLeast, atMost, type Group, type Row, rowsOf, type Verdict } from "./report.ts";
-import {
-  alternate,
-  type Contestant,
-  type Figures,
-  median,
-  medianOf,
-  ratioOf,
-  type Series,
-} from "./rounds.ts";
+import { atLeast, atMost, type Group, measured, type Row, type Verdict } from "./report.ts";
+import { alternate, type Contestant, type Figures, median, medianOf, ratioOf } from "./rounds.ts";
 import { type ImageName, ServerStage } from "./server-stage.ts";
 import { warmMemory } from "./stand.ts";
 
@@ -105,7 +97,7 @@ async function firstPages({ stage, meter, handlers, rounds, quick }: Scene): Pro
       `${count} machines a run; the virtual CPU stands at its first page before the message is sent`,
       "until the guest has read its page, as this process sees it",
     ],
-    ...ended(series, rounds),
+    ...measured(series),
   };
 }
 
@@ -184,7 +176,7 @@ async function restores(scene: Scene): Promise<Group> {
       "a working set is read and verified when its image is opened, and kept; not kept: that is done for this guest",
       "C in bulk: the same pages out of a mapped file, verified by nobody: what is left to be reached",
     ],
-    ...ended(series, rounds),
+    ...measured(series),
   };
 }
 
@@ -284,7 +276,7 @@ async function manyAtOnce(scene: Scene): Promise<Group> {
       `${accesses} accesses a guest, each of them a fault`,
       "memory: what all processes of the server have for themselves, shared parts once, page cache aside",
     ],
-    ...ended(series, rounds),
+    ...measured(series),
   };
 }
 
@@ -378,10 +370,6 @@ async function killed(
 }
 
 // ──
-
-function ended(series: Series, rounds: number): Pick<Group, "rows" | "rounds" | "repeated" | "load"> {
-  return { rows: rowsOf(series), rounds, repeated: series.repeated, load: series.load };
-}
 
 function sum(values: Float64Array): number {
   return values.reduce((total, value) => total + value, 0);

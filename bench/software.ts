@@ -8,7 +8,7 @@ import { uffdio } from "../src/abi/structs.ts";
 import { UFFD_API, UFFDIO, UFFDIO_REGISTER_MODE } from "../src/abi/userfaultfd.ts";
 import { createSystem, PagedMemory } from "../src/uffd/software/index.ts";
 import { LoadMeter } from "./load.ts";
-import { atLeast, atMost, type Group, printGroup, rowsOf } from "./report.ts";
+import { atLeast, atMost, type Group, measured, printGroup } from "./report.ts";
 import { alternate, type Contestant, medianOf, ratioOf } from "./rounds.ts";
 
 const PAGE = 4096;
@@ -55,7 +55,7 @@ async function faults({ rounds, quick, meter = new LoadMeter() }: SoftwareOption
       { key: "perSecond", title: "per second", digits: 0 },
       { key: "ns", title: "ns", digits: 0 },
     ],
-    rows: rowsOf(series),
+    ...measured(series),
     verdicts: [
       atLeast("faults resolved per second", medianOf(series, library!.name, "perSecond"), 1_500_000),
     ],
@@ -63,9 +63,6 @@ async function faults({ rounds, quick, meter = new LoadMeter() }: SoftwareOption
       "a fault: a missing page touched, its message taken, 4 KiB of real bytes installed, the access done",
       "beyond the processor's caches the copy alone takes most of the time, whoever makes it",
     ],
-    rounds,
-    repeated: series.repeated,
-    load: series.load,
   };
 }
 
@@ -175,7 +172,7 @@ async function loads(options: SoftwareOptions, byteLength: number): Promise<Grou
       { key: "inOrder", title: "in order ns", digits: 2 },
       { key: "random", title: "random ns", digits: 2 },
     ],
-    rows: rowsOf(series),
+    ...measured(series),
     verdicts: [
       atMost(`${mib} MiB in order, load8 : Uint8Array`, ratioOf(series, "inOrder", "load8", "Uint8Array"), 2),
       atMost(
@@ -185,9 +182,6 @@ async function loads(options: SoftwareOptions, byteLength: number): Promise<Grou
       ),
     ],
     notes: [],
-    rounds,
-    repeated: series.repeated,
-    load: series.load,
   };
 }
 

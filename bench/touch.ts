@@ -4,7 +4,7 @@
 import { PAGE_SIZE } from "../src/abi/memory.ts";
 import type { CHandlers } from "./c-handler.ts";
 import type { LoadMeter } from "./load.ts";
-import { atLeast, atMost, type Group, rowsOf, type Verdict } from "./report.ts";
+import { atLeast, atMost, type Group, measured, type Verdict } from "./report.ts";
 import { alternate, type Contestant, ratioOf } from "./rounds.ts";
 import type { Stand } from "./stand.ts";
 
@@ -91,7 +91,7 @@ export async function touchMuch(options: TouchOptions): Promise<Group> {
         { key: "seconds", title: "s", digits: 3 },
         { key: "usPerPage", title: "µs a page", digits: 3 },
       ],
-      rows: rowsOf(series),
+      ...measured(series),
       verdicts,
       notes: [
         ...notes,
@@ -99,9 +99,6 @@ export async function touchMuch(options: TouchOptions): Promise<Group> {
         "kernel's own: first store into private anonymous memory; the others: first load, then every byte is right",
         `ours: placement auto; verdicts are for the window of ${window} pages`,
       ],
-      rounds,
-      repeated: series.repeated,
-      load: series.load,
     };
   } finally {
     shuffled.close();

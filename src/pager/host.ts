@@ -129,8 +129,14 @@ class ThreadHost implements PagerHost {
     if (options.stateDescriptor !== undefined) checkForks(options.descriptor);
     this.#checkRoom();
     this.#starting++;
-    const key = {};
-    this.#keep(key, true);
+    try {
+      return await this.#whileKept(() => this.#start(options));
+    } finally {
+      this.#starting--;
+    }
+  }
+
+  async #start(options: PagerOptions): Promise<Pager> {
     let image: PreparedImage | undefined;
     let handle: PagerHandle | undefined;
     try {
@@ -145,8 +151,6 @@ class ThreadHost implements PagerHost {
       throw error;
     } finally {
       image?.started();
-      this.#starting--;
-      this.#keep(key, false);
     }
   }
 
@@ -157,29 +161,16 @@ class ThreadHost implements PagerHost {
     return { ...warm, close: () => this.#whileKept(() => warm.close()) };
   }
 
-  async #whileKept(run: () => Promise<void>): Promise<void> {
-    const key = {};
-    this.#keep(key, true);
-    try {
-      await run();
-    } finally {
-      this.#keep(key, false);
-    }
-  }
-
   close(): Promise<void> {
-    this.#closing ??= this.#close();
+    this.#closing ??= this.#whileKept(() => this.#close());
     return this.#closing;
   }
 
   async #close(): Promise<void> {
-    const key = {};
-    this.#keep(key, true);
     await Promise.all([...this.#handles.values()].map((handle) => handle.close()));
     await this.#sources.close();
     this.#link.stop();
     await this.#link.ended;
-    this.#keep(key, false);
   }
 
   #add(options: PagerOptions, image: PreparedImage): PagerHandle {
@@ -195,15 +186,8 @@ class ThreadHost implements PagerHost {
       onKeepAlive: () => this.#keep(handle, handle.wantsAlive),
       release: async () => {
         stopWatch?.();
-        const key = {};
         // It wants nothing any more, but whoever waits for its end is to see it.
-        this.#keep(key, true);
-        if (this.#isSole) {
-          this.#link.stop();
-          await this.#link.ended;
-        }
-        await image.release();
-        this.#keep(key, false);
+        await this.#whileKept(() => this.#letGo(image));
         this.#handles.delete(guest);
       },
     });
@@ -214,6 +198,25 @@ class ThreadHost implements PagerHost {
     this.#keep(handle, handle.wantsAlive);
     this.#link.send({ kind: "guest", order });
     return handle;
+  }
+
+  async #letGo(image: PreparedImage): Promise<void> {
+    if (this.#isSole) {
+      this.#link.stop();
+      await this.#link.ended;
+    }
+    await image.release();
+  }
+
+  /** The process stays until this is done. */
+  async #whileKept<T>(run: () => Promise<T>): Promise<T> {
+    const key = {};
+    this.#keep(key, true);
+    try {
+      return await run();
+    } finally {
+      this.#keep(key, false);
+    }
   }
 
   #checkRoom(): void {

@@ -64,6 +64,13 @@ async function packsOf(folder: string): Promise<string[]> {
     .map((entry) => join(entry.parentPath ?? entry.path, entry.name));
 }
 
+/** Nothing that is read of them from now on is right. */
+async function spoilPacks(folder: string): Promise<void> {
+  for (const path of await packsOf(folder)) {
+    await writeFile(path, Buffer.alloc((await stat(path)).size, 0x5a));
+  }
+}
+
 /** Files of a folder that this process has open. Others come and go on their own. */
 function openIn(folder: string): number {
   return readdirSync("/proc/self/fd").filter((fd) => {
@@ -229,8 +236,7 @@ describe("a host of pagers", { skip, timeout: 120_000 }, () => {
       return report;
     };
     assert.equal((await served())?.bytesInstalled, pages.length * PAGE_SIZE);
-    for (const path of await packsOf(folder))
-      await writeFile(path, Buffer.alloc((await stat(path)).size, 0x5a));
+    await spoilPacks(folder);
     const reports = await Promise.all([served(), served(), served()]);
     for (const report of reports) {
       assert.deepEqual([report?.error, report?.bytesInstalled], [undefined, pages.length * PAGE_SIZE]);
@@ -250,9 +256,7 @@ describe("a host of pagers", { skip, timeout: 120_000 }, () => {
       assert.deepEqual([report?.error, report?.bytesInstalled], [undefined, pages.length * PAGE_SIZE]);
       await pager.close();
       // The second one has it from what was kept.
-      for (const path of await packsOf(folder)) {
-        await writeFile(path, Buffer.alloc((await stat(path)).size, 0x5a));
-      }
+      await spoilPacks(folder);
     }
     await warm.close();
   });
@@ -363,7 +367,8 @@ describe("a host of pagers", { skip, timeout: 120_000 }, () => {
     const [fds, mappings] = count();
     await comeAndGo(200);
     const [fdsAfter, mappingsAfter] = count();
-    assert.equal(fdsAfter, fds);
+    // Fewer, when what the tests before this one had open was still being closed.
+    assert.ok(fdsAfter <= fds, `${fds} descriptors before, ${fdsAfter} after`);
     assert.ok(mappingsAfter < mappings + 50, `${mappings} mappings before, ${mappingsAfter} after`);
     await warm.close();
   });

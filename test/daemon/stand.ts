@@ -19,7 +19,7 @@ import type { FrontEvent } from "../../src/daemon/front-pipe.ts";
 import { type RunningServer, startServer, takeOver } from "../../src/daemon/start.ts";
 import type { Step } from "../../src/daemon/step.ts";
 
-const DEADLINE_MS = 20_000;
+const DEADLINE_MS = 60_000;
 
 export type Kind = FrontEvent["event"];
 

@@ -32,7 +32,7 @@ export type { VmmVersion } from "./vmm-message.ts";
 
 /** How often we look whether something has ended: soon at first. */
 const GLANCE_MS = { first: 1, last: 4 } as const;
-const DEADLINE_MS = 10_000;
+const DEADLINE_MS = 60_000;
 /** LIMIT: pages that are hashed in one go. */
 const HASHED_MAX = 65_536;
 

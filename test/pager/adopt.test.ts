@@ -17,7 +17,7 @@ import { Guest, imageByte } from "./guest.ts";
 
 const PROGRAM = fileURLToPath(new URL("./fixtures/pager-process.js", import.meta.url));
 const FEATURES: readonly FeatureName[] = ["EVENT_REMOVE", "EVENT_UNMAP", "EVENT_REMAP"];
-const DEADLINE_MS = 20_000;
+const DEADLINE_MS = 60_000;
 
 /** A guest whose pagers are processes of their own, one after the other. */
 class Handed {
@@ -157,7 +157,7 @@ class Toucher {
   }
 }
 
-describe("a pager that takes over", { skip, timeout: 120_000 }, () => {
+describe("a pager that takes over", { skip, timeout: 300_000 }, () => {
   test("serves on after SIGKILL: what was discarded, unmapped and moved stays so, who waited goes on", async (t) => {
     const handed = new Handed(t, 128);
     const { guest } = handed;

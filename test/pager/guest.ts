@@ -10,7 +10,7 @@ import { openUserfaultfd } from "../../src/uffd/open.ts";
 import type { SystemUserfaultfd } from "../../src/uffd/userfaultfd.ts";
 
 /** LIMIT: whatever takes longer hangs. */
-const DEADLINE_MS = 10_000;
+const DEADLINE_MS = 60_000;
 
 export interface GuestOptions {
   readonly pages?: number;

@@ -26,7 +26,7 @@ import { Guest, type GuestOptions, imageByte } from "./guest.ts";
 
 const MODULE = new URL("./fixtures/source.js", import.meta.url).href;
 const UNIT_PAGES = 16;
-const DEADLINE_MS = 10_000;
+const DEADLINE_MS = 60_000;
 
 function guestFor(t: TestContext, options?: GuestOptions): Guest {
   const guest = new Guest(options);
@@ -119,7 +119,7 @@ async function until(isSo: () => boolean): Promise<void> {
   }
 }
 
-describe("a host of pagers", { skip, timeout: 120_000 }, () => {
+describe("a host of pagers", { skip, timeout: 300_000 }, () => {
   for (const placement of ["same-cpu", "spin", "block"] as const) {
     test(`serves guests with memory of their own by one thread, placement ${placement}; they come and go`, async (t) => {
       const host = await hostFor(t, { placement });

@@ -31,7 +31,7 @@ function ranNs(tid: number): number {
   return Number(readFileSync(`/proc/self/task/${tid}/schedstat`, "utf8").split(" ")[0]);
 }
 
-describe("the pager", { skip, timeout: 60_000 }, () => {
+describe("the pager", { skip, timeout: 300_000 }, () => {
   test("serves every page of a guest with the image's bytes, placed by a self-test of some ten milliseconds", async (t) => {
     const guest = guestFor(t);
     const pager = await guest.pager({ placement: "auto", plan: { faultAroundPages: 1 } });
@@ -309,7 +309,7 @@ describe("the pager", { skip, timeout: 60_000 }, () => {
     test(`a program that ends (${how}) while its pager waits does end`, () => {
       const program = fileURLToPath(new URL("./fixtures/leave.js", import.meta.url));
       const { status, stdout } = spawnSync(process.execPath, [program, how], {
-        timeout: 20_000,
+        timeout: 60_000,
         encoding: "utf8",
       });
       assert.equal(stdout, "serving\n");

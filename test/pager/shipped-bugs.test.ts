@@ -309,7 +309,7 @@ describe("bugs that other handlers shipped", () => {
   }
 });
 
-describe("a storm of EAGAIN on the real kernel", { skip: skipUnlessUserfaultfd, timeout: 60_000 }, () => {
+describe("a storm of EAGAIN on the real kernel", { skip: skipUnlessUserfaultfd, timeout: 300_000 }, () => {
   test("faults are served while other threads discard memory without a pause, and no discarded page comes back", async (t) => {
     const guest = new Guest({ pages: 256, features: ["EVENT_REMOVE"] });
     t.after(() => guest.close());

@@ -74,7 +74,7 @@ async function settled(pager: Pager, bytes?: number): Promise<PagerStatistics> {
   }
 }
 
-describe("a pager with a source", { skip, timeout: 60_000 }, () => {
+describe("a pager with a source", { skip, timeout: 300_000 }, () => {
   for (const placement of ["same-cpu", "spin", "block"] as const) {
     test(`brings a raw file's bytes, placement ${placement}`, async (t) => {
       const path = join(await folderFor(t), "raw");

@@ -8,7 +8,7 @@ import { Guest, imageByte } from "./guest.ts";
 
 const MODULE = new URL("./fixtures/source.js", import.meta.url).href;
 
-describe("prepared threads", { skip, timeout: 60_000 }, () => {
+describe("prepared threads", { skip, timeout: 300_000 }, () => {
   test("a pager that takes them serves like any other, and so does the one after it, which has none", async (t) => {
     await prepareThreads();
     for (const when of ["prepared", "not prepared"]) {

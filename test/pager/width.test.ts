@@ -84,7 +84,7 @@ test("a run after a walk at random widens it again", () => {
   assert.equal(walk(order).width, 512);
 });
 
-describe("an adaptive pager", { skip, timeout: 60_000 }, () => {
+describe("an adaptive pager", { skip, timeout: 300_000 }, () => {
   test("needs few faults for a walk in order, and brings the right bytes", async (t) => {
     const guest = new Guest({ pages: 4096 });
     t.after(() => guest.close());

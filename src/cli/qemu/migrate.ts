@@ -6,7 +6,7 @@ import { migrateMachine, QmpLine, readMachine, type StartedQemu, startQemu } fro
 import { openImage } from "../../image/index.ts";
 import { bytesText, msText, parseBytes } from "../bytes.ts";
 import { runCommand, type Work } from "../image/verb.ts";
-import { movedText, rateOption } from "./moving.ts";
+import { movedText, patienceOption, rateOption } from "./moving.ts";
 import { restoreInto, type Target } from "./restore.ts";
 
 const EXAMPLES = `
@@ -26,6 +26,7 @@ interface Options {
   readonly toQmp?: string | undefined;
   readonly bandwidth?: number | undefined;
   readonly rate?: number | undefined;
+  readonly patience?: number | undefined;
   readonly keep?: true | undefined;
   readonly json?: true | undefined;
   readonly quiet?: true | undefined;
@@ -42,6 +43,7 @@ export function registerMigrate(qemu: Command): void {
     .option("--to-qmp <socket>", "its QMP socket")
     .option("--bandwidth <size>", "bytes a second that the running machine may send", parseBytes)
     .addOption(rateOption())
+    .addOption(patienceOption())
     .option("--keep", "the old QEMU stays, stopped; default: it ends")
     .option("--json", "print the report as JSON, and no progress")
     .option("--quiet", "print nothing but errors")

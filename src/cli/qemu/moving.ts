@@ -11,10 +11,17 @@ import {
   type TransferReport,
 } from "../../guest/qemu/index.ts";
 import type { ByteProgress } from "../byte-progress.ts";
-import { bytesText, msText, parseBytes } from "../bytes.ts";
+import { bytesText, msText, parseBytes, parseMs } from "../bytes.ts";
 
 export function rateOption() {
   return new Option("--rate <size>", "bytes a second of memory that nobody asked for").argParser(parseBytes);
+}
+
+export function patienceOption() {
+  return new Option(
+    "--patience <time>",
+    "how long a page is waited for that the image does not give, before the rest is left to `resume` (default: 30s)",
+  ).argParser(parseMs);
 }
 
 /** Compares a QEMU with the saved machine before anything is sent; its page sizes. */
@@ -22,10 +29,10 @@ export async function pageSizesOf(line: QmpLine, saved: SavedMachine): Promise<R
   return checkDestination(saved, await lookAtDestination(await line.client()));
 }
 
-/** Shows pages that have been sent on a bar. */
+/** Shows pages that QEMU has on a bar. */
 export function showing(bar: ByteProgress): (counters: SourceCounters) => void {
-  return ({ pagesSent, zerosSent, pagesTotal }) =>
-    bar.update({ doneBytes: (pagesSent + zerosSent) * PAGE_BYTES, totalBytes: pagesTotal * PAGE_BYTES });
+  return ({ pagesThere, pagesTotal }) =>
+    bar.update({ doneBytes: pagesThere * PAGE_BYTES, totalBytes: pagesTotal * PAGE_BYTES });
 }
 
 /** Lines about what was moved. */

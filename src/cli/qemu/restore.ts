@@ -21,7 +21,8 @@ import { addWorkingSet, type Image, openImage } from "../../image/index.ts";
 import { type ObjectStore, splitImageUrl } from "../../source/index.ts";
 import { msText, parseMs } from "../bytes.ts";
 import { runCommand, type Work } from "../image/verb.ts";
-import { movedText, pageSizesOf, rateOption, showing } from "./moving.ts";
+import { missingLines } from "./missing-lines.ts";
+import { movedText, pageSizesOf, patienceOption, rateOption, showing } from "./moving.ts";
 
 const EXAMPLES = `
 The guest runs after milliseconds; pages that it asks for come first, all others follow. The first run records which
@@ -45,6 +46,7 @@ interface Options {
   readonly recordFor?: number | undefined;
   readonly neighbours?: boolean | undefined;
   readonly rate?: number | undefined;
+  readonly patience?: number | undefined;
   readonly onState?: (state: SourceState) => void;
   readonly detach?: true | undefined;
   readonly json?: true | undefined;
@@ -79,6 +81,7 @@ export function registerRestore(qemu: Command): void {
     .option("--record-for <time>", "how long; default until the guest rests", parseMs)
     .option("--no-neighbours", "a page that is asked for comes alone, not with its chunk")
     .addOption(rateOption())
+    .addOption(patienceOption())
     .option("--detach", "QEMU runs on its own, without a terminal; end when it has everything")
     .option("--json", "print the report as JSON, and no progress")
     .option("--quiet", "print nothing but errors")
@@ -172,7 +175,9 @@ export async function restoreInto(
       }),
       connect: (signal) => connectTo(uri, signal),
       signal: tools.signal,
+      patienceMs: options.patience,
       onProgress: showing(tools.progress("moving")),
+      onMissing: missingLines(image, options),
       onState: (state) => {
         hasRun ||= state === "running";
         options.onState?.(state);
@@ -182,8 +187,9 @@ export async function restoreInto(
     return report;
   } catch (error) {
     if (started === undefined) throw error;
-    // One that has run waits for its memory, and can be resumed.
-    const explained = hasRun ? error : await started.explain(error);
+    // One that has run waits for its memory, and can be resumed. One that has not is not asked where the image is to blame.
+    const isImage = error instanceof MinorfaultError && error.kind === "source";
+    const explained = hasRun || isImage ? error : await started.explain(error);
     if (!hasRun) started.kill();
     throw explained;
   }

@@ -5,7 +5,8 @@ import { QmpLine, resumeMachine } from "../../guest/qemu/index.ts";
 import { openImage } from "../../image/index.ts";
 import { msText } from "../bytes.ts";
 import { runCommand } from "../image/verb.ts";
-import { movedText, rateOption, showing } from "./moving.ts";
+import { missingLines } from "./missing-lines.ts";
+import { movedText, patienceOption, rateOption, showing } from "./moving.ts";
 
 const EXAMPLES = `
 QEMU says itself which pages it has: nothing that the interrupted restore knew is needed but the image.
@@ -27,6 +28,7 @@ export function registerResume(qemu: Command): void {
       "where QEMU is to listen: unix:PATH or tcp:HOST:PORT; default a socket of our own",
     )
     .addOption(rateOption())
+    .addOption(patienceOption())
     .option("--json", "print the report as JSON, and no progress")
     .option("--quiet", "print nothing but errors")
     .addHelpText("after", EXAMPLES)
@@ -43,8 +45,10 @@ export function registerResume(qemu: Command): void {
             qmp: await line.client(),
             ...(options.listen !== undefined && { uri: options.listen }),
             ...(options.rate !== undefined && { pushBytesPerSecond: options.rate }),
+            patienceMs: options.patience,
             signal,
             onProgress: showing(progress("moving")),
+            onMissing: missingLines(image, options),
           });
           await line.end();
           const head = `${url}: served again after ${msText(report.recoveredMs)}`;

@@ -6,6 +6,7 @@ export * from "./destination.ts";
 export * from "./import-stream.ts";
 export { QmpLine } from "./lifeline.ts";
 export * from "./migrate.ts";
+export type { MissingChunk } from "./missing-chunks.ts";
 export * from "./page-ledger.ts";
 export { PagePool } from "./page-pool.ts";
 export * from "./qmp.ts";

@@ -11,6 +11,9 @@ import { MinorfaultError } from "../../base/errors.ts";
 import { roundDown, roundUp } from "../../base/range.ts";
 import { type DiscardRange, PAGE_BYTES } from "./stream-format.ts";
 
+/** LIMIT: pages that cannot be had, 64 MiB. */
+const WITHHELD_PAGES_MAX = 16_384;
+
 /** A block of the destination. */
 export interface SourceBlock {
   readonly name: string;
@@ -40,9 +43,12 @@ export class PageLedger {
   readonly #pushed: Uint32Array;
   /** Those of the asked pages that a guest waits for. */
   readonly #waited: Uint32Array;
+  /** Those of the asked pages that cannot be had for now. */
+  readonly #withheld: Uint32Array;
   #sentCount = 0;
   #pushedCount = 0;
   #waitedCount = 0;
+  #withheldCount = 0;
   /** No page before it needs to be pushed. */
   #cursor = 0;
 
@@ -54,10 +60,11 @@ export class PageLedger {
     this.#check();
     const last = this.#ordered.at(-1);
     const words = wordsFor(last === undefined ? 0 : last.firstPage + last.byteLength / PAGE_BYTES);
-    [this.#sent, this.#asked, this.#pushed, this.#waited] = Array.from(
-      { length: 4 },
-      () => new Uint32Array(words),
-    ) as [Uint32Array, Uint32Array, Uint32Array, Uint32Array];
+    this.#sent = new Uint32Array(words);
+    this.#asked = new Uint32Array(words);
+    this.#pushed = new Uint32Array(words);
+    this.#waited = new Uint32Array(words);
+    this.#withheld = new Uint32Array(words);
   }
 
   get sentCount(): number {
@@ -76,6 +83,21 @@ export class PageLedger {
   /** Pages that a guest waits for, and that have not come. */
   get waitedCount(): number {
     return this.#waitedCount;
+  }
+
+  /** Pages that cannot be had for now. */
+  get withheldCount(): number {
+    return this.#withheldCount;
+  }
+
+  /** So many that it is not some pages that cannot be had: no others need be tried. */
+  get withholdsMost(): boolean {
+    return this.#withheldCount >= WITHHELD_PAGES_MAX;
+  }
+
+  /** Nothing is left to be sent but what cannot be had. */
+  get isAllElseSent(): boolean {
+    return this.withholdsMost || this.#sentCount + this.#withheldCount === this.total;
   }
 
   named(name: string): SourceBlock | undefined {
@@ -121,13 +143,30 @@ export class PageLedger {
     clearBits(this.#asked, first, until);
     this.#pushedCount -= takeBits(this.#pushed, first, until);
     this.#waitedCount -= takeBits(this.#waited, first, until);
+    this.#withheldCount -= takeBits(this.#withheld, first, until);
+  }
+
+  /** Books the host pages of these pages as such that cannot be had for now: nobody counts on them, or asks for them again. */
+  withhold(first: number, until: number): void {
+    const { firstPage, pageSize } = this.blockOf(first)!;
+    const hostPages = pageSize / PAGE_BYTES;
+    const end = firstPage + roundUp(until - firstPage, hostPages);
+    let page = this.nextUnsent(firstPage + roundDown(first - firstPage, hostPages), end);
+    while (page < end) {
+      const next = this.nextSent(page, end);
+      this.arrived(page, next);
+      setBits(this.#asked, page, next);
+      setBits(this.#withheld, page, next);
+      this.#withheldCount += next - page;
+      page = this.nextUnsent(next, end);
+    }
   }
 
   /** Books a host page that a guest waits for. False: it has been sent, or somebody waits for it already. */
   await(first: number, until: number): boolean {
     const missing = this.nextUnsent(first, until);
     if (missing === until || hasBit(this.#waited, missing)) return false;
-    this.#pushedCount -= takeBits(this.#pushed, first, until);
+    this.arrived(first, until);
     setBits(this.#asked, first, until);
     setBits(this.#waited, first, until);
     this.#waitedCount += until - first;
@@ -175,8 +214,10 @@ export class PageLedger {
     this.#asked.fill(0);
     this.#pushed.fill(0);
     this.#waited.fill(0);
+    this.#withheld.fill(0);
     this.#pushedCount = 0;
     this.#waitedCount = 0;
+    this.#withheldCount = 0;
     this.#cursor = 0;
   }
 

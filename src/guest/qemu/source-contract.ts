@@ -65,6 +65,8 @@ export interface SourceCounters {
   readonly crossed: number;
   readonly pagesSent: number;
   readonly zerosSent: number;
+  /** Those that the destination has, or will have if the connection lasts. */
+  readonly pagesThere: number;
   readonly pagesTotal: number;
   readonly recoveries: number;
 }

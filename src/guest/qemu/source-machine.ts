@@ -15,7 +15,7 @@
 // page of zeros along, whose other pages would never be asked for; PING 2, a package {LISTEN, devices, PING 3, RUN},
 // PING 4; then pages until none is left.
 
-import { MinorfaultError } from "../../base/errors.ts";
+import { type ErrorCode, MinorfaultError } from "../../base/errors.ts";
 import { Allowance } from "./allowance.ts";
 import { HostPages } from "./host-pages.ts";
 import { type Pages, pagesWithin } from "./page-content.ts";
@@ -72,7 +72,7 @@ export class SourceMachine {
   }
 
   get counters(): SourceCounters {
-    return { ...this.#counters, pagesTotal: this.ledger.total };
+    return { ...this.#counters, pagesThere: this.ledger.sentCount, pagesTotal: this.ledger.total };
   }
 
   /** When `tick` is to be called at the latest; Infinity: no need. */
@@ -154,9 +154,9 @@ export class SourceMachine {
     return this.#done();
   }
 
-  /** Pages that were wanted cannot be had: rather none than wrong ones. */
-  unavailable(error: MinorfaultError): readonly SourceAction[] {
-    this.#close(error);
+  /** Pages that were wanted cannot be had for now: rather none than wrong ones. All others go on. */
+  withhold(first: number, count: number): readonly SourceAction[] {
+    this.ledger.withhold(first, first + count);
     return this.#done();
   }
 
@@ -176,12 +176,7 @@ export class SourceMachine {
         break;
       case "prefetching":
       case "starting":
-        this.#close(
-          new MinorfaultError(
-            "ERR_QEMU",
-            `QEMU closed the connection before the machine ran (${this.#state})`,
-          ),
-        );
+        this.#close("ERR_QEMU", `QEMU closed the connection before the machine ran (${this.#state})`);
         break;
     }
     return this.#done();
@@ -191,14 +186,10 @@ export class SourceMachine {
   tick(): readonly SourceAction[] {
     const now = this.#now();
     this.#allowance.renew(now);
+    this.#excuse();
     if (now >= this.#deadline) {
       const waited = `${this.#options.stepMs ?? STEP_MS} ms`;
-      this.#close(
-        new MinorfaultError(
-          "ERR_DEADLINE",
-          `QEMU did not answer within ${waited}, the machine is ${this.#state}`,
-        ),
-      );
+      this.#close("ERR_DEADLINE", `QEMU did not answer within ${waited}, the machine is ${this.#state}`);
     }
     return this.#done();
   }
@@ -336,9 +327,7 @@ export class SourceMachine {
 
   #shut(code: number): void {
     if (code !== 0) {
-      this.#close(
-        new MinorfaultError("ERR_QEMU", `QEMU could not load the machine (it answers SHUT ${code})`),
-      );
+      this.#close("ERR_QEMU", `QEMU could not load the machine (it answers SHUT ${code})`);
     } else if (this.#state === "finishing") {
       this.#enter("completed", Number.POSITIVE_INFINITY);
     } else {
@@ -352,6 +341,7 @@ export class SourceMachine {
 
   #place(pages: Pages): void {
     const { first, count } = pages;
+    this.#excuse();
     const block = this.ledger.blockOf(first);
     const until = first + count;
     if (
@@ -440,7 +430,7 @@ export class SourceMachine {
 
   #push(): void {
     const { push = true, pushPagesMax = 256, pushUnit = 16, unsentBytesMax = 2 ** 20 } = this.#options;
-    if (!push || this.#unsentBytes >= unsentBytesMax) return;
+    if (!push || this.#unsentBytes >= unsentBytesMax || this.ledger.withholdsMost) return;
     const isWaiting = this.ledger.waitedCount > 0;
     const limit = isWaiting ? Math.ceil(pushPagesMax / SHARE_WHILE_WAITING) : pushPagesMax;
     while (this.ledger.pushedCount < limit) {
@@ -459,18 +449,18 @@ export class SourceMachine {
   }
 
   #refuse(reason: string): void {
-    this.#close(new MinorfaultError("ERR_BAD_MESSAGE", `The destination is refused: ${reason}`));
+    this.#close("ERR_BAD_MESSAGE", `The destination is refused: ${reason}`);
   }
 
   /** Gives the connection up. A machine that runs can be recovered over another one. */
-  #close(error: MinorfaultError): void {
+  #close(code: ErrorCode, message: string): void {
     if (this.#state === "failed" || this.#state === "completed" || this.#state === "paused") return;
     const isRunning =
       this.#state === "running" || this.#state === "finishing" || this.#state === "recovering";
     if (isRunning) this.#pause();
     else this.#enter("failed", Number.POSITIVE_INFINITY);
     this.#writer.take();
-    this.#actions.push({ kind: "close", error });
+    this.#actions.push({ kind: "close", error: new MinorfaultError(code, message) });
   }
 
   #enter(state: SourceState, deadline: number): void {
@@ -478,6 +468,11 @@ export class SourceMachine {
     this.#state = state;
     this.#deadline = deadline;
     this.#actions.push({ kind: "state", state });
+  }
+
+  /** A destination that cannot load its devices without pages that cannot be had is not late. */
+  #excuse(): void {
+    if (this.#state === "starting" && this.ledger.withheldCount > 0) this.#deadline = this.#stepDeadline();
   }
 
   #stepDeadline(): number {

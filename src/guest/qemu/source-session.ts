@@ -6,11 +6,14 @@
 //        ◀────────────────────── send           ◀──────── pages, zeros ◀─────────
 //
 // A page that a guest waits for is read in this thread at once where the image is local, and its neighbours of the same
-// chunk go with it; what is pushed behind the guest's back is read by a pool of threads.
+// chunk go with it; what is pushed behind the guest's back is read by a pool of threads. A chunk that is damaged or that
+// cannot be read ends nothing: it is left out, told, and tried again (missing-chunks.ts).
 
 import type { Socket } from "node:net";
+import { MinorfaultError } from "../../base/errors.ts";
 import { roundDown, roundUp } from "../../base/range.ts";
 import type { Image } from "../../image/index.ts";
+import { type MissingChunk, MissingChunks } from "./missing-chunks.ts";
 import { type PageContent, type PageRange, type Pages, pagesWithin, runsOf } from "./page-content.ts";
 import type { SourceBlock } from "./page-ledger.ts";
 import { InlineReader, type PageReader } from "./page-reader.ts";
@@ -42,6 +45,12 @@ export interface SessionOptions
   readonly image: Image;
   /** Opens whoever reads what is pushed, and is closed with the session. Default: this thread. */
   readonly openPool?: () => PageReader;
+  /** Opens whoever tries again what could not be read. Default: this thread, by the image as it was opened. */
+  readonly openAgain?: (signal: AbortSignal) => Promise<PageReader>;
+  /** LIMIT: how long a guest waits for a page that cannot be had until the connection is given up; default 30 s. */
+  readonly patienceMs?: number | undefined;
+  /** A chunk cannot be had, or has come after all. */
+  readonly onMissing?: ((chunk: MissingChunk) => void) | undefined;
   readonly onState?: (state: SourceState) => void;
   /** The guest has asked for a page. */
   readonly onTouched?: (range: PageRange) => void;
@@ -52,6 +61,8 @@ export interface Ending {
   readonly state: SourceState;
   /** What was wrong, if it was not simply cut. */
   readonly error?: unknown;
+  /** The image lacks what the machine needs: another connection would not help. */
+  readonly isGivenUp: boolean;
 }
 
 export class SourceSession {
@@ -67,9 +78,12 @@ export class SourceSession {
   readonly #slabs = new SlabPool();
   readonly #abort = new AbortController();
   readonly #pool: PageReader;
+  readonly #missing: MissingChunks;
   #socket: Socket | undefined;
   #settle: ((ending: Ending) => void) | undefined;
   #error: unknown;
+  #isGivenUp = false;
+  #confirmedPages = 0;
   #timer: NodeJS.Timeout | undefined;
   #unsentBytes = 0;
   #onDrained: (() => void) | undefined;
@@ -97,10 +111,29 @@ export class SourceSession {
       },
     });
     this.#pool = options.openPool?.() ?? this.#inline;
+    const { openAgain = async () => this.#inline } = options;
+    this.#missing = new MissingChunks({
+      chunkBytes: options.image.chunkBytes,
+      patienceMs: options.patienceMs,
+      open: openAgain,
+      isServing: () => this.state === "running" || this.state === "starting",
+      isAllElseSent: () => this.machine.ledger.isAllElseSent,
+      give: (content) => this.#giveAll(content),
+      tell: options.onMissing,
+      giveUp: (error) => {
+        this.#isGivenUp = true;
+        this.disconnect(error);
+      },
+    });
   }
 
   get state(): SourceState {
     return this.machine.state;
+  }
+
+  /** Pages that the destination had for certain when it began to run, or to run again: what was on its way may be lost. */
+  get confirmedPages(): number {
+    return this.#confirmedPages;
   }
 
   /** When the guest last asked for a page, as performance.now has it. */
@@ -124,6 +157,7 @@ export class SourceSession {
     this.#socket = socket;
     this.#unsentBytes = 0;
     this.#error = undefined;
+    this.#isGivenUp = false;
     socket.setNoDelay(true);
     const ended = new Promise<Ending>((resolve) => {
       this.#settle = resolve;
@@ -165,15 +199,19 @@ export class SourceSession {
 
   async close(): Promise<void> {
     this.#abort.abort();
+    this.#missing.close();
     clearTimeout(this.#timer);
     this.#socket?.destroy();
     await this.#pool.close();
   }
 
-  /** Ends the connection: QEMU waits, if its machine runs, until it is resumed. */
+  /**
+   * Ends the connection: QEMU waits, if its machine runs, until it is resumed. One that is being recovered is let finish
+   * first, or be late with it: a QEMU before 8.2 would end with the connection, and its machine be lost.
+   */
   disconnect(reason: unknown): void {
     this.#error ??= reason;
-    this.#socket?.destroy();
+    if (this.state !== "recovering") this.#socket?.destroy();
   }
 
   /** Pieces of this turn of the event loop leave together at its end. */
@@ -219,6 +257,7 @@ export class SourceSession {
     this.#onDrained?.();
     this.#settle?.({
       state: this.machine.state,
+      isGivenUp: this.#isGivenUp,
       ...(this.#error === undefined ? {} : { error: this.#error }),
     });
     this.#settle = undefined;
@@ -246,13 +285,20 @@ export class SourceSession {
         this.#options.onTouched?.(action);
         return;
       case "state":
-        this.#options.onState?.(action.state);
-        if (action.state === "completed") this.#socket?.end();
+        this.#entered(action.state);
         return;
       case "close":
         this.disconnect(action.error);
         return;
     }
+  }
+
+  #entered(state: SourceState): void {
+    if (state === "running") this.#confirmedPages = this.machine.ledger.sentCount;
+    if (state === "paused") this.#missing.forgetWaiting();
+    this.#options.onState?.(state);
+    if (state === "completed") this.#socket?.end();
+    else if (this.#error !== undefined) this.disconnect(this.#error);
   }
 
   #write(bytes: Uint8Array): void {
@@ -275,28 +321,28 @@ export class SourceSession {
   }
 
   /** What the guest waits for. The page itself goes first, then the others of its chunk. */
-  #bringRequested({ first, count }: PageRange): void {
-    const unit = this.#around({ first, count }, this.#chunkPages);
-    try {
-      const content = this.#inline.readSync(unit);
-      if (content !== undefined) this.#giveRequested(content, { first, count });
-      else void this.#bringLater(unit, { first, count });
-    } catch (error) {
-      this.#unavailable(error);
+  #bringRequested(wanted: PageRange): void {
+    for (const chunk of this.#chunksOf(wanted)) {
+      try {
+        const content = this.#inline.readSync(chunk);
+        if (content !== undefined) this.#giveRequested(content, wanted);
+        else void this.#bringLater(chunk, wanted);
+      } catch (error) {
+        this.#lacks(chunk, error, true);
+      }
     }
   }
 
-  async #bringLater(unit: PageRange, wanted: PageRange): Promise<void> {
-    const { signal } = this.#abort;
-    let reading = this.#reading.get(unit.first);
+  async #bringLater(chunk: PageRange, wanted: PageRange): Promise<void> {
+    let reading = this.#reading.get(chunk.first);
     if (reading === undefined) {
-      reading = this.#inline.read(unit, signal).finally(() => this.#reading.delete(unit.first));
-      this.#reading.set(unit.first, reading);
+      reading = this.#inline.read(chunk, this.#abort.signal).finally(() => this.#reading.delete(chunk.first));
+      this.#reading.set(chunk.first, reading);
     }
     try {
       this.#giveRequested(await reading, wanted);
     } catch (error) {
-      this.#unavailable(error);
+      this.#lacks(chunk, error, true);
     }
   }
 
@@ -306,15 +352,36 @@ export class SourceSession {
     if (this.#pushing.has(piece.first)) return;
     this.#pushing.add(piece.first);
     try {
-      const { firstPage, pageSize } = this.machine.ledger.blockOf(piece.first)!;
-      // Huge pages are put together before they are sent, which takes pages and no records.
-      const blockFirst = pageSize === PAGE_BYTES ? firstPage : undefined;
-      const reading = this.#pool.read(piece, this.#abort.signal, blockFirst);
-      this.#queue.add(await reading.finally(() => this.#pushing.delete(piece.first)));
-      this.#pour();
+      this.#push(await this.#readPushed(piece).finally(() => this.#pushing.delete(piece.first)));
     } catch (error) {
-      this.#unavailable(error);
+      await this.#bringApart(piece, error);
     }
+  }
+
+  /** Of a piece that could not be had as a whole, the chunks that can. */
+  async #bringApart(piece: PageRange, error: unknown): Promise<void> {
+    // A source that does not answer has none of them.
+    const isDamage = error instanceof MinorfaultError && !error.retryable;
+    for (const chunk of this.#chunksOf(piece)) {
+      try {
+        if (!isDamage) throw error;
+        this.#push(await this.#readPushed(chunk));
+      } catch (failure) {
+        this.#lacks(chunk, failure, false);
+      }
+    }
+  }
+
+  #readPushed(range: PageRange): Promise<PageContent> {
+    const { firstPage, pageSize } = this.machine.ledger.blockOf(range.first)!;
+    // Huge pages are put together before they are sent, which takes pages and no records.
+    const blockFirst = pageSize === PAGE_BYTES ? firstPage : undefined;
+    return this.#pool.read(range, this.#abort.signal, blockFirst);
+  }
+
+  #push(content: PageContent): void {
+    this.#queue.add(content);
+    this.#pour();
   }
 
   /** Gives pieces as they leave. */
@@ -324,12 +391,16 @@ export class SourceSession {
     }
   }
 
-  #giveRequested(content: PageContent, { first, count }: PageRange): void {
-    const from = first - content.first;
-    const zeros = content.zeros.subarray(from, from + count);
-    const wanted = { ...content, ...pagesWithin(content, first, first + count), zeros } as PageContent;
-    for (const run of runsOf(wanted)) this.#give(run);
-    if (!this.#sendsNeighbours || count === content.count) return;
+  /** Pages of a chunk: those that are wanted first. */
+  #giveRequested(content: PageContent, wanted: PageRange): void {
+    const first = Math.max(content.first, wanted.first);
+    const until = Math.min(content.first + content.count, wanted.first + wanted.count);
+    const zeros = content.zeros.subarray(first - content.first, until - content.first);
+    this.#giveAll({ ...content, ...pagesWithin(content, first, until), zeros } as PageContent);
+    if (this.#sendsNeighbours && until - first < content.count) this.#giveAll(content);
+  }
+
+  #giveAll(content: PageContent): void {
     for (const run of runsOf(content)) this.#give(run);
   }
 
@@ -337,9 +408,26 @@ export class SourceSession {
     this.#perform(this.machine.place(pages));
   }
 
-  #unavailable(error: unknown): void {
+  /** A chunk cannot be had; `isWaited`: a guest waits for it. Wrong bytes are not sent, all others are. */
+  #lacks(chunk: PageRange, error: unknown, isWaited: boolean): void {
     if (this.#abort.signal.aborted) return;
-    this.disconnect(error);
+    if (!(error instanceof MinorfaultError) || error.kind !== "source") {
+      this.disconnect(error);
+      return;
+    }
+    const until = chunk.first + chunk.count;
+    if (this.machine.ledger.nextUnsent(chunk.first, until) === until) return;
+    this.#missing.add(chunk, error, isWaited);
+    this.#perform(this.machine.withhold(chunk.first, chunk.count));
+  }
+
+  /** The chunks that hold pages of a range, as far as they are its block's. */
+  *#chunksOf({ first, count }: PageRange): Generator<PageRange> {
+    for (let page = first; page < first + count; ) {
+      const chunk = this.#around({ first: page, count: 1 }, this.#chunkPages);
+      yield chunk;
+      page = chunk.first + chunk.count;
+    }
   }
 
   /** Whole units of so many pages around a range, as far as they are its block's. */

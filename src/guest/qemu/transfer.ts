@@ -2,10 +2,11 @@
 
 import type { Socket } from "node:net";
 import { MinorfaultError } from "../../base/errors.ts";
-import type { Image } from "../../image/index.ts";
+import { type Image, openImage } from "../../image/index.ts";
+import type { MissingChunk } from "./missing-chunks.ts";
 import type { PageRange } from "./page-content.ts";
 import { PagePool, type PoolImage } from "./page-pool.ts";
-import type { PageReader } from "./page-reader.ts";
+import { InlineReader, type PageReader } from "./page-reader.ts";
 import { type RestorableMachine, sourceBlocks } from "./saved-machine.ts";
 import type { SourceCounters, SourceState } from "./source-contract.ts";
 import { piecePagesOf, SourceSession } from "./source-session.ts";
@@ -28,6 +29,10 @@ export interface TransferOptions {
   readonly reconnect?: Connect;
   /** LIMIT: bytes a second of what nobody asked for; default none. */
   readonly pushBytesPerSecond?: number;
+  /** LIMIT: how long a guest waits for a page that cannot be had until the connection is given up; default 30 s. */
+  readonly patienceMs?: number | undefined;
+  /** A chunk of the image cannot be had, or has come after all. */
+  readonly onMissing?: ((chunk: MissingChunk) => void) | undefined;
   readonly signal?: AbortSignal;
   readonly onState?: (state: SourceState) => void;
   readonly onProgress?: (progress: SourceCounters) => void;
@@ -50,7 +55,7 @@ export function openSession(
   { machine, configuration, devices }: RestorableMachine,
   { onTouched, onState, isResumed }: SessionEvents,
 ): SourceSession {
-  const { image, url, pushBytesPerSecond, pool } = options;
+  const { image, url, pushBytesPerSecond, pool, patienceMs, onMissing } = options;
   const blocks = sourceBlocks(image, machine, options.pageSizes);
   const pagesMax = piecePagesOf(image, blocks);
   return new SourceSession({
@@ -63,13 +68,23 @@ export function openSession(
     ...(pushBytesPerSecond !== undefined && { pushBytesPerSecond }),
     ...(url !== undefined && {
       openPool: () => readerOf({ url, digest: image.digest }, pagesMax, pool),
+      openAgain: (signal) => openAgain({ url, digest: image.digest }, signal),
     }),
+    patienceMs,
+    onMissing,
     ...(onTouched !== undefined && { onTouched }),
     onState: (state) => {
       onState?.(state);
       options.onState?.(state);
     },
   });
+}
+
+/** Reads an image as it is now: whoever mended it has put other files in place of those that were open. */
+async function openAgain({ url, digest }: PoolImage, signal: AbortSignal): Promise<PageReader> {
+  const image = await openImage(url, { digest, signal });
+  const reader = new InlineReader(image);
+  return { read: (range, until) => reader.read(range, until), close: () => image.close() };
 }
 
 /** Reads with the threads that are there, or with some that end with it; nothing is done before something is to be read. */
@@ -131,14 +146,14 @@ async function serveAll(options: TransferOptions, session: SourceSession, first:
   let socket = first;
   let fruitless = 0;
   for (;;) {
-    const before = session.machine.counters;
-    const { state, error } = await session.serve(socket);
+    const before = session.confirmedPages;
+    const { state, error, isGivenUp } = await session.serve(socket);
     if (state === "completed") return;
     options.signal?.throwIfAborted();
     if (state !== "paused") throw error ?? lost(state);
-    const { pagesSent, zerosSent } = session.machine.counters;
-    fruitless = pagesSent + zerosSent > before.pagesSent + before.zerosSent ? 0 : fruitless + 1;
-    if (options.reconnect === undefined || fruitless > RECOVERIES_MAX) throw paused(error);
+    // Of what it was sent last QEMU may have got nothing: what counts is what it has.
+    fruitless = session.confirmedPages > before ? 0 : fruitless + 1;
+    if (options.reconnect === undefined || isGivenUp || fruitless > RECOVERIES_MAX) throw paused(error);
     const signal = options.signal ?? new AbortController().signal;
     socket = await options.reconnect(signal).catch((failure: unknown) => {
       throw error === undefined || signal.aborted ? failure : unrecovered(error, failure);
@@ -148,9 +163,12 @@ async function serveAll(options: TransferOptions, session: SourceSession, first:
 
 function paused(cause: unknown): unknown {
   const reason = cause instanceof Error ? cause.message : "the connection was cut";
+  const isImage = cause instanceof MinorfaultError && cause.kind === "source";
   return new MinorfaultError("ERR_QEMU", `The machine waits for the rest of its memory: ${reason}`, {
     cause,
-    hint: "Nothing is lost: `minorfault qemu resume IMAGE --qmp SOCKET` goes on where this ended",
+    hint:
+      "Nothing is lost: `minorfault qemu resume IMAGE --qmp SOCKET` goes on where this ended" +
+      (isImage ? ` once the image is whole. ${cause.hint}` : ""),
   });
 }
 

@@ -4,13 +4,13 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { cpSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { cpSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import { before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { connectTo, QmpClient, reconnect, restoreMachine, WORKING_SET } from "../../src/guest/qemu/index.ts";
-import { addWorkingSet, buildImage, openImage } from "../../src/image/index.ts";
+import { addWorkingSet, buildImage, type ChunkLocation, openImage } from "../../src/image/index.ts";
 import { MemorySource, openStore } from "../../src/source/index.ts";
 import { ownFolder, skipUnlessQemu, theGuest } from "./harness/here.ts";
 import { QemuMachine, type StartOptions } from "./harness/machine.ts";
@@ -191,7 +191,7 @@ test("a restore that is killed leaves a machine that waits, and `qemu resume` go
     const checked = machine.console.run("check");
     checked.catch(() => {});
     const { code, stdout, stderr } = await outcome(cli("resume", url, "--qmp", machine.qmpPath, "--json"));
-    assert.equal(code, 0, `${stderr}${stdout}`);
+    assert.equal(code, 0, `${stderr}${stdout}${machine.ending}`);
     assert.equal((await checked).text, "whole");
     const report = JSON.parse(stdout) as { recoveredMs: number; counters: { recoveries: number } };
     assert.equal(report.counters.recoveries, 1);
@@ -259,26 +259,125 @@ test("a QEMU that nobody told to wait, and one that is not there", { skip }, asy
   assert.equal((await outcome(cli("restore", url))).code, 2);
 });
 
+/** A copy of the store in which a byte of each place is another one. */
+function damagedCopy(
+  name: string,
+  places: readonly { readonly pack: string; readonly offset: number }[],
+): string {
+  const copy = join(folder, name);
+  cpSync(store, copy, { recursive: true });
+  for (const { pack, offset } of places) {
+    const path = join(copy, "packs", pack);
+    const bytes = readFileSync(path);
+    bytes[offset]! ^= 1;
+    writeFileSync(path, bytes);
+  }
+  return join(copy, "vm");
+}
+
+/** Where chunks of RAM lie, every `step`-th of them. */
+async function chunksOfRam(from: number, until: number, step = 1): Promise<ChunkLocation[]> {
+  await using image = await openImage(url);
+  const ram = image.regions.find(({ name }) => name === "pc.ram")!;
+  const places: ChunkLocation[] = [];
+  for (let at = from; at < until; at += step) {
+    const place = await image.locate((ram.offset + at) / image.chunkBytes);
+    if (place !== undefined) places.push(place);
+  }
+  return places;
+}
+
+/** Whoever mends an image puts the right packs in the place of the wrong ones. */
+function mend(damagedUrl: string): void {
+  const packs = join(store, "packs");
+  for (const name of readdirSync(packs)) {
+    const path = join(damagedUrl, "..", "packs", name);
+    cpSync(join(packs, name), `${path}.right`);
+    renameSync(`${path}.right`, path);
+  }
+}
+
+const MIB = 2 ** 20;
+
 test("bytes that are not the image's are not sent: the machine waits for right ones", { skip }, async () => {
-  const damagedStore = join(folder, "damaged");
-  cpSync(store, damagedStore, { recursive: true });
-  const packs = join(damagedStore, "packs");
-  const paths = readdirSync(packs).map((name) => join(packs, name));
-  const big = paths.reduce((a, b) => (statSync(a).size > statSync(b).size ? a : b));
-  const bytes = readFileSync(big);
-  // Not at the beginning of memory: a machine that has not run yet would simply end.
-  for (let at = Math.floor(bytes.length * 0.6); at < bytes.length * 0.9; at += 50_000) bytes[at]! ^= 1;
-  writeFileSync(big, bytes);
+  const damagedUrl = damagedCopy("damaged", await chunksOfRam(32 * MIB, 96 * MIB, MIB / 4));
   const machine = await destination();
   try {
     const where = ["--incoming", `unix:${machine.incomingPath}`, "--qmp", machine.qmpPath];
-    const damaged = await outcome(cli("restore", join(damagedStore, "vm"), ...where, "--no-record"));
+    const restoring = cli("restore", damagedUrl, ...where, "--no-record", "--patience", "200ms");
+    const damaged = await outcome(restoring);
+    assert.match(damaged.stderr, /^missing: 64 KiB of pc\.ram at 0x[0-9a-f]+: chunk \d+ of .* instead of/m);
     assert.match(damaged.stderr, /The machine waits for the rest of its memory: .* instead of [0-9a-f]{64}/);
     assert.equal(damaged.code, 5);
     await machine.monitor.migration("postcopy-paused");
+    assert.equal(machine.errors.match(/Migration paused/g)?.length, 1, "it was cut once");
     const { code, stderr } = await outcome(cli("resume", url, "--qmp", machine.qmpPath));
-    assert.equal(code, 0, stderr);
+    assert.equal(code, 0, `${stderr}${machine.ending}`);
     assert.equal((await machine.console.run("check")).text, "whole");
+  } finally {
+    await machine.stop();
+  }
+});
+
+test("an image that is mended meanwhile is gone on with, over the same connection", { skip }, async () => {
+  const damagedUrl = damagedCopy("mended", await chunksOfRam(32 * MIB, 96 * MIB, MIB / 2));
+  const machine = await destination();
+  try {
+    const where = ["--incoming", `unix:${machine.incomingPath}`, "--qmp", machine.qmpPath];
+    const restoring = cli("restore", damagedUrl, ...where, "--no-record", "--json");
+    const told = new Promise<Record<string, unknown>>((resolve) => {
+      restoring.stderr?.once("data", (text: Buffer) => resolve(JSON.parse(text.toString().split("\n")[0]!)));
+    });
+    const ended = outcome(restoring);
+    const event = await Promise.race([told, ended.then(({ stderr }) => assert.fail(stderr))]);
+    assert.deepEqual([event.event, event.block, event.code], ["missing", "pc.ram", "ERR_WRONG_BYTES"]);
+    mend(damagedUrl);
+    const { code, stdout, stderr } = await ended;
+    assert.equal(code, 0, `${stderr}${machine.ending}`);
+    assert.match(stderr, /"event":"come"/);
+    const report = JSON.parse(stdout) as {
+      counters: { recoveries: number; pagesThere: number; pagesTotal: number };
+    };
+    assert.deepEqual(
+      [report.counters.recoveries, report.counters.pagesThere],
+      [0, report.counters.pagesTotal],
+    );
+    await assertWhole(machine);
+  } finally {
+    await machine.stop();
+  }
+});
+
+test("a machine whose devices are damaged is not begun", { skip }, async () => {
+  await using image = await openImage(url);
+  const state = image.manifest.attachments.find(({ name }) => name === "device-state")!;
+  const machine = await destination();
+  try {
+    const where = ["--incoming", `unix:${machine.incomingPath}`, "--qmp", machine.qmpPath];
+    const { code, stderr } = await outcome(cli("restore", damagedCopy("devices", [state]), ...where));
+    assert.equal(code, 4, stderr);
+    assert.match(stderr, /error: attachment device-state of .*ERR_WRONG_BYTES/s);
+    const { status } = await machine.monitor.command<{ status: string }>("query-status");
+    assert.equal(status, "inmigrate", "it waits on, and the right image can be restored into it");
+    await restoreInto(machine, url, { record: false, push: true });
+    await assertWhole(machine);
+  } finally {
+    await machine.stop();
+  }
+});
+
+test("a machine whose devices need a damaged page never runs, and its QEMU ends", { skip }, async () => {
+  const damagedUrl = damagedCopy("beginning", await chunksOfRam(0, MIB, MIB / 16));
+  const machine = await destination();
+  try {
+    const where = ["--incoming", `unix:${machine.incomingPath}`, "--qmp", machine.qmpPath];
+    const restoring = cli("restore", damagedUrl, ...where, "--no-record", "--patience", "200ms");
+    const { code, stderr } = await outcome(restoring);
+    assert.equal(code, 4, stderr);
+    assert.match(stderr, /^missing: 64 KiB of pc\.ram at 0x[0-9a-f]+: chunk \d+/m);
+    assert.match(stderr, /error: chunk \d+ of .* instead of [0-9a-f]{64}/);
+    assert.equal(await machine.ended(), 1, machine.ending);
+    assert.ok(!machine.monitor.hasSeen("RESUME"), "it has never run");
   } finally {
     await machine.stop();
   }

@@ -7,70 +7,30 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import {
-  connectTo,
-  machineAttachment,
   type RestoreOptions,
   type ReturnMessage,
-  restoreMachine,
-  savedMachine,
+  type restoreMachine,
   WORKING_SET,
 } from "../../src/guest/qemu/index.ts";
-import { addWorkingSet, buildImage, openImage } from "../../src/image/index.ts";
-import { type ObjectStore, openStore, type PageSource } from "../../src/source/index.ts";
-import { FakeDestination } from "./harness/fake-destination.ts";
+import { addWorkingSet, openImage } from "../../src/image/index.ts";
+import { type ObjectStore, openStore } from "../../src/source/index.ts";
+import type { FakeDestination } from "./harness/fake-destination.ts";
+import {
+  assertWhole,
+  buildSmallMachine,
+  intoFake,
+  PAGE,
+  RAM_PAGES,
+  ROM_PAGES,
+} from "./harness/small-machine.ts";
 
-const PAGE = 4096;
-const RAM_PAGES = 1024;
-const ROM_PAGES = 3;
 const folder = mkdtempSync(join(tmpdir(), "mf-session-"));
 const url = join(folder, "images", "vm");
 let store: ObjectStore;
-let sockets = 0;
-
-/** Page n of RAM begins with n, every fifth is zeros; pages of the ROM begin with 100,000 and more. */
-function ram(): Buffer {
-  const bytes = Buffer.alloc(RAM_PAGES * PAGE);
-  for (let page = 0; page < RAM_PAGES; page++) bytes.writeUInt32LE(wordOf(page), page * PAGE);
-  return bytes;
-}
-
-function wordOf(page: number): number {
-  return page % 5 === 0 ? 0 : page;
-}
-
-function memory(bytes: Buffer): PageSource {
-  return {
-    name: "memory of the test",
-    byteLength: bytes.byteLength,
-    async read(offset, target) {
-      target.set(bytes.subarray(offset, offset + target.byteLength));
-    },
-    async close() {},
-  };
-}
 
 before(async () => {
   store = await openStore(join(folder, "images"));
-  const rom = Buffer.alloc(ROM_PAGES * PAGE);
-  for (let page = 0; page < ROM_PAGES; page++) rom.writeUInt32LE(100_000 + page, page * PAGE);
-  const machine = savedMachine({
-    machine: "pc-i440fx-7.2",
-    capabilities: [],
-    sectionId: 2,
-    blocks: [
-      { name: "pc.ram", byteLength: RAM_PAGES * PAGE, pageSize: PAGE, region: "pc.ram" },
-      { name: "/rom@etc", byteLength: ROM_PAGES * PAGE, pageSize: PAGE, region: "rom" },
-    ],
-    devices: [],
-    saved: "stopped",
-  });
-  await buildImage(store, "vm", {
-    regions: [
-      { name: "pc.ram", source: memory(ram()) },
-      { name: "rom", source: memory(rom) },
-    ],
-    attachments: [machineAttachment(machine), { name: "device-state", bytes: Buffer.from("the devices") }],
-  });
+  await buildSmallMachine(store, "vm");
   await addWorkingSet(
     store,
     "vm",
@@ -84,28 +44,11 @@ after(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-async function withDestination(
+function withDestination(
   options: Partial<RestoreOptions>,
   run: (destination: FakeDestination, restoring: ReturnType<typeof restoreMachine>) => Promise<void>,
 ): Promise<void> {
-  const destination = await FakeDestination.listen(join(folder, `socket${sockets++}`));
-  const image = await openImage(url);
-  try {
-    const connect: RestoreOptions["connect"] = (signal) => connectTo(destination.uri, signal);
-    const restoring = restoreMachine({ image, url, record: false, connect, ...options });
-    restoring.catch(() => {});
-    await run(destination, restoring);
-  } finally {
-    destination.close();
-    await image.close();
-  }
-}
-
-function assertWhole({ pages, repeated }: FakeDestination): void {
-  assert.deepEqual(repeated, []);
-  assert.equal(pages.size, RAM_PAGES + ROM_PAGES);
-  for (let page = 0; page < RAM_PAGES; page++) assert.equal(pages.get(`pc.ram ${page}`), wordOf(page));
-  for (let page = 0; page < ROM_PAGES; page++) assert.equal(pages.get(`/rom@etc ${page}`), 100_000 + page);
+  return intoFake(folder, url, options, run);
 }
 
 test("every page is sent once: the working set first, and in its order", () =>

@@ -1,16 +1,20 @@
 // The other end of a post-copy migration without a QEMU: takes a stream apart, keeps every page, answers as a destination
-// does, and asks for whatever a test wants it to ask for, right or wrong.
+// does, and asks for whatever a test wants it to ask for, right or wrong. Its connections may be cut; it is recovered then.
 
 import { once } from "node:events";
 import { createServer, type Socket } from "node:net";
 import {
+  bitmapBytesOf,
   encodeReturnMessage,
+  type RamBlock,
   type ReturnMessage,
   type StreamEvent,
   StreamReader,
 } from "../../../src/guest/qemu/index.ts";
 
 const RUNNING_PING = 3;
+/** Of the machine that the tests make. */
+const SECTION_ID = 2;
 
 export class FakeDestination {
   readonly uri: string;
@@ -22,9 +26,17 @@ export class FakeDestination {
   readonly order: string[] = [];
   readonly #server = createServer();
   #socket: Socket | undefined;
-  #blocks: readonly string[] = [];
-  #onPage: ((page: string) => void) | undefined;
+  #blocks: readonly RamBlock[] = [];
+  /** Forgets every page as it comes, as if the connection had broken before. */
+  isForgetful = false;
+  /** How often it has been connected to. */
+  connections = 0;
+  /** Commands, in the order in which they came. */
+  readonly commands: string[] = [];
+  #held: ReturnMessage[] | undefined;
+  onPage: ((page: string) => void) | undefined;
   #onPackage: (() => void) | undefined;
+  #onCommand: ((name: string) => void) | undefined;
 
   private constructor(path: string) {
     this.uri = `unix:${path}`;
@@ -45,6 +57,47 @@ export class FakeDestination {
     });
   }
 
+  /** Resolves when so many pages have come. */
+  has(count: number): Promise<void> {
+    return new Promise((resolve) => {
+      const look = (): void => {
+        if (this.pages.size < count) return;
+        this.onPage = undefined;
+        resolve();
+      };
+      this.onPage = look;
+      look();
+    });
+  }
+
+  /** Resolves when this command comes. */
+  hears(command: string): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onCommand = (name) => {
+        if (name === command) resolve();
+      };
+    });
+  }
+
+  /** Resolves when it has been recovered. */
+  resumes(): Promise<void> {
+    return this.hears("postcopy-resume");
+  }
+
+  /** What it is asked while it is recovered it answers when it is told to. */
+  holdAnswers(): void {
+    this.#held = [];
+  }
+
+  giveAnswers(): void {
+    for (const message of this.#held?.splice(0) ?? []) this.say(message);
+    this.#held = undefined;
+  }
+
+  cut(): void {
+    this.#socket?.destroy();
+  }
+
   say(message: ReturnMessage): void {
     this.#socket?.write(encodeReturnMessage(message));
   }
@@ -54,7 +107,7 @@ export class FakeDestination {
     const wanted = `${block} ${page}`;
     if (this.pages.has(wanted)) return;
     const come = new Promise<void>((resolve) => {
-      this.#onPage = (got) => {
+      this.onPage = (got) => {
         if (got === wanted) resolve();
       };
     });
@@ -69,7 +122,11 @@ export class FakeDestination {
 
   #serve(socket: Socket): void {
     this.#socket = socket;
-    const reader = new StreamReader();
+    this.connections++;
+    const isResumed = this.connections > 1;
+    const reader = new StreamReader(
+      isResumed ? { resumed: { blocks: this.#blocks, sectionId: SECTION_ID } } : {},
+    );
     socket.on("error", () => {});
     socket.on("data", (bytes) => {
       // What is pushed is read later, and the socket's memory is its own.
@@ -81,7 +138,7 @@ export class FakeDestination {
   #take(event: StreamEvent): void {
     switch (event.kind) {
       case "blocks":
-        this.#blocks = event.blocks.map(({ name }) => name);
+        this.#blocks = event.blocks;
         return;
       case "page":
         this.#book(event.block, event.page, Buffer.from(event.bytes!).readUInt32LE(0));
@@ -90,6 +147,10 @@ export class FakeDestination {
         this.#book(event.block, event.page, 0);
         return;
       case "command":
+        this.commands.push(event.command.name);
+        this.#onCommand?.(event.command.name);
+        if (event.command.name === "recv-bitmap") this.#answer(this.#received(event.command.block));
+        if (event.command.name === "postcopy-resume") this.#answer({ kind: "resumed", value: 1 });
         if (event.command.name === "ping") this.say({ kind: "pong", value: event.command.value });
         if (event.command.name !== "packaged") return;
         this.#onPackage?.();
@@ -101,11 +162,29 @@ export class FakeDestination {
     }
   }
 
+  #answer(message: ReturnMessage): void {
+    if (this.#held === undefined) this.say(message);
+    else this.#held.push(message);
+  }
+
+  #received(block: string): ReturnMessage {
+    const { byteLength } = this.#blocks.find(({ name }) => name === block)!;
+    const bitmap = new Uint8Array(bitmapBytesOf(byteLength));
+    for (let page = 0; page < byteLength / 4096; page++) {
+      if (this.pages.has(`${block} ${page}`)) bitmap[page >>> 3]! |= 1 << (page & 7);
+    }
+    return { kind: "received", block, bitmap };
+  }
+
   #book(block: number, page: number, word: number): void {
-    const name = `${this.#blocks[block]} ${page}`;
+    const name = `${this.#blocks[block]?.name} ${page}`;
+    if (this.isForgetful) {
+      this.onPage?.(name);
+      return;
+    }
     if (this.pages.has(name)) this.repeated.push(name);
     this.pages.set(name, word);
     this.order.push(name);
-    this.#onPage?.(name);
+    this.onPage?.(name);
   }
 }

@@ -119,6 +119,12 @@ export class QemuMachine {
     return this.#errors.join("");
   }
 
+  /** For whoever tells of a failure: how it has ended, if it has, and what it has printed. */
+  get ending(): string {
+    const { exitCode, signalCode } = this.process;
+    return `; QEMU (${signalCode ?? exitCode ?? "running"}): ${this.errors}`;
+  }
+
   /** Ends on its own, as a refused state makes it. */
   async ended(deadlineMs = 30_000): Promise<number | null> {
     const timer = setTimeout(() => this.process.kill("SIGKILL"), deadlineMs);

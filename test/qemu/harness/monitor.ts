@@ -65,6 +65,11 @@ export class Monitor {
     return this.#events.splice(index, 1)[0]!;
   }
 
+  /** Whether an event has come that nobody has waited for. */
+  hasSeen(name: string): boolean {
+    return this.#events.some(({ event }) => event === name);
+  }
+
   /** A state of the migration, of which QEMU tells when the capability "events" is on. */
   async migration(status: string, deadlineMs = 120_000): Promise<void> {
     const isIt = ({ event, data }: QmpEvent) => event === "MIGRATION" && data?.status === status;

@@ -46,8 +46,6 @@ export async function restoreInto(
       ...options,
     });
   } catch (cause) {
-    const { exitCode, signalCode } = machine.process;
-    const qemu = `QEMU (${exitCode ?? signalCode ?? "running"}): ${machine.errors}`;
-    throw new Error(`${cause instanceof Error ? cause.message : cause}; ${qemu}`, { cause });
+    throw new Error(`${cause instanceof Error ? cause.message : cause}${machine.ending}`, { cause });
   }
 }

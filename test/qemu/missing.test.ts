@@ -63,7 +63,7 @@ test("all but a damaged chunk is sent, and it is told; it comes when the image i
   await intoFake(folder, join(folder, "mended", "vm"), options, async (destination, restoring) => {
     await destination.loads();
     destination.say({ kind: "request", block: "pc.ram", start: PAGE_OF_IT * 4096, byteLength: 4096 });
-    await destination.has(PAGES - CHUNK_PAGES);
+    await Promise.race([destination.has(PAGES - CHUNK_PAGES), restoring]);
     assert.deepEqual(destination.order.filter(isOfChunk), []);
     assert.deepEqual(
       told.map(({ chunk, error }) => [chunk, error?.code]),
@@ -112,9 +112,9 @@ test("a machine that is resumed from a damaged image gets everything else, and l
   };
   await intoFake(folder, join(folder, "again", "vm"), options, async (made, restoring) => {
     destination = made;
-    await destination.has(PAGES - CHUNK_PAGES);
+    await Promise.race([destination.has(PAGES - CHUNK_PAGES), restoring]);
     destination.cut();
-    await destination.resumes();
+    await Promise.race([destination.resumes(), restoring]);
     destination.say({ kind: "request", block: "pc.ram", start: PAGE_OF_IT * 4096, byteLength: 4096 });
     putPack("images", "again");
     const { counters } = await restoring;
@@ -124,7 +124,9 @@ test("a machine that is resumed from a damaged image gets everything else, and l
   });
 });
 
-test("connections over which nothing arrives are not made for ever, however much is sent", async () => {
+test("connections over which nothing arrives are not made for ever, however much is sent", {
+  timeout: 60_000,
+}, async () => {
   let destination: FakeDestination | undefined;
   const reconnect: RestoreOptions["connect"] = (signal) => connectTo(destination!.uri, signal);
   await intoFake(folder, url, { replay: false, reconnect }, async (made, restoring) => {
@@ -147,10 +149,10 @@ test("a connection that is being recovered is not cut: QEMU would end, and its m
   };
   await intoFake(folder, url, options, async (made, restoring) => {
     destination = made;
-    await destination.has(10);
+    await Promise.race([destination.has(10), restoring]);
     destination.holdAnswers();
     destination.cut();
-    await destination.hears("recv-bitmap");
+    await Promise.race([destination.hears("recv-bitmap"), restoring]);
     controller.abort(new Error("enough"));
     destination.giveAnswers();
     await assert.rejects(restoring, /enough/);

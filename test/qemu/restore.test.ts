@@ -266,10 +266,10 @@ function damagedCopy(
 ): string {
   const copy = join(folder, name);
   cpSync(store, copy, { recursive: true });
-  for (const { pack, offset } of places) {
+  for (const pack of new Set(places.map((place) => place.pack))) {
     const path = join(copy, "packs", pack);
     const bytes = readFileSync(path);
-    bytes[offset]! ^= 1;
+    for (const { offset } of places.filter((place) => place.pack === pack)) bytes[offset]! ^= 1;
     writeFileSync(path, bytes);
   }
   return join(copy, "vm");

@@ -6,6 +6,7 @@
 //
 // Opened anew, since whoever mends an image replaces its files: one that was opened before has the old ones.
 
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { MinorfaultError } from "../../base/errors.ts";
 import type { PageContent, PageRange } from "./page-content.ts";
 import type { PageReader } from "./page-reader.ts";
@@ -16,6 +17,8 @@ const PAUSE_MS = 50;
 const PAUSE_MS_MAX = 1000;
 /** LIMIT: chunks of a round that fail though no guest waits for them: the others have their turn in the next one. */
 const FAILURES_MAX = 16;
+/** LIMIT: a round, after which it is looked whether patience is over. One read may last longer: as its source allows. */
+const ROUND_MS = 1000;
 /** LIMIT: how long a guest, or a transfer that lacks nothing else, waits for a chunk. */
 const PATIENCE_MS = 30_000;
 
@@ -116,14 +119,15 @@ export class MissingChunks {
   }
 
   async #tryAll(reader: PageReader): Promise<void> {
+    const until = performance.now() + ROUND_MS;
     const all = [...this.#missing.values()];
-    for (const missing of all) {
-      if (missing.waitedSince !== undefined) await this.#try(reader, missing);
-    }
+    const isWaited = ({ waitedSince }: Missing): boolean => waitedSince !== undefined;
     let failures = 0;
-    for (const missing of all) {
-      if (missing.waitedSince !== undefined) continue;
-      if (!(await this.#try(reader, missing)) && ++failures === FAILURES_MAX) return;
+    for (const missing of [...all.filter(isWaited), ...all.filter((each) => !isWaited(each))]) {
+      if (failures === FAILURES_MAX || performance.now() > until) return;
+      if (!(await this.#try(reader, missing)) && !isWaited(missing)) failures++;
+      // A guest that asks for something else meanwhile is heard.
+      await nextTurn();
     }
   }
 

@@ -8,7 +8,7 @@ import type { ImageConfig, ServerConfig, ServerLimits } from "../daemon/config.t
 import { parseControlOptions } from "../daemon/control/options.ts";
 import { defaultFolder } from "../daemon/folder.ts";
 import type { FrontEvent } from "../daemon/front-pipe.ts";
-import { readPolicyFile } from "../daemon/policy.ts";
+import { readPolicyFile } from "../daemon/policy-file.ts";
 import { imagePath } from "../daemon/sockets.ts";
 import { type RunningServer, startServer, takeOver } from "../daemon/start.ts";
 import { msText, parseMs } from "./bytes.ts";

@@ -136,7 +136,7 @@ function registerPolicy(server: Command): void {
     .addHelpText("after", "\nExamples:\n  $ minorfault server policy /etc/minorfault/policy.json")
     .action((file, options) =>
       runVerb("server policy", options, async (client, signal) => {
-        const { readPolicyFile } = await import("../daemon/policy.ts");
+        const { readPolicyFile } = await import("../daemon/policy-file.ts");
         const policy = await readPolicyFile(file);
         const json = await client.setPolicy(policy, { signal });
         return { json, text: `${policy.rules.length} rules hold from now on` };

@@ -2,7 +2,7 @@
 
 import { MinorfaultError } from "../base/errors.ts";
 import type { PagerSource, PlacementChoice, PlanOptions } from "../pager/index.ts";
-import type { PolicyFile } from "./policy.ts";
+import type { PolicyFile } from "./policy-file.ts";
 
 export interface ImageConfig {
   /** Letters, digits, dot, dash and underscore, at most 64: it names the socket, `<folder>/images/<name>.sock`. */

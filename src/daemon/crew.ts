@@ -69,6 +69,8 @@ export class Crew {
     this.#readiness = readiness;
     this.#listener = listener;
     this.#setKeeper(FIRST_LINK);
+    // What lies there already is not waited for by a thread that has to start first.
+    setImmediate(() => this.#hearKeeper());
     // The end of a keeper must not be missed, whatever else goes wrong here: nobody else would start another one.
     setInterval(() => {
       this.#hearKeeper();
@@ -300,6 +302,7 @@ export class Crew {
       this.#setKeeper(descriptors[0]!);
       this.#isKeeperNew = true;
       this.#tellMissing(message.connections);
+      if (this.#isWarm) tell(this.#keeper, { kind: "ready", pid: process.pid });
     } else if (message.kind === "ready") {
       this.#peerPid = message.pid;
       if (this.#isServing) this.#listener.onSpare(message.pid);

@@ -9,7 +9,7 @@
 import type { MinorfaultError } from "../base/errors.ts";
 import type { PagerStatistics, Residency, SourceDescriptor } from "../pager/index.ts";
 import type { ImageConfig, ServerLimits } from "./config.ts";
-import type { PolicyFile } from "./policy.ts";
+import type { PolicyFile } from "./policy-file.ts";
 
 export type GuestState = "serving" | "draining";
 

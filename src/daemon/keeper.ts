@@ -3,9 +3,11 @@
 //
 //   listeners ──accept──▶ ┌────────┐ ── every connection, by all links ──▶ pager (serves)
 //                         │ ledger │ ◀── what the pager books ────────────   │ lifeline
-//                         └────────┘ ── all of it, at its birth ──────────▶ spare (warm)
+//                         └────────┘ ── all of it, once ──────────────────▶ spare (warm)
+//                                    ── nothing yet ──────────────────────▶ reserve (loaded)
 //
-// When the pager dies, the spare takes over by itself (baton.ts), and gets what it may have missed; a new spare is born.
+// When the pager dies, the spare takes over by itself (baton.ts), and gets what it may have missed; the reserve, which has
+// only its program and knows nothing, becomes the new spare, and serves at once if the old one has died as well.
 // When the keeper dies, whoever serves starts another one and puts its own ledger into it. If nobody can be made to serve,
 // the guests are ended: closing the last descriptor would let them read zeros where their memory should be.
 
@@ -25,6 +27,8 @@ const PENDING_MAX = 64;
 const FAILURES_MAX = 10;
 /** How long a process that has just begun to serve has the machine for itself, before another one is born. */
 const BREATH_MS = 100;
+/** Between the births of two processes that are only in reserve. */
+const RESERVE_MS = 1000;
 /** A pager and its spare may die together; of births that fail after that, how long to wait before the next one. */
 const FAILURES_FREE = 2;
 const FAILURE_MS = 200;
@@ -33,6 +37,8 @@ const FAILURE_MS = 200;
 interface Follower {
   readonly link: number;
   isServing: boolean;
+  /** It has done all that it can do ahead. */
+  isWarm: boolean;
 }
 
 /** What a keeper writes beside a connection. */
@@ -50,6 +56,9 @@ export class Keeper {
   readonly #ledger = new Ledger();
   readonly #followers: Follower[] = [];
   readonly #children = new Set<number>();
+  /** The link to the process that is in reserve. */
+  #reserve: number | undefined;
+  #noReserveBefore = 0;
   /** Who founds this keeper: the command line, or whoever serves. */
   #founder: number;
   #isSynced = false;
@@ -65,8 +74,7 @@ export class Keeper {
   constructor(folder: string, founder: number, spare: number | undefined) {
     this.#folder = folder;
     this.#founder = founder;
-    this.#followers.push({ link: founder, isServing: false });
-    if (spare !== undefined) this.#followers.push({ link: spare, isServing: false });
+    for (const link of spare === undefined ? [founder] : [founder, spare]) this.#follow(link);
   }
 
   /** Until it is told to end, or has to give up; answers the exit code. */
@@ -79,8 +87,10 @@ export class Keeper {
         this.#isSynced = true;
       }
       this.#heal();
+      this.#provide();
       const listeners = this.#openListeners();
       const links = this.#followers.map(({ link }) => link);
+      if (this.#reserve !== undefined) links.push(this.#reserve);
       const watched = [...links, ...listeners.map(({ descriptors }) => descriptors[0]!)];
       const ready = poll(
         local,
@@ -97,24 +107,50 @@ export class Keeper {
   }
 
   #waitMs(): number {
-    if (this.#notBefore === 0) return -1;
-    return Math.max(1, this.#notBefore - performance.now());
+    const births = [this.#needsFollower && this.#notBefore, this.#wantsReserve && this.#noReserveBefore];
+    const next = Math.min(...births.map((at) => at || Number.POSITIVE_INFINITY));
+    return next === Number.POSITIVE_INFINITY ? -1 : Math.max(1, next - performance.now());
   }
 
   /** One that serves and one that would. The second one is born when the first one serves: it would only be in its way. */
   #heal(): void {
-    const { length } = this.#followers;
-    if (!this.#isSynced || length > 1 || (length === 1 && !this.#followers[0]!.isServing)) return;
-    if (performance.now() < this.#notBefore) return;
-    this.#notBefore = 0;
+    if (!this.#needsFollower || performance.now() < this.#notBefore) return;
+    const link = this.#reserve ?? this.#bear();
+    this.#reserve = undefined;
+    step("spare-born");
+    this.#ledger.sync(link, this.#generation);
+    step("synced");
+    this.#follow(link);
+    this.#introduce();
+  }
+
+  get #needsFollower(): boolean {
+    const [one, other] = this.#followers;
+    return this.#isSynced && other === undefined && (one?.isServing ?? true);
+  }
+
+  /** One that has its program when it is needed. It is born when the others want nothing any more. */
+  #provide(): void {
+    if (!this.#wantsReserve || performance.now() < this.#noReserveBefore) return;
+    this.#noReserveBefore = performance.now() + RESERVE_MS;
+    this.#reserve = this.#bear();
+  }
+
+  get #wantsReserve(): boolean {
+    const [one, other] = this.#followers;
+    return this.#reserve === undefined && one !== undefined && (other?.isWarm ?? false);
+  }
+
+  /** A process that knows nothing yet; answers the link to it. */
+  #bear(): number {
     const [ours, theirs] = linkPair();
     this.#children.add(spawnProcess("pager", this.#folder, theirs));
-    step("spare-born");
     closeAll([theirs]);
-    this.#ledger.sync(ours, this.#generation);
-    step("synced");
-    this.#followers.push({ link: ours, isServing: false });
-    this.#introduce();
+    return ours;
+  }
+
+  #follow(link: number): void {
+    this.#followers.push({ link, isServing: false, isWarm: false });
   }
 
   /** Gives the two a line to each other. */
@@ -151,6 +187,8 @@ export class Keeper {
     } else if (message.kind === "accept") {
       this.#accepts = message.on;
       this.#nextId = Math.max(this.#nextId, message.next);
+    } else if (message.kind === "ready") {
+      for (const follower of this.#followers) if (follower.link === link) follower.isWarm = true;
     } else if (message.kind === "serving") {
       const before = this.#followers.find((follower) => follower.isServing && follower.link !== link);
       for (const follower of this.#followers) follower.isServing = follower.link === link;
@@ -170,6 +208,11 @@ export class Keeper {
   }
 
   #lose(link: number): void {
+    if (link === this.#reserve) {
+      this.#reserve = undefined;
+      closeAll([link]);
+      return;
+    }
     if (this.#debt?.from === link) {
       this.#compare(this.#debt.to, this.#debt.marks);
       this.#debt = undefined;
@@ -184,7 +227,7 @@ export class Keeper {
     }
     if (this.#followers.some(({ isServing }) => isServing)) return;
     this.#failures++;
-    if (this.#failures > FAILURES_FREE) this.#notBefore = performance.now() + FAILURE_MS;
+    this.#notBefore = this.#failures > FAILURES_FREE ? performance.now() + FAILURE_MS : 0;
   }
 
   #openListeners(): readonly Entry[] {

@@ -9,7 +9,6 @@ import { rehearseReplays } from "./dress-rehearsal.ts";
 import { Companion } from "./fetch/companion.ts";
 import { DirectUnits } from "./fetch/direct.ts";
 import { REPLAY_BYTES } from "./fetch/link.ts";
-import { rehearseFetching } from "./fetch/rehearsal.ts";
 import { KEPT_BYTES_MAX, type KeptRoom } from "./fetch/replays.ts";
 import { Follower } from "./follower.ts";
 import { noteOf } from "./notes.ts";
@@ -27,7 +26,7 @@ const DRAIN_MS = { sole: 200, shared: 5 } as const;
 const SHARED_PIECE_BYTES = 256 * 1024;
 
 let isRehearsed = false;
-const order = await orderOf<ThreadOrder>(makeReady);
+const order = await orderOf<ThreadOrder>([rehearseOnce, rehearseMore]);
 const { control, orders, isSole } = order;
 const now = (): number => performance.now();
 const tell = (message: ServeMessage): void => parentPort?.postMessage(message);
@@ -155,9 +154,9 @@ function takeFor(seat: Seat, one: SeatOrder, server: Server): void {
 }
 
 /** Nobody waits for a thread that is prepared: it may rehearse what not every pager needs. */
-async function makeReady(): Promise<void> {
-  rehearseOnce();
+async function rehearseMore(): Promise<void> {
   try {
+    const { rehearseFetching } = await import("./fetch/rehearsal.ts");
     await rehearseFetching();
     rehearseReplays(() => performance.now());
   } catch {

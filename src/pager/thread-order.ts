@@ -1,13 +1,29 @@
 // How a thread of a pager gets its order: with its start, or later, when it has been prepared.
 
-import { parentPort, workerData } from "node:worker_threads";
+import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 
-/** The order; a thread that has none yet makes itself ready, says so, and waits for it. */
-export async function orderOf<Order>(makeReady: () => void | Promise<void>): Promise<Order> {
-  if (workerData !== null && workerData !== undefined) return workerData as Order;
-  await makeReady();
+/** What a thread is started with that has no order yet. */
+export interface Preparation {
+  /** Closed when it is ready, or has its order. */
+  readonly preparing: MessagePort;
+  /** Else it loads what it needs, and no more. */
+  readonly rehearses: boolean;
+}
+
+/** The order; a thread that has none yet makes itself ready, step by step, until it has done so or has its order. */
+export async function orderOf<Order>(steps: readonly (() => void | Promise<void>)[]): Promise<Order> {
+  const given = workerData as Order | Preparation;
+  if (typeof given !== "object" || given === null || !("preparing" in given)) return given as Order;
+  for (const step of given.rehearses ? steps : []) {
+    const early = parentPort && receiveMessageOnPort(parentPort);
+    if (early) {
+      given.preparing.close();
+      return early.message as Order;
+    }
+    await step();
+  }
   return new Promise((resolve) => {
     parentPort?.once("message", resolve);
-    parentPort?.postMessage({ kind: "prepared" });
+    given.preparing.close();
   });
 }

@@ -15,7 +15,7 @@ import type {
   ImageStatus,
   Ticket,
 } from "../../src/daemon/guests.ts";
-import type { PolicyFile } from "../../src/daemon/policy.ts";
+import type { PolicyFile } from "../../src/daemon/policy-file.ts";
 
 const PAGE = 4096;
 

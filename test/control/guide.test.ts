@@ -15,7 +15,7 @@ import { createClient } from "../../src/client/index.ts";
 import { DEFAULT_LIMITS } from "../../src/daemon/config.ts";
 import { CHANNELS } from "../../src/daemon/control/channels.ts";
 import { ROUTES } from "../../src/daemon/control/routes.ts";
-import { parsePolicy } from "../../src/daemon/policy.ts";
+import { parsePolicy } from "../../src/daemon/policy-file.ts";
 import { startVmm } from "../daemon/vmm.ts";
 import { skipUnlessUserfaultfd } from "../linux/host.ts";
 import { openScene } from "./scene.ts";

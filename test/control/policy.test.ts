@@ -6,7 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { MinorfaultError } from "../../src/base/errors.ts";
-import { canonicalImage, ownPolicy, parsePolicy, policyOf, readPolicy } from "../../src/daemon/policy.ts";
+import { canonicalImage, ownPolicy, policyOf } from "../../src/daemon/policy.ts";
+import { parsePolicy, readPolicy } from "../../src/daemon/policy-file.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "minorfault-policy-"));
 after(() => rmSync(folder, { recursive: true, force: true }));

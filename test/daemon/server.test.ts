@@ -7,6 +7,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../../src/abi/memory.ts";
+import { createClient } from "../../src/client/index.ts";
+import { controlPath } from "../../src/daemon/folder.ts";
 import { startServer } from "../../src/daemon/start.ts";
 import { KernelSystem } from "../../src/guest/process/index.ts";
 import { skipUnlessUserfaultfd } from "../linux/host.ts";
@@ -110,7 +112,7 @@ test("whoever founds a keeper dies over it, and so does who comes next: the keep
     await checkAll(vmm);
   }
   await other.untilSpare();
-  await other.until(() => other.processes.length === 3, "pager, keeper and spare, and nobody else");
+  await other.until(() => other.processes.length === 4, "keeper, pager, spare and reserve, and nobody else");
 });
 
 test("a keeper dies when it has told only the spare of a machine: that one is served all the same", {
@@ -166,6 +168,9 @@ test("whatever is wrong with a hand-over is refused with the reason, and nobody 
   const { socket, imagePath, server } = small;
   const vmm = startVmm({ socket, image: imagePath, regions: pages * PAGE_SIZE, system });
   const client = new MaliciousClient(socket, system);
+  // What the server holds of a guest, and of its control API, it has now.
+  assert.deepEqual((await vmm.touch({ count: 1 })).wrong, []);
+  await createClient({ socket: controlPath(small.folder) }).health();
   const holds = descriptorsOf(server.pid);
   for (const malice of MALICES) {
     const { text, isHungUp } = await client.attempt(malice);

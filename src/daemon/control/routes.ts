@@ -3,7 +3,7 @@
 // An operation's input is one flat object; where each of its fields travels (path, query, body) is written here.
 
 import { z } from "zod";
-import { policyFile } from "../policy.ts";
+import { policyFile } from "../policy-file.ts";
 import { history } from "./history-schema.ts";
 import {
   expectedGuest,

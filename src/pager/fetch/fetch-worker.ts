@@ -19,7 +19,6 @@ import { FetchAgent } from "./agent.ts";
 import { REPLAY_BYTES, REPLAY_SLOTS } from "./link.ts";
 import { GATHERED_MAX, openUnits, type UnitReader } from "./opened-source.ts";
 import { type FetchWorkOrder, type OpenedMessage, WIRE, type WireNews, type WireRequest } from "./order.ts";
-import { rehearseFetching } from "./rehearsal.ts";
 import { ReplaySlots } from "./replay-slots.ts";
 import { Replayer } from "./replayer.ts";
 import { slotsAt } from "./slots.ts";
@@ -40,7 +39,12 @@ lendReadAhead((fd, offset, byteLength) => {
   if (ring?.expect(fd, offset, byteLength)) return;
   local.call("fadvise64", fd, offset, byteLength, FADV_WILLNEED);
 });
-const order = await orderOf<FetchWorkOrder>(rehearseFetching);
+const order = await orderOf<FetchWorkOrder>([
+  async () => {
+    const { rehearseFetching } = await import("./rehearsal.ts");
+    await rehearseFetching();
+  },
+]);
 const { words, port, bellFd } = order;
 /** Requests that have been looked for. */
 let heard = 0;

@@ -2,19 +2,16 @@
 
 import { MinorfaultError } from "../../base/errors.ts";
 import { roundUp } from "../../base/range.ts";
-import { OpenedImage, openImageIn } from "../../image/index.ts";
 import { PACK_BYTES, PAGE_CHUNKS } from "../../image/limits.ts";
-import {
-  FileSource,
-  FolderStore,
-  harden,
-  hardenStore,
-  type ObjectStore,
-  openSource,
-  openStore,
-  type PageSource,
-  splitImageUrl,
-} from "../../source/index.ts";
+// Not from the layers' doors: each module that a thread does not load brings the first fault nearer.
+import { OpenedImage, openImageIn } from "../../image/open-image.ts";
+import { FileSource } from "../../source/file-source.ts";
+import { FolderStore } from "../../source/folder-store.ts";
+import { harden } from "../../source/hardened-source.ts";
+import { hardenStore } from "../../source/hardened-store.ts";
+import type { ObjectStore } from "../../source/object-store.ts";
+import { openSource, openStore, splitImageUrl } from "../../source/open-store.ts";
+import type { PageSource } from "../../source/page-source.ts";
 import { plain } from "../../source/plain-url.ts";
 import { schemeOf } from "../../source/scheme.ts";
 import type { SourceDescriptor } from "./options.ts";

@@ -39,15 +39,20 @@ describe("the pager", { skip, timeout: 300_000 }, () => {
     const { faults, outcomes, bytesInstalled, latencyUs } = pager.statistics();
     assert.deepEqual([faults, outcomes.copied, bytesInstalled], [64, 64, guest.byteLength]);
     assert.ok(latencyUs.p50 > 0 && latencyUs.p50 <= latencyUs.p99 && latencyUs.p99 <= latencyUs.max);
-    assert.ok(["same-cpu", "spin", "block"].includes(pager.placement.mode));
-    const tested = pager.placement.selfTest;
-    assert.ok(tested !== undefined, pager.placement.why);
-    t.diagnostic(`${pager.placement.mode}: ${pager.placement.why}; ${tested.durationMs.toFixed(0)} ms`);
-    const medians = Object.values(tested.medianUs);
-    assert.equal(Math.min(...medians), tested.medianUs[pager.placement.mode], "the fastest was chosen");
+    let { placement } = pager;
+    // Where the machine has no time for it, a pager says so and does without; the next one tries again.
+    while (placement.selfTest === undefined) {
+      assert.match(placement.why, /^no self-test was possible: The .*did not (end|answer)$/);
+      ({ placement } = await guestFor(t).pager({ placement: "auto" }));
+    }
+    const { mode, why, selfTest } = placement;
+    assert.ok(["same-cpu", "spin", "block"].includes(mode));
+    t.diagnostic(`${mode}: ${why}; ${selfTest.durationMs.toFixed(0)} ms`);
+    const medians = Object.values(selfTest.medianUs);
+    assert.equal(Math.min(...medians), selfTest.medianUs[mode], "the fastest was chosen");
 
     const next = await guestFor(t).pager({ placement: "auto" });
-    assert.deepEqual(next.placement, pager.placement, "a second pager does not test again");
+    assert.deepEqual(next.placement, placement, "a second pager does not test again");
   });
 
   for (const placement of ["same-cpu", "spin", "block"] as const) {

@@ -21,6 +21,7 @@ import { alternate, type Contestant, ratioOf } from "./rounds.ts";
 const MIB = 2 ** 20;
 const LEVEL = 3;
 const NODE_FUNCTION = "Node's zstdDecompressSync";
+const HASHING = "SHA-256 of what is stored";
 const DIRTY_SHARE = 0.06;
 /** Dirty pages come in runs, as guests write them. */
 const DIRTY_RUN = 256 * 1024;
@@ -149,7 +150,7 @@ class Bench {
             ]
           : []),
         {
-          name: "SHA-256 of what is stored",
+          name: HASHING,
           run: () => timed(stored, chunkBytes, ({ bytes }) => sha256(bytes)),
         },
         {
@@ -166,6 +167,7 @@ class Bench {
         },
       ];
       const series = await alternate(contestants, this.#rounds, this.#meter);
+      const floor = 1 / (1 + ratioOf(series, "ms", HASHING, kept));
       const share = (alone: string): Verdict =>
         atLeast(`verified reading : ${alone} alone`, ratioOf(series, "ms", alone, sync), 0.8);
       return {
@@ -175,8 +177,14 @@ class Bench {
           { key: "rate", title: "MiB/s", digits: 0 },
         ],
         ...measured(series),
-        verdicts: [...(hasZstd() ? [share(NODE_FUNCTION)] : []), share(kept)],
+        verdicts: [share(hasZstd() ? NODE_FUNCTION : kept)],
         notes: [
+          ...(hasZstd()
+            ? [
+                `${kept}, as we use it: verified reading is ${ratioOf(series, "ms", kept, sync).toFixed(2)} of it; ` +
+                  `it and SHA-256, one after the other and nothing else, would be ${floor.toFixed(2)}`,
+              ]
+            : []),
           `${stored.length} chunks, which the codec makes ${ratioText(stored, opened.chunkBytes)} times smaller`,
         ],
       };

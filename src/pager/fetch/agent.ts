@@ -1,6 +1,6 @@
 // Does what is asked for: reads, verifies and decompresses units into their slots, and tells how each ended.
 //
-// What has to be waited for is gathered first: units that lie side by side and were asked for together are one read.
+// What nobody waits for is gathered first: units that lie side by side and were asked for together are one read.
 //
 //   asked for   8 9 10 11   40        reads   [8 9 10 11]   [40]        faults before what nobody waits for
 //
@@ -125,7 +125,13 @@ export class FetchAgent {
       return;
     }
     this.isLocal = false;
-    this.#asked.set(ticket, { ticket, unit, rank, target });
+    const asked = { ticket, unit, rank, target };
+    this.#asked.set(ticket, asked);
+    // A thread stands there, and what lies ahead of it is asked for by itself.
+    if (rank === RANK.FAULT && this.#reads < this.#options.readsMax) {
+      void this.#read(this.#gather(asked));
+      return;
+    }
     if (this.#isGathering) return;
     this.#isGathering = true;
     // When all messages that are there have been heard.

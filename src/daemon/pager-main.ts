@@ -76,7 +76,9 @@ async function prepare(): Promise<void> {
   const config = configOf(crew.ledger.get(CONFIG_ID)!);
   if (crew.ledger.get(BATON_ID) === undefined) throw new Error("The ledger has no baton");
   const placement = config.placement ?? crew.placement;
-  const host = await openPagerHost(placement === undefined ? {} : { placement });
+  // How many there may be is the table's to say, whose limits change while it runs; whoever is there is taken over in any case.
+  const guestsMax = Number.MAX_SAFE_INTEGER;
+  const host = await openPagerHost(placement === undefined ? { guestsMax } : { placement, guestsMax });
   table = new Guests(crew, host, readiness, tally(), config);
   const warm = table.prepare();
   // Should nobody serve by now, guests that wait do not wait for what could be done ahead.

@@ -32,7 +32,7 @@ export class ByteFeed {
     return this.#offset;
   }
 
-  /** Adds a piece; it must not change until it has been read. */
+  /** Adds a piece; it must not change until it has been read, or `keep` been called. */
   push(piece: Uint8Array): void {
     if (piece.byteLength === 0) return;
     this.#available += piece.byteLength;
@@ -42,6 +42,20 @@ export class ByteFeed {
     }
     this.#piece = piece;
     this.#at = 0;
+  }
+
+  /** Copies what has not been read, which is little: pieces may change from now on. */
+  keep(): void {
+    if (this.#available === 0) return;
+    const rest = new Uint8Array(this.#available);
+    let at = 0;
+    for (const piece of [this.#piece.subarray(this.#at), ...this.#waiting]) {
+      rest.set(piece, at);
+      at += piece.byteLength;
+    }
+    this.#piece = rest;
+    this.#at = 0;
+    this.#waiting.length = 0;
   }
 
   u8(): number {

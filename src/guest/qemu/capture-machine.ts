@@ -8,11 +8,11 @@
 // Whatever happens, the guest goes on as it did before, and QEMU's settings are put back; unless it was told otherwise
 // and the capture went well.
 
-import type { Socket } from "node:net";
 import { MinorfaultError } from "../../base/errors.ts";
 import { checkAbsent } from "../../image/index.ts";
 import type { ObjectStore } from "../../source/object-store.ts";
 import { type CaptureReport, type CaptureStreamOptions, captureStream } from "./capture-stream.ts";
+import type { IncomingStream } from "./incoming-stream.ts";
 import {
   cancelMigration,
   checkMigratable,
@@ -52,6 +52,7 @@ export interface MachineCaptureReport extends CaptureReport {
 }
 
 const CONNECT_MS = 30_000;
+const ACCEPT_MS = 1;
 const LOOK_MS = 20;
 const PROGRESS_MS = 500;
 const UNLIMITED = 2 ** 50;
@@ -71,17 +72,15 @@ export async function captureMachine(
   const wasRunning = await isRunning(qmp);
   const facts = { saved: options.mode, qemu: qmp.version, pageSizes: await queryPageSizes(qmp) };
   const settings = await applySettings(qmp, options);
-  const socket = await MigrationSocket.listen(options.socketFolder).catch(async (error: unknown) => {
-    await settings.restore();
-    throw error;
-  });
-  const capture = new MachineCapture(qmp, options, wasRunning, socket);
+  let socket: MigrationSocket | undefined;
   try {
+    socket = MigrationSocket.listen(options.socketFolder);
+    const capture = new MachineCapture(qmp, options, wasRunning, socket);
     return await capture.run((pieces, confirmed, onBytes) =>
       captureStream(store, name, pieces, { ...streamOptions(options), facts, confirmed, onBytes }),
     );
   } finally {
-    socket.close();
+    socket?.close();
     await settings.restore();
   }
 }
@@ -119,7 +118,7 @@ class MachineCapture {
       await this.#look();
       const onBytes = (doneBytes: number) =>
         onProgress?.({ doneBytes, totalBytes: Math.max(doneBytes, this.#totalBytes) });
-      const report = await receive(piecesOf(stream, signal), () => this.#letGo(), onBytes);
+      const report = await receive(stream.pieces(signal), () => this.#letGo(), onBytes);
       if (after === "quit") await this.#quit();
       return { ...report, downtimeMs: this.#downtimeMs };
     } catch (error) {
@@ -132,17 +131,22 @@ class MachineCapture {
   }
 
   /** The connection of QEMU; or why there is none. */
-  async #connected(): Promise<Socket> {
+  async #connected(): Promise<IncomingStream> {
     const { signal, connectMs = CONNECT_MS } = this.#options;
     const until = performance.now() + connectMs;
-    const connected = this.#socket.connected();
-    for (;;) {
+    for (let lookedAt = 0; ; ) {
       signal?.throwIfAborted();
-      const socket = await Promise.race([connected, after(LOOK_MS)]);
-      if (socket !== undefined) return socket;
-      const migration = await queryMigration(this.#qmp);
-      if (migration.status === "failed" || migration.status === "cancelled") throw migrationFailed(migration);
-      if (performance.now() > until) {
+      const stream = this.#socket.accept();
+      if (stream !== undefined) return stream;
+      const now = performance.now();
+      if (now - lookedAt >= LOOK_MS) {
+        lookedAt = now;
+        const migration = await queryMigration(this.#qmp);
+        if (migration.status === "failed" || migration.status === "cancelled") {
+          throw migrationFailed(migration);
+        }
+      }
+      if (now > until) {
         throw new MinorfaultError(
           "ERR_DEADLINE",
           `QEMU did not connect to ${this.#socket.path} in ${connectMs} ms`,
@@ -151,6 +155,7 @@ class MachineCapture {
           },
         );
       }
+      await after(ACCEPT_MS);
     }
   }
 
@@ -259,39 +264,6 @@ function streamOptions(options: CaptureMachineOptions): Omit<CaptureStreamOption
   };
 }
 
-/**
- * What comes over a socket. Whoever stops to listen leaves it open: QEMU closes it when it has cleaned up behind a
- * migration, which is worth waiting for.
- */
-async function* piecesOf(socket: Socket, signal: AbortSignal | undefined): AsyncGenerator<Uint8Array> {
-  for (;;) {
-    signal?.throwIfAborted();
-    const piece = socket.read() as Buffer | null;
-    if (piece !== null) yield piece;
-    else if (socket.errored !== null) throw broken(socket.errored);
-    else if (socket.readableEnded || socket.destroyed) return;
-    else await news(socket, signal);
-  }
-}
-
-function broken(cause: Error): MinorfaultError {
-  return new MinorfaultError("ERR_QEMU", `The connection of QEMU broke: ${cause.message}`, { cause });
-}
-
-/** Resolves when there is something to be read, or nothing more to come. */
-async function news(socket: Socket, signal: AbortSignal | undefined): Promise<void> {
-  const events = ["readable", "end", "error", "close"];
-  let resolve: () => void = () => {};
-  const happened = new Promise<void>((call) => {
-    resolve = call;
-  });
-  for (const event of events) socket.once(event, resolve);
-  signal?.addEventListener("abort", resolve, { once: true });
-  await happened;
-  for (const event of events) socket.removeListener(event, resolve);
-  signal?.removeEventListener("abort", resolve);
-}
-
-function after(ms: number): Promise<undefined> {
-  return new Promise((resolve) => setTimeout(resolve, ms, undefined));
+function after(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }

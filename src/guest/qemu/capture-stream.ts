@@ -31,7 +31,7 @@ export interface CaptureReport extends BuildReport {
   readonly revisedBytes: number;
 }
 
-/** Builds an image from the pieces of a stream, which must not change afterwards. */
+/** Builds an image from the pieces of a stream, each of which may change when the next one is asked for. */
 export async function captureStream(
   store: ObjectStore,
   name: string,
@@ -104,6 +104,7 @@ class Capture {
       this.#streamBytes += piece.byteLength;
       this.#reader.push(piece);
       this.#read();
+      this.#reader.keep();
       onBytes?.(this.#streamBytes);
       if (isPatient) await this.#spool?.asked();
     }

@@ -1,84 +1,64 @@
 // The socket that a machine sends its migration stream to: ours, in a folder that only this user can enter, and gone
 // as soon as the machine has connected.
 
-import { chmodSync, mkdtempSync, rmSync } from "node:fs";
-import { createServer, type Server, type Socket } from "node:net";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { MinorfaultError } from "../../base/errors.ts";
+import { accept, listen, local, poll } from "../../linux/index.ts";
 import { fileCall } from "../../source/file-failure.ts";
-
-/** struct sockaddr_un has room for so many bytes. */
-const PATH_BYTES_MAX = 107;
+import { IncomingStream } from "./incoming-stream.ts";
 
 export class MigrationSocket {
   readonly path: string;
   readonly #folder: string;
-  readonly #server: Server;
-  readonly #connected: Promise<Socket>;
-  #socket: Socket | undefined;
+  #listener: number | undefined;
+  #stream: IncomingStream | undefined;
 
-  private constructor(folder: string, server: Server) {
+  private constructor(folder: string, path: string, listener: number) {
     this.#folder = folder;
-    this.path = join(folder, "stream");
-    this.#server = server;
-    this.#connected = new Promise((resolve) => {
-      server.once("connection", (socket) => {
-        this.#socket = socket;
-        // Its errors are told to whoever reads from it; before that nobody listens.
-        socket.on("error", () => {});
-        resolve(socket);
-        server.close();
-      });
-    });
+    this.path = path;
+    this.#listener = listener;
   }
 
   /** Listens in a new folder within `parent`, which QEMU must be able to reach. */
-  static async listen(parent: string = tmpdir()): Promise<MigrationSocket> {
+  static listen(parent: string = tmpdir()): MigrationSocket {
     const folder = fileCall("create", "a folder for the migration socket", () =>
       mkdtempSync(join(parent, "minorfault-")),
     );
-    const server = createServer();
-    const socket = new MigrationSocket(folder, server);
+    const path = join(folder, "stream");
     try {
-      if (Buffer.byteLength(socket.path) > PATH_BYTES_MAX) {
-        throw new MinorfaultError("ERR_BAD_ARGUMENT", `${socket.path} is too long for the path of a socket`);
-      }
-      await new Promise<void>((resolve, reject) => {
-        server.once("error", reject);
-        server.listen(socket.path, resolve);
-      });
-      chmodSync(socket.path, 0o600);
-      return socket;
+      return new MigrationSocket(folder, path, listen(local, path, 1));
     } catch (error) {
-      socket.close();
+      rmSync(folder, { recursive: true, force: true });
       throw error;
     }
   }
 
-  /** The connection of the machine. */
-  connected(): Promise<Socket> {
-    return this.#connected;
+  /** The machine's stream, if it has connected by now: it does so within a moment, which costs nothing to look for. */
+  accept(): IncomingStream | undefined {
+    const fd = this.#listener;
+    if (this.#stream !== undefined || fd === undefined) return this.#stream;
+    if (poll(local, [{ fd }], 0)[0] === 0) return undefined;
+    const connection = accept(local, fd);
+    if (connection === undefined) return undefined;
+    this.#stream = new IncomingStream(connection);
+    this.#stopListening();
+    return this.#stream;
   }
 
   /** Resolves when the machine has closed its end, or when time is up; what still comes is thrown away. */
   async ended(ms: number): Promise<void> {
-    const socket = this.#socket;
-    if (socket === undefined || socket.destroyed || socket.readableEnded) return;
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      const end = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-      for (const event of ["end", "close"]) socket.once(event, end);
-      socket.resume();
-    });
+    await this.#stream?.ended(ms);
   }
 
   close(): void {
-    this.#socket?.destroy();
-    this.#server.close();
+    this.#stream?.close();
+    this.#stopListening();
     rmSync(this.#folder, { recursive: true, force: true });
+  }
+
+  #stopListening(): void {
+    if (this.#listener !== undefined) local.call("close", this.#listener);
+    this.#listener = undefined;
   }
 }

@@ -84,10 +84,15 @@ export class StreamReader {
     return feed.available === 0 ? skippable : 0;
   }
 
-  /** Adds bytes; they must not change until they have been read. */
+  /** Adds bytes; they must not change until they have been read, or `keep` been called. */
   push(piece: Uint8Array): void {
     this.#scanner.feed.push(piece);
     this.#isNews = true;
+  }
+
+  /** Copies what was added and is left, once `read` has nothing more: a buffer may be used again. */
+  keep(): void {
+    this.#scanner.feed.keep();
   }
 
   /** Passes over up to `skippable` bytes. */

@@ -113,10 +113,12 @@ class Build {
     const contentBytes = chunksOf(runs.filter(({ source }) => source !== undefined)) * chunkBytes;
     // Its threads start while we look at what the store has.
     const cruncher = await openCruncher({ chunkBytes, level: this.#level }, contentBytes);
+    let builder: Builder | undefined;
     try {
       const content = await this.#knownContent();
       const chunks = this.#layout.byteLength / chunkBytes;
-      const builder = new Builder(this.#store, content, chunks, this.#parent?.index, this.#writing);
+      const writing = { ...this.#writing, isStable: cruncher.isShared };
+      builder = new Builder(this.#store, content, chunks, this.#parent?.index, writing);
       if (this.#options.ending !== undefined) builder.index.holdPages();
       await this.#addChunks(builder, runs, cruncher);
       const ending = await this.#end(builder, cruncher);
@@ -141,6 +143,7 @@ class Build {
         ms: performance.now() - this.#began,
       };
     } catch (error) {
+      await builder?.writer.discard();
       // Only what images have is ever referred to, and there is no image yet.
       if (!this.#mayBePublished) {
         for (const { name } of this.#written) await this.#store.delete(packKey(name)).catch(() => {});

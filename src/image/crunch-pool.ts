@@ -86,6 +86,7 @@ export function batchBytes({ chunkBytes, capacity }: BatchLayout): number {
 let idle: CrunchPool | undefined;
 
 export class CrunchPool implements Cruncher {
+  readonly isShared = true;
   readonly #options: CruncherOptions;
   readonly #workers: Worker[];
   readonly #free: SharedBatch[] = [];

@@ -48,6 +48,8 @@ export interface WrongChunk {
 }
 
 export interface Cruncher {
+  /** Whether batches lie in memory that other threads can read as well. */
+  readonly isShared: boolean;
   /** A free batch; waits until there is one. */
   take(): Promise<Batch>;
   close(): Promise<void>;
@@ -79,6 +81,7 @@ export async function openCruncher(options: CruncherOptions, contentBytes: numbe
 }
 
 class InlineCruncher implements Cruncher {
+  readonly isShared = false;
   readonly #batch: InlineBatch;
   readonly #waiting: (() => void)[] = [];
   #isTaken = false;

@@ -10,6 +10,7 @@ import { sha256 } from "./hash.ts";
 import { PACK_BYTES, PACK_ENTRIES_MAX } from "./limits.ts";
 import { packKey } from "./names.ts";
 import { encodePackTail, NONCE_BYTES, type PackEntry, type PackKind } from "./pack.ts";
+import { CollectedBody, type PackBody, StreamedBody } from "./pack-body.ts";
 
 /** Makes the 16 bytes that tell packs apart; given by tests that need the same pack twice. */
 export type Nonce = () => Uint8Array;
@@ -28,12 +29,14 @@ export interface PackWriterOptions {
   readonly packBytes?: number;
   /** Entries after which one is; default as many as a reader accepts. */
   readonly packEntries?: number;
+  /**
+   * What is added need not be copied where the store can do without: it stays as it is until the next `flush` has been
+   * waited for.
+   */
+  readonly isStable?: boolean;
   /** Called when a pack is in the store. */
   readonly onPack?: (pack: WrittenPack) => void | Promise<void>;
 }
-
-/** A multiple of what stores write at once, small enough that a small pack needs little. */
-const BLOCK_BYTES = 2 ** 20;
 
 /** Where a piece lies: in which pack of its writer, and where in it. */
 export interface Placed {
@@ -49,31 +52,39 @@ function checkOf(stored: Uint8Array, { encoding, hash, check }: NewContent): Uin
 }
 
 export class PackWriter {
-  readonly #store: ObjectStore;
   readonly #options: PackWriterOptions;
   readonly #packBytes: number;
+  readonly #body: PackBody;
+  /** Packs go into the store while the next ones are being made. */
+  readonly #isStreamed: boolean;
   #entries: PackEntry[] = [];
-  /** What has been collected, `BLOCK_BYTES` in each but the last; they stay for the next pack. */
-  readonly #blocks: Uint8Array[] = [];
+  /** Bytes of content in the pack that is being made. */
   #length = 0;
-  /** In the order of their numbers. */
+  /** Rejects when a pack has not come into the store. */
+  #arriving: Promise<unknown> = Promise.resolve();
+  #failure: { readonly error: unknown } | undefined;
+  /** In the order of their numbers; until `finish` the last ones may still be on their way. */
   readonly written: WrittenPack[] = [];
 
   constructor(store: ObjectStore, options: PackWriterOptions = {}) {
-    this.#store = store;
     this.#options = options;
     this.#packBytes = options.packBytes ?? PACK_BYTES;
+    this.#isStreamed = options.isStable === true && store.begin !== undefined;
+    // Any name does: what is begun has none yet.
+    const begin = () => store.begin!(packKey("unfinished"));
+    this.#body = this.#isStreamed ? new StreamedBody(begin) : new CollectedBody(store);
   }
 
   get writtenBytes(): number {
     return this.written.reduce((sum, { byteLength }) => sum + byteLength, 0);
   }
 
-  /** Adds a copy of `stored`. */
+  /** Adds `stored`: a copy, unless it is stable. */
   async add(stored: Uint8Array, content: NewContent): Promise<Placed> {
+    if (this.#failure !== undefined) throw this.#failure.error;
     const isFull = this.#entries.length >= (this.#options.packEntries ?? PACK_ENTRIES_MAX);
     if (isFull || (this.#length > 0 && this.#length + stored.byteLength > this.#packBytes))
-      await this.finish();
+      await this.#endPack();
     const offset = this.#length;
     const check = new Uint8Array(checkOf(stored, content));
     this.#entries.push({
@@ -83,41 +94,48 @@ export class PackWriter {
       storedBytes: stored.byteLength,
       offset,
     });
-    this.#append(stored);
+    this.#body.append(stored);
+    this.#length += stored.byteLength;
     return { pack: this.written.length, offset };
+  }
+
+  /** Resolves when what has been added may change. */
+  flush(): Promise<void> {
+    return this.#noted(this.#body.flush());
   }
 
   /** Puts what has been collected into the store. Nothing collected: nothing happens. */
   async finish(): Promise<void> {
+    await this.#endPack();
+    await this.#arriving;
+  }
+
+  /** Waits for what is on its way, well or not, and gives up the rest. */
+  async discard(): Promise<void> {
+    await this.#arriving.catch(() => {});
+    await this.#body.discard();
+  }
+
+  async #endPack(): Promise<void> {
     if (this.#entries.length === 0) return;
-    const { store, nonce, signal, onPack } = { store: this.#store, nonce: randomNonce, ...this.#options };
+    const { nonce = randomNonce, signal, onPack } = this.#options;
     const { name, tail } = encodePackTail(this.#entries, nonce());
     const pack = { name, byteLength: this.#length + tail.byteLength };
-    await store.put(packKey(name), this.#pieces(tail), signal === undefined ? {} : { signal });
+    const put = this.#body.finish(packKey(name), tail, signal);
+    if (!this.#isStreamed) await put;
     this.written.push(pack);
     this.#entries = [];
     this.#length = 0;
-    await onPack?.(pack);
+    const arrived = this.#noted(put.then(() => onPack?.(pack)));
+    if (this.#isStreamed) this.#arriving = this.#noted(Promise.all([this.#arriving, arrived]));
+    else await arrived;
   }
 
-  #append(stored: Uint8Array): void {
-    for (let done = 0; done < stored.byteLength; ) {
-      const at = this.#length % BLOCK_BYTES;
-      const number = (this.#length - at) / BLOCK_BYTES;
-      this.#blocks[number] ??= new Uint8Array(BLOCK_BYTES);
-      const part = stored.subarray(done, done + BLOCK_BYTES - at);
-      this.#blocks[number].set(part, at);
-      done += part.byteLength;
-      this.#length += part.byteLength;
-    }
-  }
-
-  /** In pieces, so that a store which writes in place lets others have the thread now and then. */
-  async *#pieces(tail: Uint8Array): AsyncIterable<Uint8Array> {
-    for (let at = 0; at < this.#length; at += BLOCK_BYTES) {
-      yield this.#blocks[at / BLOCK_BYTES]!.subarray(0, this.#length - at);
-      await new Promise(setImmediate);
-    }
-    yield tail;
+  /** Remembers a failure for those who add something later; whoever waits for the promise still gets it. */
+  #noted<T>(promise: Promise<T>): Promise<T> {
+    promise.catch((error: unknown) => {
+      this.#failure ??= { error };
+    });
+    return promise;
   }
 }

@@ -1,7 +1,7 @@
 // Sends chunks through the stages of a build, several batches at once.
 //
-//   read ──▶ hash ──▶ decide ──▶ compress ──▶ settle
-//            threads   in order   threads      in order
+//   read ──▶ hash ──▶ decide ──▶ compress ──▶ settle ──▶ write
+//            threads   in order   threads      in order    the store, in order
 
 import type { Builder, Decision } from "./builder.ts";
 import { type ChunkRun, readChunks } from "./chunk-plan.ts";
@@ -41,6 +41,8 @@ class Pipeline {
   /** Ends of the two stages that go in order. */
   #decided: Promise<unknown> = Promise.resolve();
   #settled: Promise<unknown> = Promise.resolve();
+  /** What the store has taken from the last batch; those before it were taken before. */
+  #written: Promise<unknown> = Promise.resolve();
   #failure: { readonly error: unknown } | undefined;
   #fail: (error: unknown) => void = () => {};
   /** Rejects with the first failure: after one, batches are not given back any more. */
@@ -80,6 +82,7 @@ class Pipeline {
   /** Waits until nothing is on its way; throws what went wrong. */
   async end(): Promise<void> {
     await Promise.allSettled([this.#decided, this.#settled]);
+    await Promise.allSettled([this.#written]);
     this.#check();
   }
 
@@ -118,7 +121,8 @@ class Pipeline {
       const hash = batch.hashes.subarray(place * HASH_BYTES, (place + 1) * HASH_BYTES);
       await this.#builder.settle(chunk, decisions[place]!, hash, chunkBytes, () => batch.stored(place));
     }
-    batch.release();
+    // The next batch is settled meanwhile.
+    this.#written = this.#noted(this.#builder.writer.flush().then(() => batch.release()));
     onChunks(chunks.length);
   }
 

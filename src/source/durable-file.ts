@@ -10,6 +10,7 @@
 import { randomBytes } from "node:crypto";
 import {
   closeSync,
+  fdatasyncSync,
   fsyncSync,
   linkSync,
   openSync,
@@ -79,8 +80,13 @@ export class UnfinishedFile {
     }
   }
 
-  finish(options: DurableOptions): void {
-    const path = this.#path;
+  /** Has the disk take what was written, so that little is left to be waited for at the end. */
+  sync(): void {
+    fileCall("fdatasync", this.#path, () => fdatasyncSync(this.#fd));
+  }
+
+  /** `path`: its name, where that was not known before; in the same file system. */
+  finish(options: DurableOptions, path: string = this.#path): void {
     if (!options.volatile) fileCall("fsync", path, () => fsyncSync(this.#fd));
     if (options.ifAbsent) linkAbsent(this.#temporary, path);
     else fileCall("rename", path, () => renameSync(this.#temporary, path));

@@ -7,10 +7,11 @@ import { MinorfaultError } from "../base/errors.ts";
 import { removeUnfinished, syncFolder, writeDurably } from "./durable-file.ts";
 import { fileCall } from "./file-failure.ts";
 import { FileSource } from "./file-source.ts";
-import type { ListedObject, ObjectStore, PutOptions } from "./object-store.ts";
+import type { ListedObject, ObjectStore, PutOptions, Upload } from "./object-store.ts";
 import type { PageSource } from "./page-source.ts";
 import { StoreFolder } from "./store-folder.ts";
 import { readWhole } from "./whole.ts";
+import { FolderUpload } from "./write-thread.ts";
 
 export class FolderStore implements ObjectStore {
   readonly url: string;
@@ -44,6 +45,11 @@ export class FolderStore implements ObjectStore {
   ): Promise<void> {
     this.#check(options.signal);
     await writeDurably(this.#folder.place(key), bytes, options);
+  }
+
+  begin(beside: string): Upload {
+    this.#check(undefined);
+    return new FolderUpload(this.#folder.place(beside), (key) => this.#folder.place(key));
   }
 
   async *list(prefix: string, signal?: AbortSignal): AsyncIterable<ListedObject> {

@@ -33,6 +33,7 @@ export {
   type ListedObject,
   type ObjectStore,
   type PutOptions,
+  type Upload,
 } from "./object-store.ts";
 export { openSource, openStore, type StoreOptions, splitImageUrl } from "./open-store.ts";
 export { checkRead, type PageSource } from "./page-source.ts";

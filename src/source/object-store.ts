@@ -23,6 +23,16 @@ export interface ListedObject {
   readonly byteLength: number;
 }
 
+/** An object that is written before it is known what it will be called; nobody sees it until it is finished. */
+export interface Upload {
+  /** Adds pieces behind those that were added; resolves when they may change again. Need not be waited for. */
+  write(pieces: readonly Uint8Array[]): Promise<void>;
+  /** As `put` with all that was added. */
+  finish(key: string, options?: PutOptions): Promise<void>;
+  /** Gives it up. */
+  discard(): Promise<void>;
+}
+
 export interface ObjectStore {
   /** As it can be passed to `openStore` again; without credentials. */
   readonly url: string;
@@ -37,6 +47,12 @@ export interface ObjectStore {
   get(key: string, bytesMax: number, signal?: AbortSignal): Promise<Uint8Array>;
 
   put(key: string, bytes: Uint8Array | AsyncIterable<Uint8Array>, options?: PutOptions): Promise<void>;
+
+  /**
+   * Begins to write an object beside a key, while its content is still being made, without keeping the calling thread.
+   * Absent where a name is needed first.
+   */
+  begin?(beside: string): Upload;
 
   /** Keys that begin with `prefix`, in order of their UTF-8 bytes. */
   list(prefix: string, signal?: AbortSignal): AsyncIterable<ListedObject>;

@@ -24,11 +24,15 @@ interface Sample {
 export class LoadMeter {
   /** Processes of the benchmark besides this one. */
   readonly #pids = new Set<number>();
+  /** Those of them that start others, which nobody but they themselves knows. */
+  readonly #parents = new Set<number>();
   #credit = 0;
   #from: Sample = this.#sample();
 
-  add(pid: number): void {
+  /** `withChildren`: what those have used that it has started and waited for is ours as well. */
+  add(pid: number, { withChildren = false } = {}): void {
     this.#pids.add(pid);
+    if (withChildren) this.#parents.add(pid);
   }
 
   begin(): void {
@@ -43,7 +47,8 @@ export class LoadMeter {
 
   /** A process of the benchmark is about to end: what it has used stays ours. */
   leave(pid: number): void {
-    if (this.#pids.delete(pid)) this.#credit += processSeconds(pid);
+    if (this.#pids.delete(pid)) this.#credit += this.#secondsOf(pid);
+    this.#parents.delete(pid);
   }
 
   /** Since `begin`. */
@@ -64,12 +69,16 @@ export class LoadMeter {
     }
   }
 
+  #secondsOf(pid: number): number {
+    return processSeconds(pid, this.#parents.has(pid));
+  }
+
   #sample(): Sample {
     const [, ...fields] = (readFileSync("/proc/stat", "utf8").split("\n")[0] ?? "").trim().split(/\s+/);
     const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0, steal = 0] = fields.map(Number);
     const { user: ownUser, system: ownSystem } = process.cpuUsage();
     let own = (ownUser + ownSystem) / 1e6;
-    for (const pid of this.#pids) own += processSeconds(pid);
+    for (const pid of this.#pids) own += this.#secondsOf(pid);
     return {
       atMs: performance.now(),
       busy: (user + nice + system + irq + softirq) / TICKS_PER_SECOND,
@@ -80,11 +89,12 @@ export class LoadMeter {
 }
 
 /** Processor time of another process with its threads, 0 when it has ended. */
-function processSeconds(pid: number): number {
+function processSeconds(pid: number, withChildren: boolean): number {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, "utf8");
     const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-    return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+    const ticks = fields.slice(11, withChildren ? 15 : 13).map(Number);
+    return ticks.reduce((sum, each) => sum + each, 0) / TICKS_PER_SECOND;
   } catch {
     return 0;
   }

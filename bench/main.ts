@@ -1,7 +1,7 @@
 // npm run bench -- fault: how fast faults are served, beside the C handler of handler.c, as ratios, in one run.
 
 import { execFileSync } from "node:child_process";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism, cpus, release, totalmem } from "node:os";
 import { dirname } from "node:path";
 import { parseArgs } from "node:util";
@@ -43,7 +43,8 @@ many       a thousand guests in one pager beside one, a pager that is disturbed,
   --quick        little memory and 3 rounds: to see that it works, not for figures
   --only GROUP   latency, placement, touch, bulk or software; of server: first, restore, many or kill;
                  of qemu: capture, restore, big, waits or far; of restore: sets, verify, warm, cold, 1ms or 10ms
-  --json FILE    where the results go (default ${RESULTS}; with --quick nowhere)
+  --json FILE    where the results go (default ${RESULTS}; with --quick nowhere); with --only they
+                 take the place of the same groups there
   --help
 
 Needs a machine on which nobody else works; what others used is printed with each group.`;
@@ -86,10 +87,20 @@ async function main(): Promise<number> {
   if (file !== undefined) {
     mkdirSync(dirname(file), { recursive: true });
     const told = groups.map((group) => ({ ...group, quiet: isQuiet(group) }));
-    writeFileSync(file, `${JSON.stringify({ machine: machine(), rounds, groups: told }, null, 2)}\n`);
+    // Of a benchmark that is measured in parts the other parts stay.
+    const kept = values.only === undefined ? [] : groupsIn(file);
+    const others = kept.filter(({ title }) => groups.every((group) => group.title !== title));
+    const all = [...others, ...told];
+    writeFileSync(file, `${JSON.stringify({ machine: machine(), rounds, groups: all }, null, 2)}\n`);
     console.log(`Results: ${file}`);
   }
   return missed === 0 && groups.every(isQuiet) ? 0 : 1;
+}
+
+function groupsIn(file: string): readonly Group[] {
+  if (!existsSync(file)) return [];
+  const { groups } = JSON.parse(readFileSync(file, "utf8")) as { readonly groups: readonly Group[] };
+  return groups;
 }
 
 /** Prints what is met and what is missed; answers how many are missed. Groups that were not quiet are not counted. */

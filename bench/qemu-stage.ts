@@ -19,6 +19,7 @@ import {
   PagePool,
   QmpClient,
   type RestoreOptions,
+  readFirst,
   reconnect,
   restoreMachine,
   WORKING_SET,
@@ -29,6 +30,7 @@ import { linuxGuest } from "../test/qemu/guest/linux-guest.ts";
 import { QemuMachine } from "../test/qemu/harness/machine.ts";
 import type { MachineSpec } from "../test/qemu/harness/machine-spec.ts";
 import { delayedStore } from "./delayed-store.ts";
+import { whenLeaving } from "./leaving.ts";
 import type { LoadMeter } from "./load.ts";
 import { ReadyStream } from "./qemu-ready.ts";
 import type { WaiterOrder } from "./qemu-waiter-worker.ts";
@@ -65,6 +67,7 @@ export class QemuStage {
   readonly #folder: string;
   readonly #store: ObjectStore;
   readonly #meter: LoadMeter;
+  readonly #forget: () => void;
   #source: QemuMachine | undefined;
   #machines = 0;
   #ready: ReadyStream | undefined;
@@ -75,6 +78,8 @@ export class QemuStage {
     this.#folder = folder;
     this.#store = store;
     this.#meter = meter;
+    // Machines see to themselves.
+    this.#forget = whenLeaving(() => rmSync(folder, { recursive: true, force: true }));
   }
 
   /** Boots the machine, whose guest fills so many MiB. */
@@ -224,6 +229,7 @@ export class QemuStage {
     if (this.#source !== undefined) await this.#stop(this.#source);
     await this.#store.close();
     rmSync(this.#folder, { recursive: true, force: true });
+    this.#forget();
   }
 
   async #lazy(
@@ -241,7 +247,8 @@ export class QemuStage {
       await sleep(200);
       const startedAt = performance.now();
       const since = (): number => performance.now() - startedAt;
-      await using image = await openImageIn(delayedStore(this.#store, delayMs), IMAGE);
+      const ahead = readFirst(replay ? undefined : false);
+      await using image = await openImageIn(delayedStore(this.#store, delayMs), IMAGE, { ahead });
       let cutAt = Number.NaN;
       let socket: Awaited<ReturnType<typeof connectTo>> | undefined;
       const options: RestoreOptions = {
@@ -328,7 +335,7 @@ export class QemuStage {
       ...(incoming !== undefined && { incoming }),
       options,
     });
-    this.#meter.add(machine.process.pid!);
+    this.#meter.add(machine.process.pid!, { withChildren: true });
     return machine;
   }
 

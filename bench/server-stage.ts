@@ -6,6 +6,7 @@ import {
   fsyncSync,
   mkdtempSync,
   openSync,
+  readdirSync,
   readFileSync,
   rmSync,
   symlinkSync,
@@ -25,6 +26,7 @@ import { addWorkingSet, buildImage, openRawFile } from "../src/image/index.ts";
 import { openStore } from "../src/source/index.ts";
 import { ImageContent, startVmm, type Vmm, type VmmOptions } from "../test/daemon/vmm.ts";
 import { guestMemory } from "./image-content.ts";
+import { whenLeaving } from "./leaving.ts";
 import type { LoadMeter } from "./load.ts";
 
 const MIB = 1024 * 1024;
@@ -46,6 +48,7 @@ export class ServerStage {
   readonly #meter: LoadMeter;
   readonly #server: RunningServer;
   readonly #client: Client;
+  readonly #forget: () => void;
   #spare = 0;
 
   private constructor(folder: string, byteLength: number, touches: Uint32Array, meter: LoadMeter) {
@@ -68,6 +71,10 @@ export class ServerStage {
         if (event.event === "spare") this.#spare = event.pid;
         if (event.event === "error") console.error("server:", event.message);
       },
+    });
+    this.#forget = whenLeaving(() => {
+      killAllOf(config.folder);
+      rmSync(folder, { recursive: true, force: true });
     });
     this.#client = createClient({ socket: join(folder, "run", "control.sock") });
   }
@@ -171,11 +178,34 @@ export class ServerStage {
     await this.#server.ended;
     this.content.close();
     rmSync(this.#folder, { recursive: true, force: true });
+    this.#forget();
   }
 
   async #processes(): Promise<number[]> {
     const { pid, keeperPid, sparePid } = await this.#client.health();
     return [pid, keeperPid, ...(sparePid === undefined ? [] : [sparePid])];
+  }
+}
+
+/** Ends all processes of a server at once: each of them would start others in the place of those that are gone. */
+function killAllOf(folder: string): void {
+  const pids = readdirSync("/proc").map(Number).filter(Number.isInteger);
+  const isOf = (pid: number): boolean => {
+    try {
+      return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").includes(folder);
+    } catch {
+      return false;
+    }
+  };
+  const ours = pids.filter(isOf);
+  for (const name of ["SIGSTOP", "SIGKILL"] as const) {
+    for (const pid of ours) {
+      try {
+        process.kill(pid, name);
+      } catch {
+        // Gone already.
+      }
+    }
   }
 }
 

@@ -8,7 +8,7 @@ export type * from "./image.ts";
 export { CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN } from "./limits.ts";
 export * from "./list-images.ts";
 export type { Manifest } from "./manifest.ts";
-export { OpenedImage, type OpenOptions, openImage, openImageIn } from "./open-image.ts";
+export { OpenedImage, type OpenOptions, openImage, openImageIn, type ReadFirst } from "./open-image.ts";
 export {
   GRACE_MS,
   type PruneOptions,

@@ -6,13 +6,19 @@ import type { ObjectStore } from "../source/object-store.ts";
 import { openStore, splitImageUrl } from "../source/open-store.ts";
 import { checkRead, type PageSource } from "../source/page-source.ts";
 import { readWholeSync } from "../source/whole.ts";
-import { badImage, wrongBytes } from "./content.ts";
+import { badImage, contentOf, wrongBytes } from "./content.ts";
 import { fromHex } from "./hash.ts";
 import type { ChunkLocation, Image, ImageRegion, WorkingSetRun } from "./image.ts";
 import type { IndexRecord } from "./index-node.ts";
 import { IndexReader } from "./index-reader.ts";
 import { MANIFEST_BYTES_MAX, PAGE_CHUNKS, ROOT_BYTES_MAX } from "./limits.ts";
-import { decodeManifest, type Manifest, type ManifestWorkingSet, manifestDigest } from "./manifest.ts";
+import {
+  decodeManifest,
+  type Manifest,
+  type ManifestAttachment,
+  type ManifestWorkingSet,
+  manifestDigest,
+} from "./manifest.ts";
 import { manifestKey } from "./names.ts";
 import type { PackTable } from "./pack.ts";
 import { PackReader, type Place } from "./pack-reader.ts";
@@ -23,6 +29,14 @@ export interface OpenOptions {
   /** SHA-256 of the manifest that it must be: an image that was replaced or rolled back is refused. */
   readonly digest?: string;
   readonly signal?: AbortSignal;
+  /** What will be read first: of a store that has to be waited for it is asked for together with the index. */
+  readonly ahead?: ReadFirst;
+}
+
+/** Names; those that the image does not have are passed over. */
+export interface ReadFirst {
+  readonly attachments?: readonly string[];
+  readonly workingSet?: string;
 }
 
 /** Opens `folder/name`, `https://…/name` or `s3://bucket/prefix/name`; closing the image closes its store. */
@@ -116,8 +130,14 @@ export async function loadRoot(
   signal?: AbortSignal,
 ): Promise<RootIndex> {
   const { pack } = manifest.root;
-  const place = rootPlace(await packs.table(pack, signal), manifest);
-  return rootOf(await packs.content(pack, place, rootText, signal), manifest);
+  const { table, tail } = await packs.tail(pack, signal);
+  const place = rootPlace(table, manifest);
+  // A store that is far away is not asked for the same bytes twice.
+  const isThere = tail.byteLength === table.byteLength;
+  const bytes = isThere
+    ? contentOf(tail.subarray(place.offset, place.offset + place.storedBytes), place, rootText)
+    : await packs.content(pack, place, rootText, signal);
+  return rootOf(bytes, manifest);
 }
 
 /** The same without waiting; undefined where that can't be. */
@@ -162,6 +182,7 @@ export class OpenedImage implements Image {
   readonly index: IndexReader;
   readonly packs: PackReader;
   readonly #release: () => Promise<void>;
+  readonly #begun: Begun;
   #closed = false;
 
   private constructor(
@@ -169,6 +190,7 @@ export class OpenedImage implements Image {
     index: IndexReader,
     packs: PackReader,
     release: () => Promise<void>,
+    begun: Begun = {},
   ) {
     const { manifest, digest } = loaded;
     this.name = `${packs.store.url}/${manifest.name}`;
@@ -180,17 +202,18 @@ export class OpenedImage implements Image {
     this.index = index;
     this.packs = packs;
     this.#release = release;
+    this.#begun = begun;
   }
 
   static async open(
     store: ObjectStore,
     name: string,
-    { digest, signal }: OpenOptions,
+    { digest, signal, ahead }: OpenOptions,
     release: () => Promise<void>,
   ): Promise<OpenedImage> {
     const loaded = await loadManifest(store, name, signal);
     checkDigest(loaded, digest);
-    return OpenedImage.of(store, loaded, signal, release);
+    return OpenedImage.of(store, loaded, signal, release, ahead);
   }
 
   /** By a manifest, which may be one that is not in the store yet. */
@@ -199,11 +222,14 @@ export class OpenedImage implements Image {
     loaded: LoadedManifest,
     signal?: AbortSignal,
     release: () => Promise<void> = async () => {},
+    ahead: ReadFirst = {},
   ): Promise<OpenedImage> {
     const packs = new PackReader(store);
     try {
+      // Begun before the index is there, so as to wait for both at once.
+      const begun = beginReading(packs, loaded.manifest, ahead, signal);
       const root = await loadRoot(packs, loaded.manifest, signal);
-      return new OpenedImage(loaded, new IndexReader(root, packs), packs, release);
+      return new OpenedImage(loaded, new IndexReader(root, packs), packs, release, begun);
     } catch (error) {
       await packs.close();
       throw error;
@@ -319,20 +345,26 @@ export class OpenedImage implements Image {
   }
 
   readWorkingSet(name: string, signal?: AbortSignal): AsyncIterable<WorkingSetRun> {
-    return readWorkingSet(this.packs, this.#workingSet(name), this.byteLength, signal);
+    this.#workingSet(name);
+    return readWorkingSet(() => this.framesOf(name, signal));
   }
 
   /** The same frame by frame; what can be read ahead is from now on. */
   framesOf(name: string, signal?: AbortSignal): FrameReader {
-    return new FrameReader(this.packs, this.#workingSet(name), this.byteLength, signal);
+    const set = this.#workingSet(name);
+    const { frames } = this.#begun;
+    if (frames?.set !== set) return new FrameReader(this.packs, set, this.byteLength, signal);
+    delete this.#begun.frames;
+    return frames;
   }
 
   async readAttachment(name: string, signal?: AbortSignal): Promise<Uint8Array> {
     this.#check();
     const found = this.manifest.attachments.find((each) => each.name === name);
     if (found === undefined) throw missing(`${this.name} has no attachment ${name}`);
-    const place = { ...found, hash: fromHex(found.sha256), contentBytes: found.byteLength };
-    return this.packs.content(found.pack, place, () => `attachment ${name} of ${this.name}`, signal);
+    const begun = this.#begun.attachments?.get(name);
+    this.#begun.attachments?.delete(name);
+    return begun ?? readAttachment(this.packs, found, this.name, signal);
   }
 
   /** The content of a chunk that is stored, verified. */
@@ -388,6 +420,44 @@ export class OpenedImage implements Image {
   #check(): void {
     if (this.#closed) throw new MinorfaultError("ERR_CLOSED", `${this.name} has been closed`);
   }
+}
+
+/** What was asked for before the index had come; each is taken once. */
+interface Begun {
+  readonly attachments?: Map<string, Promise<Uint8Array>>;
+  frames?: FrameReader;
+}
+
+/** Nothing where nobody has to be waited for. */
+function beginReading(
+  packs: PackReader,
+  manifest: Manifest,
+  { attachments = [], workingSet }: ReadFirst,
+  signal: AbortSignal | undefined,
+): Begun {
+  if (packs.isAtHand) return {};
+  const found = manifest.attachments.filter(({ name }) => attachments.includes(name));
+  const readings = found.map((entry) => {
+    const reading = readAttachment(packs, entry, manifest.name, signal);
+    // Whoever asks for it is told.
+    reading.catch(() => {});
+    return [entry.name, reading] as const;
+  });
+  const set = manifest.workingSets.find(({ name }) => name === workingSet);
+  return {
+    attachments: new Map(readings),
+    ...(set !== undefined && { frames: new FrameReader(packs, set, manifest.byteLength, signal) }),
+  };
+}
+
+function readAttachment(
+  packs: PackReader,
+  entry: ManifestAttachment,
+  image: string,
+  signal: AbortSignal | undefined,
+): Promise<Uint8Array> {
+  const place = { ...entry, hash: fromHex(entry.sha256), contentBytes: entry.byteLength };
+  return packs.content(entry.pack, place, () => `attachment ${entry.name} of ${image}`, signal);
 }
 
 function checkDigest({ manifest, digest: actual }: LoadedManifest, digest: string | undefined): void {

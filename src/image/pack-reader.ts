@@ -143,6 +143,11 @@ export class PackReader {
     }
   }
 
+  /** Whether packs can be opened without waiting. */
+  get isAtHand(): boolean {
+    return this.store.openSync !== undefined;
+  }
+
   /** Whether reads of this pack are made at once. */
   isSync(pack: string): boolean {
     return this.#openedSync(pack)?.source?.readSync !== undefined;
@@ -163,6 +168,11 @@ export class PackReader {
 
   /** The table of a pack; its name proves it. */
   async table(pack: string, signal?: AbortSignal): Promise<PackTable> {
+    return (await this.tail(pack, signal)).table;
+  }
+
+  /** The same with what was read to get it: of a small pack that is all of it. */
+  async tail(pack: string, signal?: AbortSignal): Promise<{ table: PackTable; tail: Uint8Array }> {
     return this.#with(pack, async (source) => {
       let tail: Uint8Array | undefined;
       for (let length = tailGuess(source); tail?.byteLength !== length; ) {
@@ -170,11 +180,11 @@ export class PackReader {
         await fill(source, source.byteLength - length, tail, signal);
         length = tailNeeded(tail, source, pack);
       }
-      return decodePackTable(tail, pack, source.byteLength);
+      return { table: decodePackTable(tail, pack, source.byteLength), tail };
     });
   }
 
-  /** The same without waiting; undefined when the pack can't be read so. */
+  /** A table without waiting; undefined when the pack can't be read so. */
   tableSync(pack: string): PackTable | undefined {
     const source = this.#openedSync(pack)?.source;
     if (source?.readSync === undefined) return undefined;

@@ -29,8 +29,8 @@ const AHEAD_STEP_BYTES = 2 * 2 ** 20;
 
 /** The frames of one working set, in order; to be opened, and then asked for each of them once. */
 export class FrameReader {
+  readonly set: ManifestWorkingSet;
   readonly #packs: PackReader;
-  readonly #set: ManifestWorkingSet;
   readonly #imageBytes: number;
   readonly #signal: AbortSignal | undefined;
   readonly #what: string;
@@ -46,7 +46,7 @@ export class FrameReader {
   /** Sets the disk to work, if there is one. */
   constructor(packs: PackReader, set: ManifestWorkingSet, imageBytes: number, signal?: AbortSignal) {
     this.#packs = packs;
-    this.#set = set;
+    this.set = set;
     this.#imageBytes = imageBytes;
     this.#signal = signal;
     this.#what = `working set ${set.name}`;
@@ -60,7 +60,7 @@ export class FrameReader {
 
   /** The list of what comes. */
   async open(): Promise<DecodedList> {
-    const { listBytes, listSha256 } = this.#set;
+    const { listBytes, listSha256 } = this.set;
     const hash = fromHex(listSha256);
     const entry = { hash, encoding: "raw", storedBytes: listBytes, contentBytes: listBytes } as const;
     const bytes = new Uint8Array(listBytes);
@@ -68,8 +68,8 @@ export class FrameReader {
     const list = decodeList(bytes, this.#imageBytes, this.#what);
     this.#frames = list.frames;
     const end = list.frames.reduce((sum, { storedBytes }) => sum + storedBytes, listBytes);
-    if (end > this.#set.packBytes) {
-      throw badImage(`Frames end at ${end}, their pack at ${this.#set.packBytes}`);
+    if (end > this.set.packBytes) {
+      throw badImage(`Frames end at ${end}, their pack at ${this.set.packBytes}`);
     }
     this.#end = end;
     this.#stream?.endAt(end);
@@ -93,7 +93,7 @@ export class FrameReader {
     this.#at += entry.storedBytes;
     if (this.#stream !== undefined) return this.#stream.take(entry, target, what);
     this.#signal?.throwIfAborted();
-    this.#packs.contentIntoSync(this.#set.pack, place, target, what);
+    this.#packs.contentIntoSync(this.set.pack, place, target, what);
     this.#expect();
     return undefined;
   }
@@ -103,19 +103,15 @@ export class FrameReader {
     const until = Math.min(this.#end, this.#at + AHEAD_BYTES);
     while (this.#expected < until && this.#expected - this.#at <= AHEAD_BYTES - AHEAD_STEP_BYTES) {
       const byteLength = Math.min(AHEAD_STEP_BYTES, this.#end - this.#expected);
-      this.#packs.expect(this.#set.pack, this.#expected, byteLength);
+      this.#packs.expect(this.set.pack, this.#expected, byteLength);
       this.#expected += byteLength;
     }
   }
 }
 
-export async function* readWorkingSet(
-  packs: PackReader,
-  set: ManifestWorkingSet,
-  imageBytes: number,
-  signal?: AbortSignal,
-): AsyncIterable<WorkingSetRun> {
-  const reader = new FrameReader(packs, set, imageBytes, signal);
+/** `begin` is called when the first run is asked for. */
+export async function* readWorkingSet(begin: () => FrameReader): AsyncIterable<WorkingSetRun> {
+  const reader = begin();
   const { frames, runs } = await reader.open();
   const zeros = new Uint8Array(FRAME_BYTES_MAX);
   const content = new Uint8Array(FRAME_BYTES_MAX);

@@ -9,6 +9,7 @@ import {
   type RestorableMachine,
   type RestoreOptions,
   type RestoreReport,
+  readFirst,
   readMachine,
   reconnect,
   restoreMachine,
@@ -119,7 +120,7 @@ async function restoreWith(
   options: Options,
   tools: Work,
 ): Promise<{ json: unknown; text: string; exitCode?: number }> {
-  await using image = await openImage(url);
+  await using image = await openImage(url, { ahead: readFirst(options.workingSet) });
   const machine = await readMachine(image, tools.signal);
   const report = (target: Target): Promise<RestoreReport> =>
     restoreInto(url, image, machine, target, options, tools);

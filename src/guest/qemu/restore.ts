@@ -12,9 +12,9 @@
 
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { MinorfaultError } from "../../base/errors.ts";
-import type { Image, WorkingSetRun } from "../../image/index.ts";
+import type { Image, ReadFirst, WorkingSetRun } from "../../image/index.ts";
 import { pause, Recording } from "./recording.ts";
-import { type RestorableMachine, readMachine } from "./saved-machine.ts";
+import { ATTACHMENT, type RestorableMachine, readMachine } from "./saved-machine.ts";
 import type { SourceSession } from "./source-session.ts";
 import { PAGE_BYTES } from "./stream-format.ts";
 import {
@@ -27,6 +27,13 @@ import {
 
 /** What a recorded working set is called in its image. */
 export const WORKING_SET = "start";
+
+/** What a restore reads of an image before anything else: for `openImage`. `replay` as in `RestoreOptions`. */
+export function readFirst(replay?: string | false): ReadFirst {
+  const { machine, configuration, devices } = ATTACHMENT;
+  const attachments = [machine, configuration, devices];
+  return replay === false ? { attachments } : { attachments, workingSet: replay ?? WORKING_SET };
+}
 
 /** Pages of a working set that leave in one system call, and before requests are looked at: some hundred microseconds. */
 const TURN_PAGES = 32;

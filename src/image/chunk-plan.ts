@@ -44,19 +44,26 @@ export function planChunks(
   });
 }
 
-/** Reads chunk `first` and those that follow into the target; what the source does not have is zeros. */
+/**
+ * Reads chunk `first` and those that follow into the target; what the source does not have is zeros. A chunk that gets a 1
+ * in `zeros` is nothing but zeros, whatever the target holds.
+ */
 export async function readChunks(
   run: ChunkRun,
   first: number,
   target: Uint8Array,
   chunkBytes: number,
+  zeros: Uint8Array,
   signal?: AbortSignal,
 ): Promise<void> {
   const { source, offset } = run;
   const at = first * chunkBytes - offset;
   const length = source === undefined ? 0 : Math.max(0, Math.min(target.byteLength, source.byteLength - at));
   if (length < target.byteLength) target.fill(0, length);
-  if (source !== undefined && length > 0) await fill(source, at, target.subarray(0, length), signal);
+  if (source === undefined || length === 0) return;
+  const part = target.subarray(0, length);
+  if (source.readSparse === undefined) await fill(source, at, part, signal);
+  else await source.readSparse(at, part, chunkBytes, zeros, signal);
 }
 
 /** Ranges of bytes as sorted ranges of chunks that neither touch nor overlap. */

@@ -27,7 +27,7 @@ export interface Batch {
   readonly capacity: number;
   /** After hash(): 32 bytes a chunk. */
   readonly hashes: Uint8Array;
-  /** After hash(): 1 where a chunk is nothing but zeros; such a chunk has no hash. */
+  /** 1 where a chunk is nothing but zeros; such a chunk has no hash. Before hash(): where that is known already. */
   readonly zeros: Uint8Array;
   hash(chunks: number): Promise<void>;
   /** Compresses the chunks `wanted`; `stored` then says what is to be stored. */
@@ -200,7 +200,7 @@ export function smallerOf(content: Uint8Array, level: number | undefined): Uint8
   return compressed.byteLength < content.byteLength ? compressed : content;
 }
 
-/** Finds zeros and hashes the rest. */
+/** Finds zeros, beside those that are known, and hashes the rest. */
 export function hashChunks(
   bytes: Uint8Array,
   chunks: number,
@@ -211,6 +211,7 @@ export function hashChunks(
   const words = new Float64Array(bytes.buffer, bytes.byteOffset, (chunks * chunkBytes) / 8);
   const wordsPerChunk = chunkBytes / 8;
   for (let chunk = 0; chunk < chunks; chunk++) {
+    if (zeros[chunk] === 1) continue;
     const isZero = areZeros(words, bytes, chunk * wordsPerChunk, (chunk + 1) * wordsPerChunk);
     zeros[chunk] = isZero ? 1 : 0;
     if (isZero) continue;

@@ -88,13 +88,16 @@ class Pipeline {
 
   async #hash(runs: readonly ChunkRun[], batch: Batch, chunks: number): Promise<void> {
     const { chunkBytes, signal } = this.#options;
-    let at = 0;
+    batch.zeros.fill(0);
+    let place = 0;
     for (const run of runs) {
-      const length = (run.until - run.first) * chunkBytes;
-      await readChunks(run, run.first, batch.bytes.subarray(at, at + length), chunkBytes, signal);
-      at += length;
+      const end = place + run.until - run.first;
+      const target = batch.bytes.subarray(place * chunkBytes, end * chunkBytes);
+      const zeros = batch.zeros.subarray(place, end);
+      await readChunks(run, run.first, target, chunkBytes, zeros, signal);
+      place = end;
     }
-    await batch.hash(chunks);
+    if (batch.zeros.subarray(0, chunks).includes(0)) await batch.hash(chunks);
   }
 
   async #decide(

@@ -26,6 +26,18 @@ export interface PageSource {
   /** The same without waiting for a loop or a pool, where the bytes are at hand; absent where they are not. */
   readSync?(offset: number, target: Uint8Array): void;
 
+  /**
+   * As `read`, for a source that knows where it has zeros: it may say so with a 1 in `zeros`, which has a 0 for each unit of
+   * the target, and leave the unit as it is.
+   */
+  readSparse?(
+    offset: number,
+    target: Uint8Array,
+    unitBytes: number,
+    zeros: Uint8Array,
+    signal?: AbortSignal,
+  ): Promise<void>;
+
   /** These bytes will be read soon: a hint that costs nothing where it is of no use. Never waits, never throws. */
   expect?(offset: number, byteLength: number): void;
 

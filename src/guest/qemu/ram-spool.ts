@@ -5,7 +5,7 @@
 //   stream ──▶ chunks that are waited for
 //      └─────▶ unit of 1 MiB, in memory ──▶ temporary file, unlinked, as large as RAM and as sparse
 //
-// bits a page:   seen: has come at least once    filled: the file has content for it that was not given (else zeros)
+// bits a page:   seen: has come at least once    filled: the file, or who waits, has content for it (else zeros)
 //                taken: has been given           revised: has come after that
 
 import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from "node:fs";
@@ -26,6 +26,9 @@ interface Wanted {
   readonly first: number;
   readonly until: number;
   readonly target: Uint8Array;
+  /** A byte for each `unitPages` of the target: where it is nothing but zeros that is said, and nothing written. */
+  readonly zeros: Uint8Array;
+  readonly unitPages: number;
   /** Pages that have not come yet. */
   missing: number;
   readonly resolve: () => void;
@@ -94,21 +97,20 @@ export class RamSpool {
       const place = this.#turnTo(index);
       this.#unit.set(bytes, place * PAGE_BYTES);
       setBits(this.#unitFresh, place, place + 1);
-      setBits(this.#filled, index, index + 1);
     }
+    setBits(this.#filled, index, index + 1);
     this.#came(index, wanted);
   }
 
   zero(block: number, page: number): void {
     const index = this.#bases[block]! + page;
     const wanted = this.#wantedFor(index);
-    if (wanted !== undefined) {
-      const at = (index - wanted.first) * PAGE_BYTES;
-      wanted.target.fill(0, at, at + PAGE_BYTES);
-    } else if (hasBit(this.#filled, index)) {
-      const place = this.#turnTo(index);
-      clearBits(this.#unitFresh, place, place + 1);
+    if (hasBit(this.#filled, index)) {
       clearBits(this.#filled, index, index + 1);
+      if (wanted === undefined) {
+        const place = this.#turnTo(index);
+        clearBits(this.#unitFresh, place, place + 1);
+      }
     }
     this.#came(index, wanted);
   }
@@ -168,10 +170,15 @@ export class RamSpool {
       byteLength,
       // Whoever aborts says so with `fail`: one signal for all that is waited for.
       read: async (offset, target, signal) => {
+        const zeros = new Uint8Array(1);
+        await source.readSparse!(offset, target, target.byteLength, zeros, signal);
+        if (zeros[0] === 1) target.fill(0);
+      },
+      readSparse: async (offset, target, unitBytes, zeros, signal) => {
         checkRead(source, offset, target.byteLength);
         signal?.throwIfAborted();
         const first = this.#bases[block]! + offset / PAGE_BYTES;
-        if (this.#readGiven === undefined) await this.#read(first, target);
+        if (this.#readGiven === undefined) await this.#read(first, target, zeros, unitBytes / PAGE_BYTES);
         else await this.#readAgain(first, target, () => this.#readGiven!(block, offset, target));
       },
       close: async () => {},
@@ -179,13 +186,13 @@ export class RamSpool {
     return source;
   }
 
-  #read(first: number, target: Uint8Array): Promise<void> {
+  #read(first: number, target: Uint8Array, zeros: Uint8Array, unitPages: number): Promise<void> {
     return new Promise<void>((resolve, reject) => {
       if (this.#failure !== undefined) throw this.#failure.error;
       const until = first + target.byteLength / PAGE_BYTES;
       const missing = this.#countUnseen(first, until);
-      if (missing < until - first) this.#copySeen(first, until, target);
-      const wanted: Wanted = { first, until, target, missing, resolve, reject };
+      if (missing < until - first) this.#copyFilled(first, until, target);
+      const wanted: Wanted = { first, until, target, zeros, unitPages, missing, resolve, reject };
       this.#askedPages += until - first;
       if (this.#isWhole || missing === 0) this.#give(wanted);
       else this.#wanted.add(wanted);
@@ -199,7 +206,9 @@ export class RamSpool {
     if (this.#failure !== undefined) throw this.#failure.error;
     for (let page = nextSet(this.#revised, first, until); page < until; ) {
       const end = nextClear(this.#revised, page, until);
-      this.#copySeen(page, end, target.subarray((page - first) * PAGE_BYTES, (end - first) * PAGE_BYTES));
+      const part = target.subarray((page - first) * PAGE_BYTES, (end - first) * PAGE_BYTES);
+      this.#copyFilled(page, end, part);
+      this.#clearOthers(page, end, part);
       page = nextSet(this.#revised, end, until);
     }
   }
@@ -240,32 +249,39 @@ export class RamSpool {
   }
 
   #give(wanted: Wanted): void {
-    const { first, until, target } = wanted;
+    const { first, until, target, zeros, unitPages } = wanted;
     this.#wanted.delete(wanted);
     if (this.#recent === wanted) this.#recent = undefined;
-    for (let page = nextClear(this.#seen, first, until); page < until; ) {
-      const end = nextSet(this.#seen, page, until);
-      target.fill(0, (page - first) * PAGE_BYTES, (end - first) * PAGE_BYTES);
-      page = nextClear(this.#seen, end, until);
+    for (let page = first, unit = 0; page < until; page += unitPages, unit++) {
+      const end = Math.min(until, page + unitPages);
+      if (nextSet(this.#filled, page, end) === end) zeros[unit] = 1;
+      else this.#clearOthers(page, end, target.subarray((page - first) * PAGE_BYTES));
     }
     setBits(this.#taken, first, until);
     clearBits(this.#filled, first, until);
     wanted.resolve();
   }
 
-  /** Copies pages that the file or the unit has; all others are zeros. */
-  #copySeen(first: number, until: number, target: Uint8Array): void {
-    for (let page = first; page < until; ) {
-      const isFilled = hasBit(this.#filled, page);
-      const end = isFilled ? nextClear(this.#filled, page, until) : nextSet(this.#filled, page, until);
+  /** Copies pages that the file or the unit has. */
+  #copyFilled(first: number, until: number, target: Uint8Array): void {
+    for (let page = nextSet(this.#filled, first, until); page < until; ) {
+      const end = nextClear(this.#filled, page, until);
       const part = target.subarray((page - first) * PAGE_BYTES, (end - first) * PAGE_BYTES);
-      if (!isFilled) part.fill(0);
-      else if (this.#isInUnit(page, end)) part.set(this.#unitBytes(page, end));
+      if (this.#isInUnit(page, end)) part.set(this.#unitBytes(page, end));
       else {
         this.#flush();
         readFully(this.#fd, part, page * PAGE_BYTES);
       }
-      page = end;
+      page = nextSet(this.#filled, end, until);
+    }
+  }
+
+  /** All other pages are zeros. */
+  #clearOthers(first: number, until: number, target: Uint8Array): void {
+    for (let page = nextClear(this.#filled, first, until); page < until; ) {
+      const end = nextSet(this.#filled, page, until);
+      target.fill(0, (page - first) * PAGE_BYTES, (end - first) * PAGE_BYTES);
+      page = nextClear(this.#filled, end, until);
     }
   }
 

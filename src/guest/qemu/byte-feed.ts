@@ -69,11 +69,23 @@ export class ByteFeed {
     return this.#piece[this.#at]!;
   }
 
+  /** One of the next bytes; they stay, and must be there. */
+  peekU8(skip: number): number {
+    let piece = this.#piece;
+    let at = this.#at + skip;
+    for (let next = 0; at >= piece.byteLength; next++) {
+      at -= piece.byteLength;
+      piece = this.#waiting[next]!;
+    }
+    return piece[at]!;
+  }
+
   /** Four of the next bytes as a number; they stay, and must be there. */
   peekU32(skip: number): number {
     let value = 0;
     let piece = this.#piece;
     let at = this.#at + skip;
+    if (at + 4 <= piece.byteLength) return word(piece, at);
     for (let next = 0, count = 0; count < 4; at++) {
       for (; at >= piece.byteLength; next++) {
         at -= piece.byteLength;

@@ -66,7 +66,13 @@ class Capture {
     this.#options = options;
     this.#parts = new StreamParts(options.facts);
     // With somebody to confirm the end, a stream need not show by itself that it is whole.
-    this.#reader = new StreamReader({ isWhole: options.confirmed !== undefined });
+    this.#reader = new StreamReader({
+      isWhole: options.confirmed !== undefined,
+      sink: {
+        page: (block, page, bytes) => this.#page(block, page, bytes),
+        zero: (block, page) => this.#zero(block, page),
+      },
+    });
   }
 
   async run(pieces: AsyncIterable<Uint8Array>): Promise<CaptureReport> {
@@ -120,17 +126,23 @@ class Capture {
   #read(): void {
     const reader = this.#reader;
     for (let event = reader.read(); event !== undefined; event = reader.read()) {
-      if (event.kind === "page") {
-        this.#pagesSent++;
-        this.#spool!.page(event.block, event.page, event.bytes!);
-      } else if (event.kind === "zero") {
-        this.#pagesSent++;
-        this.#spool!.zero(event.block, event.page);
-      } else {
+      if (event.kind === "page") this.#page(event.block, event.page, event.bytes!);
+      else if (event.kind === "zero") this.#zero(event.block, event.page);
+      else {
         this.#parts.add(event);
         if (event.kind === "blocks") this.#build();
       }
     }
+  }
+
+  #page(block: number, page: number, bytes: Uint8Array): void {
+    this.#pagesSent++;
+    this.#spool!.page(block, page, bytes);
+  }
+
+  #zero(block: number, page: number): void {
+    this.#pagesSent++;
+    this.#spool!.zero(block, page);
   }
 
   /** The blocks are known: begins to build, from a spool that is empty yet. */

@@ -19,18 +19,31 @@ import {
 } from "./stream-format.ts";
 
 const FLAGS = PAGE_BYTES - 1;
+const SAME_PAGE = RAM.page | RAM.sameBlock;
+const SAME_ZERO = RAM.zero | RAM.sameBlock;
+const PAGE_RECORD_BYTES = 8 + PAGE_BYTES;
+const ZERO_RECORD_BYTES = 9;
+
+/** Takes pages, most of which come one after the other, without an event for each. */
+export interface PageSink {
+  /** `bytes` are valid until it returns. */
+  page(block: number, page: number, bytes: Uint8Array): void;
+  zero(block: number, page: number): void;
+}
 
 export class RamReader {
   readonly #scanner: Scanner;
   readonly #withPayload: boolean;
+  readonly #sink: PageSink | undefined;
   #blocks: readonly RamBlock[] = [];
   readonly #byName = new Map<string, number>();
   /** The block of the last record. */
   #last = -1;
 
-  constructor(scanner: Scanner, withPayload: boolean) {
+  constructor(scanner: Scanner, withPayload: boolean, sink?: PageSink) {
     this.#scanner = scanner;
     this.#withPayload = withPayload;
+    this.#sink = sink;
   }
 
   /** Takes a list of blocks that an earlier stream had. */
@@ -42,6 +55,7 @@ export class RamReader {
   *body({ form }: SectionHead): Parsing {
     const { feed } = this.#scanner;
     for (;;) {
+      if (this.#sink !== undefined) this.#pass(this.#sink);
       if (feed.available < 8) yield 8;
       const { offset } = feed;
       const high = feed.u32();
@@ -71,6 +85,27 @@ export class RamReader {
         default:
           throw this.#unknown(flags, offset);
       }
+    }
+  }
+
+  /** Passes on records that are whole, of the last block, and right; leaves what else comes to those who look closely. */
+  #pass(sink: PageSink): void {
+    const { feed } = this.#scanner;
+    const block = this.#last;
+    if (block === -1) return;
+    const { byteLength } = this.#blocks[block]!;
+    while (feed.available >= ZERO_RECORD_BYTES) {
+      const low = feed.peekU32(4);
+      const flags = low & FLAGS;
+      const address = feed.peekU32(0) * 2 ** 32 + (low - flags);
+      if (address + PAGE_BYTES > byteLength) return;
+      if (flags === SAME_PAGE && feed.available >= PAGE_RECORD_BYTES) {
+        feed.drop(8);
+        sink.page(block, address / PAGE_BYTES, feed.take(PAGE_BYTES));
+      } else if (flags === SAME_ZERO && feed.peekU8(8) === 0) {
+        feed.drop(ZERO_RECORD_BYTES);
+        sink.zero(block, address / PAGE_BYTES);
+      } else return;
     }
   }
 

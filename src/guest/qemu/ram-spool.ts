@@ -259,6 +259,7 @@ export class RamSpool {
     }
     setBits(this.#taken, first, until);
     clearBits(this.#filled, first, until);
+    this.#forgetUnit(first, until);
     wanted.resolve();
   }
 
@@ -305,6 +306,13 @@ export class RamSpool {
       this.#unitFirst = first;
     }
     return page - first;
+  }
+
+  /** Pages that have been given need not go into the file. */
+  #forgetUnit(first: number, until: number): void {
+    const start = Math.max(0, first - this.#unitFirst);
+    const end = Math.min(UNIT_PAGES, until - this.#unitFirst);
+    if (start < end) clearBits(this.#unitFresh, start, end);
   }
 
   #flush(): void {

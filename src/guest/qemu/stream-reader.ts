@@ -15,7 +15,7 @@ import { readCommand } from "./command-reader.ts";
 import { readConfiguration } from "./configuration-reader.ts";
 import { splitTail } from "./device-bounds.ts";
 import { readLibvirtHeader } from "./libvirt-header.ts";
-import { RamReader } from "./ram-reader.ts";
+import { type PageSink, RamReader } from "./ram-reader.ts";
 import { ANYTHING, type Parsing, Scanner } from "./scanner.ts";
 import type { SectionHead, StreamEvent } from "./stream-event.ts";
 import {
@@ -31,6 +31,8 @@ import {
 export interface StreamReaderOptions {
   /** Whether events of pages carry their bytes (default), or only say where they are. */
   readonly payload?: boolean;
+  /** Takes pages with their bytes as soon as they are understood; of some there are events all the same. */
+  readonly sink?: PageSink;
   /** Of the first byte; default 0. */
   readonly offset?: number;
   /**
@@ -57,7 +59,7 @@ export class StreamReader {
 
   constructor(options: StreamReaderOptions = {}) {
     this.#scanner = new Scanner(options.offset ?? 0);
-    this.#ram = new RamReader(this.#scanner, options.payload ?? true);
+    this.#ram = new RamReader(this.#scanner, options.payload ?? true, options.sink);
     this.#isWhole = options.isWhole ?? false;
     const { resumed } = options;
     this.#isPostcopy = resumed !== undefined;

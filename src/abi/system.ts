@@ -79,6 +79,7 @@ export type SyscallName =
   | "sigaltstack"
   | "socket"
   | "socketpair"
+  | "sync_file_range"
   | "tgkill"
   | "unlinkat"
   | "userfaultfd"

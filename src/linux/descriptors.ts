@@ -11,6 +11,7 @@ const F = { GETFD: 1, SETFD: 2, GETFL: 3, SETFL: 4, DUPFD_CLOEXEC: 1030 } as con
 const FD_CLOEXEC = 1;
 const PIDFD_THREAD = 0x80;
 const AT_FDCWD = -100;
+const SYNC_FILE_RANGE_WRITE = 2;
 
 /** openat(2) from the working directory; `flags` are O bits, O_CLOEXEC is always added. */
 export function open(caller: Caller, path: string, flags: number = O.RDONLY): number {
@@ -27,6 +28,11 @@ export function pipe(): [reader: number, writer: number] {
   const { address, view } = local.scratch;
   check(local.call("pipe2", address, O.CLOEXEC | O.NONBLOCK), "pipe2");
   return [view.getInt32(0, true), view.getInt32(4, true)];
+}
+
+/** Has the disk begin with what was written to a range of a file, and does not wait for it: whether that went well fsync says. */
+export function beginWriteback(caller: Caller, fd: number, offset: number, byteLength: number): void {
+  caller.call("sync_file_range", fd, offset, byteLength, SYNC_FILE_RANGE_WRITE);
 }
 
 /** A duplicate that is closed on exec. */

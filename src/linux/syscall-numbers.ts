@@ -75,6 +75,7 @@ const TABLE: Readonly<Record<SyscallName, readonly [x64: number, arm64: number]>
   sigaltstack: [131, 132],
   socket: [41, 198],
   socketpair: [53, 199],
+  sync_file_range: [277, 84],
   tgkill: [234, 131],
   unlinkat: [263, 35],
   userfaultfd: [323, 282],

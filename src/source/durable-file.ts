@@ -10,7 +10,6 @@
 import { randomBytes } from "node:crypto";
 import {
   closeSync,
-  fdatasyncSync,
   fsyncSync,
   linkSync,
   openSync,
@@ -22,6 +21,8 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { MinorfaultError } from "../base/errors.ts";
+import { beginWriteback } from "../linux/descriptors.ts";
+import { local } from "../linux/local.ts";
 import { fileCall, fileFailure } from "./file-failure.ts";
 
 /** How names of unfinished files begin. */
@@ -80,9 +81,9 @@ export class UnfinishedFile {
     }
   }
 
-  /** Has the disk take what was written, so that little is left to be waited for at the end. */
-  sync(): void {
-    fileCall("fdatasync", this.#path, () => fdatasyncSync(this.#fd));
+  /** Has the disk begin with what was written from an offset on, where that can be said: less is left to wait for at the end. */
+  beginWriteback(from: number): void {
+    if (process.platform === "linux") beginWriteback(local, this.#fd, from, this.byteLength - from);
   }
 
   /** `path`: its name, where that was not known before; in the same file system. */

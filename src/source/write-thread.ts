@@ -1,4 +1,4 @@
-// A thread that writes files: whoever makes their content neither waits for the disk nor copies into the kernel.
+// Threads that write files: whoever makes their content neither waits for the disk nor copies into the kernel.
 //
 //   main     begin ──▶ write ──▶ write ──▶ … ──▶ finish         content in shared memory is not copied on its way
 //   thread   create    write, and the disk begins     fsync, rename, fsync of the folder
@@ -31,8 +31,9 @@ interface Asked {
   readonly reject: (error: unknown) => void;
 }
 
-/** LIMIT: one thread; uploads are written in the order in which they were asked for. */
-let thread: WriteThread | undefined;
+/** LIMIT: threads. While one waits until a file is on the disk, the other one writes the next. */
+const THREADS_MAX = 2;
+const threads: WriteThread[] = [];
 
 class WriteThread {
   readonly #worker = new Worker(new URL("./write-worker.js", import.meta.url), { execArgv: [] });
@@ -41,8 +42,15 @@ class WriteThread {
   #uploads = 0;
   #idle: NodeJS.Timeout | undefined;
 
+  /** One that has nothing to do, or the one that has least. */
   static get(): WriteThread {
-    thread ??= new WriteThread();
+    const least = threads.reduce<WriteThread | undefined>(
+      (a, b) => (a === undefined || b.#uploads < a.#uploads ? b : a),
+      undefined,
+    );
+    if (least !== undefined && (least.#uploads === 0 || threads.length === THREADS_MAX)) return least;
+    const thread = new WriteThread();
+    threads.push(thread);
     return thread;
   }
 
@@ -86,7 +94,8 @@ class WriteThread {
   }
 
   #forget(): void {
-    if (thread === this) thread = undefined;
+    const index = threads.indexOf(this);
+    if (index !== -1) threads.splice(index, 1);
   }
 }
 

@@ -1,16 +1,16 @@
-// The thread of write-thread.ts: does one thing after the other, and waits for the disk.
+// A thread of write-thread.ts: does one thing after the other, and waits for the disk.
 
 import { parentPort } from "node:worker_threads";
 import { MinorfaultError } from "../base/errors.ts";
 import { UnfinishedFile } from "./durable-file.ts";
 import type { WriteReply, WriteRequest } from "./write-thread.ts";
 
-/** Bytes after which the disk is told to begin: the less is left at the end, the shorter that takes. */
-const SYNC_BYTES = 8 * 2 ** 20;
+/** Bytes after which the disk is told to begin with them. */
+const BEGIN_BYTES = 4 * 2 ** 20;
 
 interface Unfinished {
   readonly file: UnfinishedFile;
-  syncedBytes: number;
+  begunBytes: number;
 }
 
 const files = new Map<number, Unfinished>();
@@ -33,7 +33,7 @@ function answer(request: WriteRequest): WriteReply {
 function carryOut(request: WriteRequest): void {
   const { upload } = request;
   if (request.op === "begin") {
-    files.set(upload, { file: new UnfinishedFile(request.path), syncedBytes: 0 });
+    files.set(upload, { file: new UnfinishedFile(request.path), begunBytes: 0 });
     return;
   }
   const unfinished = files.get(upload);
@@ -46,9 +46,9 @@ function carryOut(request: WriteRequest): void {
   const { file } = unfinished;
   if (request.op === "write") {
     for (const piece of request.pieces) file.write(piece);
-    if (file.byteLength - unfinished.syncedBytes < SYNC_BYTES) return;
-    file.sync();
-    unfinished.syncedBytes = file.byteLength;
+    if (file.byteLength - unfinished.begunBytes < BEGIN_BYTES) return;
+    file.beginWriteback(unfinished.begunBytes);
+    unfinished.begunBytes = file.byteLength;
     return;
   }
   file.finish({ ifAbsent: request.ifAbsent }, request.path);

@@ -135,11 +135,16 @@ export class PackReader {
    * that has to be waited for it reads nothing.
    */
   *readAll(pack: string, room: Uint8Array): Generator<void> {
-    for (let offset = 0; ; offset += room.byteLength) {
-      const source = this.#openedSync(pack)?.source;
-      if (source?.readSync === undefined || offset >= source.byteLength) return;
-      source.readSync(offset, room.subarray(0, source.byteLength - offset));
-      yield;
+    // One of its own: what a system reads ahead of it depends on what was read before through the same descriptor.
+    const source = this.store.openSync?.(packKey(pack));
+    if (source?.readSync === undefined) return;
+    try {
+      for (let offset = 0; offset < source.byteLength; offset += room.byteLength) {
+        source.readSync(offset, room.subarray(0, source.byteLength - offset));
+        yield;
+      }
+    } finally {
+      void source.close();
     }
   }
 

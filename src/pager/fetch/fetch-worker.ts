@@ -57,7 +57,7 @@ try {
 }
 
 async function run(): Promise<void> {
-  keepAway();
+  if (order.replay !== false) keepAway();
   const reader = await openUnits(order.source, order.unitBytesMin);
   const { name, byteLength, unitBytes, identity, content, image } = reader;
   // Far away, units are gathered to longer reads: as many reads need more units.
@@ -174,7 +174,10 @@ async function run(): Promise<void> {
   }
 }
 
-/** Goes where the serving thread is not going to be: whoever comes second would wait for the end of the other's time. */
+/**
+ * Goes where the serving thread is not going to be, for a replay that keeps it busy from the beginning: whoever comes second
+ * would wait for the end of the other's time.
+ */
 function keepAway(): void {
   const follower = new Follower("block", () => performance.now());
   follower.follow(order.busyTid);

@@ -15,6 +15,7 @@
 import { PAGE_SIZE } from "../../abi/memory.ts";
 import { hasBit } from "../../base/bitmap.ts";
 import { MinorfaultError } from "../../base/errors.ts";
+import { takeDiskReads } from "../../source/disk-reads.ts";
 import { COUNTER } from "../counters.ts";
 import type { FaultLoop } from "../fault-loop.ts";
 import { type Part, untilPage } from "../regions.ts";
@@ -101,7 +102,12 @@ export class Fetcher implements AddressableSource, Fetching {
       ...options,
       isKnown: (each) => this.machine.isKnown(each),
       want: (client, each, rank) => this.want(client, each, rank),
-      readDirectly: (part, page) => this.#readDirectly(part, page),
+      readDirectly: (part, page) => {
+        const isRead = this.#readDirectly(part, page);
+        // In order: nothing would be gained by reading in order beside it.
+        takeDiskReads();
+        return isRead;
+      },
       helps: direct?.isPlain === false && options.backgroundRate === Number.POSITIVE_INFINITY,
     });
   }

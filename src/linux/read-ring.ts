@@ -3,8 +3,7 @@
 //   begin ──▶ submissions ──▶ a thread of the kernel: read ──▶ completions ──▶ finish
 //
 // What the page cache has is read by whoever asks for it, unless he says otherwise (IOSQE_ASYNC): here he does, and
-// several reads go on at once, on as many CPUs as there are. In the same way it is asked to bring to the page cache what will
-// be read soon, which takes a millisecond for a few MiB: finding memory for them, and telling the disk.
+// several reads go on at once, on as many CPUs as there are.
 
 import { MAP } from "../abi/memory.ts";
 import { writeWord } from "../abi/structs.ts";
@@ -17,7 +16,6 @@ const PARAMS = {
   SIZE: 120,
   SUBMISSIONS_MAX: 0,
   COMPLETIONS_MAX: 4,
-  FEATURES: 20,
   SUBMISSIONS: 40,
   COMPLETIONS: 80,
 } as const;
@@ -34,20 +32,13 @@ const ENTRY = {
   OFFSET: 8,
   ADDRESS: 16,
   LENGTH: 24,
-  ADVICE: 28,
   USER: 32,
 } as const;
 /** struct io_uring_cqe. */
 const COMPLETION = { SIZE: 16, USER: 0, RESULT: 8 } as const;
 const IORING_OP_READ = 22;
-const IORING_OP_FADVISE = 24;
 const IOSQE_ASYNC = 16;
-const IOSQE_CQE_SKIP_SUCCESS = 64;
-const IORING_FEAT_CQE_SKIP = 1 << 11;
 const IORING_ENTER_GETEVENTS = 1;
-const FADV_WILLNEED = 3;
-/** Completes for nobody. */
-const NO_SLOT = 0xffff_ffff;
 
 /** A slot with nothing to finish; one whose read goes on. Results are bytes, or negative errnos. */
 const FREE = Number.NaN;
@@ -60,13 +51,10 @@ export class ReadRing {
   readonly #completions: Queue;
   readonly #entries: Area;
   readonly #results: number[];
-  /** What goes well can be left untold. */
-  readonly #isDiscreet: boolean;
 
   private constructor(fd: number, params: DataView, slots: number) {
     this.#fd = fd;
     this.#results = new Array<number>(slots).fill(FREE);
-    this.#isDiscreet = (params.getUint32(PARAMS.FEATURES, true) & IORING_FEAT_CQE_SKIP) !== 0;
     const submissionsMax = params.getUint32(PARAMS.SUBMISSIONS_MAX, true);
     const completionsMax = params.getUint32(PARAMS.COMPLETIONS_MAX, true);
     const indexes = params.getUint32(PARAMS.SUBMISSIONS + OFFSETS.INDEXES, true);
@@ -100,51 +88,26 @@ export class ReadRing {
    * SAFETY: the memory must stay mapped until this slot's `finish`, or `close`, has returned.
    */
   begin(slot: number, fd: number, address: number, byteLength: number, offset: number): void {
-    const at = this.#prepare(IORING_OP_READ, IOSQE_ASYNC, slot);
+    const queue = this.#submissions;
+    const { tail } = queue;
+    const index = tail & queue.mask;
     const { view } = this.#entries;
+    const at = index * ENTRY.SIZE;
+    for (let word = 0; word < ENTRY.SIZE; word += 4) view.setUint32(at + word, 0);
+    view.setUint8(at + ENTRY.OPERATION, IORING_OP_READ);
+    view.setUint8(at + ENTRY.FLAGS, IOSQE_ASYNC);
     view.setInt32(at + ENTRY.FD, fd, true);
     writeWord(view, at + ENTRY.OFFSET, offset);
     writeWord(view, at + ENTRY.ADDRESS, address);
     view.setUint32(at + ENTRY.LENGTH, byteLength, true);
-    this.#results[slot] = PENDING;
-    const taken = this.#submit();
-    if (taken !== 1) this.#results[slot] = taken;
-  }
-
-  /** Has bytes of a file brought to the page cache; false where nobody does so. */
-  expect(fd: number, offset: number, byteLength: number): boolean {
-    if (!this.#isDiscreet) return false;
-    const at = this.#prepare(IORING_OP_FADVISE, IOSQE_ASYNC | IOSQE_CQE_SKIP_SUCCESS, NO_SLOT);
-    const { view } = this.#entries;
-    view.setInt32(at + ENTRY.FD, fd, true);
-    writeWord(view, at + ENTRY.OFFSET, offset);
-    view.setUint32(at + ENTRY.LENGTH, byteLength, true);
-    view.setUint32(at + ENTRY.ADVICE, FADV_WILLNEED, true);
-    return this.#submit() === 1;
-  }
-
-  /** Puts an entry at the end of the queue, and answers where its fields are. */
-  #prepare(operation: number, flags: number, slot: number): number {
-    const queue = this.#submissions;
-    const index = queue.tail & queue.mask;
-    const { view } = this.#entries;
-    const at = index * ENTRY.SIZE;
-    for (let word = 0; word < ENTRY.SIZE; word += 4) view.setUint32(at + word, 0);
-    view.setUint8(at + ENTRY.OPERATION, operation);
-    view.setUint8(at + ENTRY.FLAGS, flags);
     writeWord(view, at + ENTRY.USER, slot);
     queue.area.view.setUint32(queue.first + 4 * index, index, true);
-    return at;
-  }
-
-  /** Hands over what has been prepared: 1, or a negative errno. */
-  #submit(): number {
-    const queue = this.#submissions;
-    const { tail } = queue;
     queue.tail = tail + 1;
+    this.#results[slot] = PENDING;
     const taken = local.call("io_uring_enter", this.#fd, 1, 0, 0, 0, 0);
-    if (taken !== 1) queue.tail = tail;
-    return taken;
+    if (taken === 1) return;
+    queue.tail = tail;
+    this.#results[slot] = taken;
   }
 
   /** Whether a slot has a read to finish. */
@@ -178,7 +141,7 @@ export class ReadRing {
     for (; head !== tail; head = (head + 1) | 0) {
       const at = queue.first + (head & queue.mask) * COMPLETION.SIZE;
       const slot = area.view.getUint32(at + COMPLETION.USER, true);
-      if (slot !== NO_SLOT) this.#results[slot] = area.view.getInt32(at + COMPLETION.RESULT, true);
+      this.#results[slot] = area.view.getInt32(at + COMPLETION.RESULT, true);
     }
     queue.head = head;
   }

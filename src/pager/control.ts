@@ -63,8 +63,6 @@ export interface ThreadOrder {
   readonly isNested: boolean;
   /** It serves one guest, may wait for nothing but its userfaultfd, and ends with it. */
   readonly isSole: boolean;
-  /** A thread of its guest, if that is known: where it runs is where this one goes before it does anything. 0: none. */
-  readonly guestTid: number;
 }
 
 /** Where a guest's bytes are. */

@@ -38,8 +38,7 @@ let tested: PlacementReport | undefined;
 /** Starts serving the faults of a userfaultfd; resolves when the pager's thread is about to wait for the first one. */
 export async function startPager(options: PagerOptions): Promise<Pager> {
   checkPagerOptions(options);
-  const { pid = 0, tid = pid } = options.guest ?? {};
-  const host = new ThreadHost(options.placement ?? "auto", 1, true, tid);
+  const host = new ThreadHost(options.placement ?? "auto", 1, true);
   try {
     return await host.start(options);
   } catch (error) {
@@ -83,7 +82,7 @@ class ThreadHost implements PagerHost {
   #placement: PlacementReport | undefined;
   #closing: Promise<void> | undefined;
 
-  constructor(asked: PlacementChoice, guestsMax: number, isSole: boolean, guestTid = 0) {
+  constructor(asked: PlacementChoice, guestsMax: number, isSole: boolean) {
     this.#guestsMax = guestsMax;
     this.#isSole = isSole;
     const known = asked === "auto" ? tested : { asked, mode: asked, why: "asked for" };
@@ -93,7 +92,6 @@ class ThreadHost implements PagerHost {
         toucher: known === undefined ? startToucher() : undefined,
         isNested: !isMainThread,
         isSole,
-        guestTid,
       },
       {
         onMessage: (message) => this.#handles.get(message.guest)?.hear(message),
@@ -111,7 +109,6 @@ class ThreadHost implements PagerHost {
       send: (order, transfer) => this.#link.send(order, transfer),
       isSole,
       ended,
-      busyTid: known?.mode === "same-cpu" ? guestTid : 0,
     });
     void ended.then((error) => {
       const end = error === undefined ? { reason: "closed" as const } : { reason: "failed" as const, error };

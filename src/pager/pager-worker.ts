@@ -46,7 +46,6 @@ async function run(): Promise<void> {
   Atomics.store(control, CONTROL.TID, threadId(local));
   const placement = prepare();
   const follower = new Follower(placement.mode, now);
-  follower.follow(order.guestTid);
   const server = new Server({ mode: placement.mode, follower, now, isNested: order.isNested, isSole });
   const seating = new Seating({ server, companions, isSole, now, tell });
   try {

@@ -19,8 +19,6 @@ export interface SourcesOptions {
   readonly isSole: boolean;
   /** Resolves when the serving thread has ended. */
   readonly ended: Promise<unknown>;
-  /** A thread on whose CPU nobody else has room, as its guest and who serves that are there; 0: none. */
-  readonly busyTid: number;
 }
 
 export interface GuestSource {
@@ -144,14 +142,13 @@ export class Sources {
       known.users++;
       return known;
     }
-    const { isSole, busyTid } = this.#options;
+    const { isSole } = this.#options;
     const stagingBytes = isSole ? 0 : SHARED_STAGING_BYTES;
     const remote = openRemote(source, {
       unitBytesMin: pageBytes,
       replay: isSole && replay,
       stagingBytes,
       keptBytes: isSole ? 0 : KEPT_BYTES_MAX,
-      busyTid,
     });
     // Whoever waits for it hears of it.
     remote.catch(() => undefined);

@@ -63,21 +63,6 @@ test("the end of a file is a short read, and what can't be read answers an errno
   assert.equal(ring.finish(2), -ERRNO.EBADF);
 });
 
-test("what is expected is brought beside reads, and nobody hears of it", { skip }, (t) => {
-  const pages = 4 * SLOTS;
-  const { ring, fd, begin, number } = scene(t, pages);
-  t.after(() => ring.close());
-  for (let round = 0; round < 3 * SLOTS; round++) {
-    const slot = round % SLOTS;
-    if (!ring.expect(fd, 0, pages * PAGE)) return t.skip("this system tells of everything");
-    begin(slot, round);
-    assert.equal(ring.finish(slot), PAGE);
-    assert.equal(number(slot), round + 1);
-    // It fails, later, and is told to no slot.
-    ring.expect(-1, 0, PAGE);
-  }
-});
-
 test("closing waits for what is being read", { skip }, (t) => {
   const { ring, begin, number } = scene(t, SLOTS);
   for (let slot = 0; slot < SLOTS; slot++) begin(slot, slot);

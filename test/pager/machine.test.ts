@@ -56,27 +56,6 @@ test("faults go first, then what lies ahead, then the background; a quarter of t
   assert.deepEqual(told(machine), ["serve 32 for 2"], "the last place is for a fault");
 });
 
-test("units that lie side by side get slots side by side, so that they can be read as one", () => {
-  const machine = machineWith({ slots: 16, fetchesMax: 8 });
-  const slots = new Map<number, number>();
-  const note = (): void => {
-    for (const action of machine.takeActions()) {
-      if (action.kind === "fetch") slots.set(action.unit, action.slot);
-    }
-  };
-  // Two runs that grow in turns, and a fault that belongs to neither.
-  machine.want(10, RANK.BACKGROUND, 0);
-  machine.want(11, RANK.BACKGROUND, 0);
-  machine.need(1, 40, 0, 0);
-  machine.want(12, RANK.BACKGROUND, 0);
-  note();
-  assert.equal(slots.get(11), slots.get(10)! + 1);
-  assert.notEqual(slots.get(12), slots.get(11)! + 1, "the fault has that one");
-  machine.want(13, RANK.BACKGROUND, 0);
-  note();
-  assert.equal(slots.get(13), slots.get(12)! + 1);
-});
-
 test("a fault raises what was wanted for later", () => {
   const machine = machineWith({ fetchesMax: 1 });
   for (const unit of [1, 2, 3]) machine.want(unit, RANK.BACKGROUND, 0);

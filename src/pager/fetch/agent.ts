@@ -1,6 +1,6 @@
 // Does what is asked for: reads, verifies and decompresses units into their slots, and tells how each ended.
 //
-// What nobody waits for is gathered first: units that lie side by side and were asked for together are one read.
+// What has to be waited for is gathered first: units that lie side by side and were asked for together are one read.
 //
 //   asked for   8 9 10 11   40        reads   [8 9 10 11]   [40]        faults before what nobody waits for
 //
@@ -125,13 +125,7 @@ export class FetchAgent {
       return;
     }
     this.isLocal = false;
-    const asked = { ticket, unit, rank, target };
-    this.#asked.set(ticket, asked);
-    // A thread stands there, and what lies ahead of it is asked for by itself.
-    if (rank === RANK.FAULT && this.#reads < this.#options.readsMax) {
-      void this.#read(this.#gather(asked));
-      return;
-    }
+    this.#asked.set(ticket, { ticket, unit, rank, target });
     if (this.#isGathering) return;
     this.#isGathering = true;
     // When all messages that are there have been heard.

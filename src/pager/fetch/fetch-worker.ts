@@ -10,9 +10,8 @@ import { HUGE_PAGE_SIZE, MADV } from "../../abi/memory.ts";
 import { wordsFor } from "../../base/bitmap.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { roundUp } from "../../base/range.ts";
-import { local, mmap, ReadRing, threadId } from "../../linux/index.ts";
+import { local, mmap, threadId } from "../../linux/index.ts";
 import { lendReadAhead } from "../../source/read-ahead.ts";
-import { Follower } from "../follower.ts";
 import { noteOf } from "../notes.ts";
 import { orderOf } from "../thread-order.ts";
 import { FetchAgent } from "./agent.ts";
@@ -27,18 +26,13 @@ import { Sweep } from "./sweep.ts";
 /** LIMIT: units whose index is looked through at the start, for holes; of more, as they are fetched. */
 const LEARNT_UNITS_MAX = 65_536;
 const FADV_WILLNEED = 3;
-/** Runs of the longest reads that lie in one block of slots. */
-const BLOCK_RUNS = 8;
 /** How often who waits for the serving thread looks whether all is over. */
 const LOOK_MS = 100;
 
 const bell = local.share(4096);
-const ring = ReadRing.open(1);
-process.on("exit", () => ring?.close());
-lendReadAhead((fd, offset, byteLength) => {
-  if (ring?.expect(fd, offset, byteLength)) return;
-  local.call("fadvise64", fd, offset, byteLength, FADV_WILLNEED);
-});
+lendReadAhead(
+  (fd, offset, byteLength) => void local.call("fadvise64", fd, offset, byteLength, FADV_WILLNEED),
+);
 const order = await orderOf<FetchWorkOrder>([
   async () => {
     const { rehearseFetching } = await import("./rehearsal.ts");
@@ -57,13 +51,11 @@ try {
 }
 
 async function run(): Promise<void> {
-  if (order.replay !== false) keepAway();
   const reader = await openUnits(order.source, order.unitBytesMin);
   const { name, byteLength, unitBytes, identity, content, image } = reader;
   // Far away, units are gathered to longer reads: as many reads need more units.
   const fetchesMax = reader.isLocal ? order.fetchesMax : order.fetchesMax * GATHERED_MAX;
   const slots = Math.max(order.slots, reader.isLocal ? 0 : fetchesMax + (fetchesMax >> 2));
-  const blockSlots = reader.isLocal ? 1 : BLOCK_RUNS * GATHERED_MAX;
   const replayAt = roundUp(slots * unitBytes, HUGE_PAGE_SIZE);
   const { staging, stagingBytes, keptSlots } = mapStaging(
     replayAt + REPLAY_SLOTS * REPLAY_BYTES,
@@ -80,7 +72,7 @@ async function run(): Promise<void> {
   const holes = new Uint32Array(new SharedArrayBuffer(wordsFor(units) * 4));
   const agent = new FetchAgent({
     reader,
-    slots: slotsAt(staging, unitBytes, { count: slots, blockSlots }),
+    slots: slotsAt(staging, unitBytes),
     holes,
     readsMax: order.fetchesMax,
     tell,
@@ -172,16 +164,6 @@ async function run(): Promise<void> {
     replayer ??= next();
     await replayAll();
   }
-}
-
-/**
- * Goes where the serving thread is not going to be, for a replay that keeps it busy from the beginning: whoever comes second
- * would wait for the end of the other's time.
- */
-function keepAway(): void {
-  const follower = new Follower("block", () => performance.now());
-  follower.follow(order.busyTid);
-  follower.close();
 }
 
 /**

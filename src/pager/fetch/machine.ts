@@ -92,7 +92,7 @@ export class FetchMachine {
   readonly #waiters = new Map<number, Waiter>();
   /** Unit to slot, the one that was used last at the end. */
   readonly #staged = new Map<number, number>();
-  readonly #free = new Set<number>();
+  readonly #free: number[] = [];
   readonly #queues: readonly Set<number>[] = [new Set(), new Set(), new Set()];
   #actions: Action[] = [];
   #lastTicket = 0;
@@ -104,7 +104,7 @@ export class FetchMachine {
 
   constructor(options: MachineOptions) {
     this.#options = options;
-    for (let slot = 0; slot < options.slots; slot++) this.#free.add(slot);
+    for (let slot = options.slots - 1; slot >= 0; slot--) this.#free.push(slot);
   }
 
   /** What is to be done since this was asked last, in order. */
@@ -173,7 +173,7 @@ export class FetchMachine {
     this.#fetches.delete(ticket);
     if (fetch.rank !== RANK.FAULT) this.#lowFetches--;
     const { wanted, slot } = fetch;
-    if (wanted === undefined || result !== "bytes") this.#free.add(slot);
+    if (wanted === undefined || result !== "bytes") this.#free.push(slot);
     else this.#staged.set(wanted.unit, slot);
     if (wanted !== undefined) this.#settle(wanted, result, ticket);
     this.#pump(now);
@@ -249,7 +249,7 @@ export class FetchMachine {
     readonly low: number;
     readonly queued: number;
   } {
-    const slots = this.#free.size + this.#staged.size + this.#fetches.size;
+    const slots = this.#free.length + this.#staged.size + this.#fetches.size;
     const queued = this.#queues[RANK.AHEAD]!.size + this.#queues[RANK.BACKGROUND]!.size;
     return { slots, fetches: this.#fetches.size, low: this.#lowFetches, queued };
   }
@@ -308,9 +308,9 @@ export class FetchMachine {
     while (this.#fetches.size < this.#options.fetchesMax) {
       const wanted = this.#next(now);
       if (wanted === undefined) return;
-      const { unit, rank } = wanted;
-      const slot = this.#takeSlot(unit);
+      const slot = this.#takeSlot();
       if (slot < 0) return;
+      const { unit, rank } = wanted;
       const ticket = ++this.#lastTicket;
       this.#queues[rank]!.delete(unit);
       wanted.ticket = ticket;
@@ -344,28 +344,14 @@ export class FetchMachine {
     return Math.min(burst, grown);
   }
 
-  /**
-   * A slot that is free, if possible behind that of the unit before, so that both can be read as one; or whose unit has not
-   * been used for the longest time; -1 when all are being written to.
-   */
-  #takeSlot(unit: number): number {
-    const behind = this.#slotOfKnown(unit - 1) + 1;
-    const [first] = this.#free;
-    const free = this.#free.has(behind) ? behind : first;
-    if (free !== undefined) {
-      this.#free.delete(free);
-      return free;
-    }
+  /** A slot that is free, or whose unit has not been used for the longest time; -1 when all are being written to. */
+  #takeSlot(): number {
+    const free = this.#free.pop();
+    if (free !== undefined) return free;
     for (const [unit, slot] of this.#staged) {
       this.#staged.delete(unit);
       return slot;
     }
     return -1;
-  }
-
-  /** The slot of a unit that is there or on its way; -1 where there is none. */
-  #slotOfKnown(unit: number): number {
-    const ticket = this.#wanted.get(unit)?.ticket;
-    return this.#staged.get(unit) ?? this.#fetches.get(ticket ?? 0)?.slot ?? -1;
   }
 }

@@ -15,7 +15,6 @@ import type { PageSource } from "../../source/page-source.ts";
 import { plain } from "../../source/plain-url.ts";
 import { schemeOf } from "../../source/scheme.ts";
 import type { SourceDescriptor } from "./options.ts";
-import { joined } from "./slots.ts";
 
 /** LIMIT: units that are read as one from far away: two MiB of those of 64 KiB. */
 export const GATHERED_MAX = 32;
@@ -162,7 +161,7 @@ export class RawUnits implements UnitReader {
   readonly image = undefined;
   readonly spanUnits = 1;
   readonly isLocal: boolean;
-  /** For runs whose targets do not lie side by side: as many as there were at once. */
+  /** For runs: as many as there were at once. */
   readonly #scratch: Uint8Array[] = [];
   readonly #source: PageSource;
 
@@ -200,14 +199,13 @@ export class RawUnits implements UnitReader {
     }
     const { unitBytes } = this;
     const offset = first * unitBytes;
-    const inPlace = joined(targets);
-    const room = inPlace ?? this.#scratch.pop() ?? new Uint8Array(GATHERED_MAX * unitBytes);
-    const run = room.subarray(0, Math.min(targets.length * unitBytes, this.byteLength - offset));
+    const scratch = this.#scratch.pop() ?? new Uint8Array(GATHERED_MAX * unitBytes);
+    const run = scratch.subarray(0, Math.min(targets.length * unitBytes, this.byteLength - offset));
     try {
       await this.#source.read(offset, run, signal);
       for (const [index, target] of targets.entries()) {
         const part = run.subarray(index * unitBytes, (index + 1) * unitBytes);
-        if (inPlace === undefined) target.set(part);
+        target.set(part);
         target.fill(0, part.byteLength);
         end(index, "bytes");
       }
@@ -215,7 +213,7 @@ export class RawUnits implements UnitReader {
       if (signal.aborted) throw error;
       await eachAlone(this, first, targets, signal, end);
     } finally {
-      if (inPlace === undefined) this.#scratch.push(room);
+      this.#scratch.push(scratch);
     }
   }
 

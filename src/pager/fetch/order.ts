@@ -44,8 +44,6 @@ export interface FetchWorkOrder {
   readonly keptSlots: number;
   /** The pipe's writing end. */
   readonly bellFd: number;
-  /** A thread from whose CPU this one is to stay away; 0: none. */
-  readonly busyTid: number;
 }
 
 /** What the fetching thread tells its starter. */

@@ -44,14 +44,12 @@ export interface RemoteOptions {
   readonly stagingBytes: number;
   /** Bytes of working sets that may be kept for later guests. */
   readonly keptBytes: number;
-  /** A thread on whose CPU there is no room. */
-  readonly busyTid: number;
 }
 
 /** Opens the source in a thread of its own; rejects with what the source says. */
 export async function openRemote(source: PagerSource, options: RemoteOptions): Promise<Remote> {
   const settings = checkFetchOptions(source);
-  const { unitBytesMin, replay, stagingBytes, keptBytes, busyTid } = options;
+  const { unitBytesMin, replay, stagingBytes, keptBytes } = options;
   const unitBytes = Math.max(UNIT_BYTES_MIN, unitBytesMin);
   const slots = Math.max(2 * settings.fetchesMax + 2, Math.floor(stagingBytes / unitBytes));
   const { port1, port2 } = new MessageChannel();
@@ -67,7 +65,6 @@ export async function openRemote(source: PagerSource, options: RemoteOptions): P
     words,
     port: port2,
     bellFd: writer,
-    busyTid,
   };
   const worker = startThread("fetch", order, [port2]);
   const ended = new Promise<void>((resolve) => worker.once("exit", () => resolve()));

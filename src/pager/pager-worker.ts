@@ -26,7 +26,7 @@ const DRAIN_MS = { sole: 200, shared: 5 } as const;
 const SHARED_PIECE_BYTES = 256 * 1024;
 
 let isRehearsed = false;
-const order = await orderOf<ThreadOrder>([rehearseOnce, rehearseMore]);
+const order = await orderOf<ThreadOrder>([rehearseOnce], [rehearseMore]);
 const { control, orders, isSole } = order;
 const now = (): number => performance.now();
 const tell = (message: ServeMessage): void => parentPort?.postMessage(message);

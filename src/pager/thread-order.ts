@@ -6,15 +6,20 @@ import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "
 export interface Preparation {
   /** Closed when it is ready, or has its order. */
   readonly preparing: MessagePort;
-  /** Else it loads what it needs, and no more. */
+  /** Else it does no more than it would have to do with its order. */
   readonly rehearses: boolean;
 }
 
-/** The order; a thread that has none yet makes itself ready, step by step, until it has done so or has its order. */
-export async function orderOf<Order>(steps: readonly (() => void | Promise<void>)[]): Promise<Order> {
+type Step = () => void | Promise<void>;
+
+/**
+ * The order; a thread that has none yet makes itself ready, step by step, until it has done so or has its order. `needed`: what
+ * it would do then all the same.
+ */
+export async function orderOf<Order>(needed: readonly Step[], rehearsals: readonly Step[]): Promise<Order> {
   const given = workerData as Order | Preparation;
   if (typeof given !== "object" || given === null || !("preparing" in given)) return given as Order;
-  for (const step of given.rehearses ? steps : []) {
+  for (const step of given.rehearses ? [...needed, ...rehearsals] : needed) {
     const early = parentPort && receiveMessageOnPort(parentPort);
     if (early) {
       given.preparing.close();

@@ -33,12 +33,7 @@ const bell = local.share(4096);
 lendReadAhead(
   (fd, offset, byteLength) => void local.call("fadvise64", fd, offset, byteLength, FADV_WILLNEED),
 );
-const order = await orderOf<FetchWorkOrder>([
-  async () => {
-    const { rehearseFetching } = await import("./rehearsal.ts");
-    await rehearseFetching();
-  },
-]);
+const order = await orderOf<FetchWorkOrder>([], [rehearse]);
 const { words, port, bellFd } = order;
 /** Requests that have been looked for. */
 let heard = 0;
@@ -164,6 +159,11 @@ async function run(): Promise<void> {
     replayer ??= next();
     await replayAll();
   }
+}
+
+async function rehearse(): Promise<void> {
+  const { rehearseFetching } = await import("./rehearsal.ts");
+  await rehearseFetching();
 }
 
 /**

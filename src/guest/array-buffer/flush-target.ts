@@ -3,17 +3,11 @@
 
 import { MinorfaultError } from "../../base/errors.ts";
 import type { BuildRegion, Manifest } from "../../image/index.ts";
-import { PACK_BYTES } from "../../image/limits.ts";
 import type { PageSource } from "../../source/index.ts";
 import type { Content } from "./content.ts";
 import { writeThroughJournal } from "./journal.ts";
 import type { PieceReader } from "./memory-reader.ts";
 import type { ByteRange } from "./ranges.ts";
-
-/** LIMIT: packs of a flush that would fill less of the usual length. */
-const PACKS = 8;
-/** To make a shorter one durable takes as long. */
-const PACK_BYTES_MIN = 4 * 2 ** 20;
 
 export interface FlushTarget {
   /**
@@ -72,7 +66,6 @@ class ImageTarget implements FlushTarget {
         parent: this.#name,
         parentDigest: parent.digest,
         inherit: true,
-        packBytes: packBytesFor(ranges),
       });
       this.#root = manifest.root.sha256;
       return dropped.map(({ what, why }) => `${what}: ${why}`);
@@ -80,12 +73,6 @@ class ImageTarget implements FlushTarget {
       await store.close();
     }
   }
-}
-
-/** Some packs, so that one of them is on its way to the disk while the next one is compressed. */
-function packBytesFor(ranges: readonly ByteRange[]): number {
-  const writtenBytes = ranges.reduce((sum, { byteLength }) => sum + byteLength, 0);
-  return Math.min(PACK_BYTES, Math.max(PACK_BYTES_MIN, writtenBytes / PACKS));
 }
 
 /** Only chunks with written pages are stored: over another image they would make a mixture of the two. */

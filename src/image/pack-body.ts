@@ -63,8 +63,8 @@ export class StreamedBody implements PackBody {
   readonly #begin: () => Upload;
   #upload: Upload | undefined;
   #pieces: Uint8Array[] = [];
-  /** Of the last pieces; those before them were written before. */
-  #writing: Promise<void> = Promise.resolve();
+  /** Of all pieces so far: those of a pack that ends may be written later than those of the next one, by another thread. */
+  #writing: Promise<unknown> = Promise.resolve();
 
   constructor(begin: () => Upload) {
     this.#begin = begin;
@@ -84,7 +84,7 @@ export class StreamedBody implements PackBody {
       const pieces = this.#pieces;
       this.#pieces = [];
       this.#upload ??= this.#begin();
-      this.#writing = this.#upload.write(pieces);
+      this.#writing = Promise.all([this.#writing, this.#upload.write(pieces)]);
     }
     await this.#writing;
   }

@@ -136,6 +136,7 @@ export class FolderUpload implements Upload {
 
   /** What went wrong first is what is told. */
   async #ask(order: WriteOrder): Promise<void> {
+    if (this.#isOver) throw new MinorfaultError("ERR_CLOSED", "The upload has ended");
     await Promise.all([this.#begun, this.#thread.ask(order)]);
   }
 

@@ -7,7 +7,8 @@ import { join } from "node:path";
 import { after, beforeEach, test } from "node:test";
 import { Random } from "../../src/base/random.ts";
 import { buildImage, openImageIn, verifyImage } from "../../src/image/index.ts";
-import { FolderStore, MemorySource } from "../../src/source/index.ts";
+import { StreamedBody } from "../../src/image/pack-body.ts";
+import { FolderStore, MemorySource, type Upload } from "../../src/source/index.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "minorfault-upload-test-"));
 after(() => rmSync(folder, { recursive: true }));
@@ -113,6 +114,30 @@ test("an image that is built by several threads is written so, and is the same a
   await image.read(0, read);
   assert.ok(Buffer.compare(read, content) === 0);
   await image.close();
+});
+
+test("what is added may change when all of it is written, whichever pack is written first", async () => {
+  const written: (() => void)[] = [];
+  const begin = (): Upload => ({
+    write: () => new Promise((resolve) => written.push(resolve)),
+    finish: async () => undefined,
+    discard: async () => undefined,
+  });
+  const body = new StreamedBody(begin);
+  const batch = new Uint8Array(new SharedArrayBuffer(8192));
+  body.append(batch.subarray(0, 4096));
+  const finished = body.finish("packs/first", new Uint8Array(16), undefined);
+  body.append(batch.subarray(4096));
+  let mayChange = false;
+  const flushed = body.flush().then(() => {
+    mayChange = true;
+  });
+  // The second pack's thread is faster.
+  written[1]!();
+  await new Promise(setImmediate);
+  assert.equal(mayChange, false);
+  written[0]!();
+  await Promise.all([finished, flushed]);
 });
 
 test("a build that fails in the middle leaves no pack", async () => {

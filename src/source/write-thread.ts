@@ -41,6 +41,7 @@ class WriteThread {
   #next = 0;
   #uploads = 0;
   #idle: NodeJS.Timeout | undefined;
+  #failure: MinorfaultError | undefined;
 
   /** One that has nothing to do, or the one that has least. */
   static get(): WriteThread {
@@ -63,8 +64,8 @@ class WriteThread {
     });
     this.#worker.on("error", (cause) => {
       this.#forget();
-      const error = new MinorfaultError("ERR_BUG", `The thread that writes files failed: ${cause.message}`);
-      for (const { reject } of this.#asked.values()) reject(error);
+      this.#failure = new MinorfaultError("ERR_BUG", `The thread that writes files failed: ${cause.message}`);
+      for (const { reject } of this.#asked.values()) reject(this.#failure);
       this.#asked.clear();
     });
     this.#worker.unref();
@@ -85,7 +86,8 @@ class WriteThread {
     }, IDLE_MS).unref();
   }
 
-  ask(order: WriteOrder): Promise<void> {
+  async ask(order: WriteOrder): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure;
     const id = this.#next++;
     return new Promise((resolve, reject) => {
       this.#asked.set(id, { resolve, reject });

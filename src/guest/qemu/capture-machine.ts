@@ -8,6 +8,7 @@
 // Whatever happens, the guest goes on as it did before, and QEMU's settings are put back; unless it was told otherwise
 // and the capture went well.
 
+import { setTimeout as delay } from "node:timers/promises";
 import { MinorfaultError } from "../../base/errors.ts";
 import { checkAbsent } from "../../image/index.ts";
 import type { ObjectStore } from "../../source/object-store.ts";
@@ -155,7 +156,7 @@ class MachineCapture {
           },
         );
       }
-      await after(ACCEPT_MS);
+      await delay(ACCEPT_MS);
     }
   }
 
@@ -262,8 +263,4 @@ function streamOptions(options: CaptureMachineOptions): Omit<CaptureStreamOption
     ...(notes && { notes }),
     temporaryFolder,
   };
-}
-
-function after(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

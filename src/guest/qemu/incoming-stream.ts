@@ -72,12 +72,9 @@ export class IncomingStream {
   /** Resolves when the other side has closed, or when time is up; what still comes is thrown away. */
   async ended(ms: number): Promise<void> {
     if (this.#isOver || this.#socket.destroyed) return;
-    const deadline = new AbortController();
-    const timer = setTimeout(() => deadline.abort(), ms);
     this.#isUnwanted = true;
     this.#socket.resume();
-    await once(this.#socket, "close", { signal: deadline.signal }).catch(() => {});
-    clearTimeout(timer);
+    await once(this.#socket, "close", { signal: AbortSignal.timeout(ms) }).catch(() => {});
   }
 
   close(): void {

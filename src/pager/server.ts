@@ -183,8 +183,7 @@ export class Server {
     this.#forgetPidfd(seat);
     this.#busy.delete(seat);
     this.#placeForWork();
-    // Where the next one runs nobody knows.
-    if (this.#seats.size === 0) this.#options.follower.place(-1);
+    if (this.#seats.size === 0) this.#options.follower.forget();
     seat.end(end);
   }
 
@@ -395,18 +394,39 @@ export class Server {
 
   /** Installing everything runs beside the guest, not in its way; so does a working set that is there already. */
   #placeForWork(): void {
-    let isWorking = false;
-    for (const seat of this.#busy) isWorking ||= seat.hasBulk;
-    for (const { fetcher } of this.#bells.values()) isWorking ||= fetcher.replays.isRepeating;
-    if (isWorking === this.#isWorking) return;
+    const seat = this.#filled;
+    const isWorking = seat !== undefined;
+    const { follower, mode } = this.#options;
+    if (isWorking !== this.#isWorking) follower.mode = isWorking ? "block" : mode;
     this.#isWorking = isWorking;
-    this.#options.follower.mode = isWorking ? "block" : this.#options.mode;
+    if (seat !== undefined) this.#followSeat(seat);
+  }
+
+  /** Of the guests that are filled one. */
+  get #filled(): Seat | undefined {
+    for (const seat of this.#busy) if (seat.hasBulk) return seat;
+    for (const { fetcher } of this.#bells.values()) {
+      const client = fetcher.replays.repeatedTo;
+      const place = client && this.#places.get(client.loop.port.fd);
+      if (place !== undefined) return place.seat;
+    }
+    return undefined;
   }
 
   #follow(): void {
     const place = this.#last;
     if (place === undefined) return;
     this.#options.follower.follow(place.loop.lastThreadId || place.seat.order.tid);
+  }
+
+  /** Of a guest that may not have faulted yet, and whose messages may not name the thread that has. */
+  #followSeat({ loops, order }: Seat): void {
+    const { follower } = this.#options;
+    const tid = loops[0]?.lastThreadId ?? 0;
+    // Among the threads of this process is this one.
+    if (tid !== 0 || order.guestPid === 0 || order.guestPid === process.pid)
+      follower.follow(tid || order.tid);
+    else follower.followProcess(order.guestPid);
   }
 
   /** Lets go of guests that have ended. */

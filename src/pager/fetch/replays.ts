@@ -101,9 +101,10 @@ export class Replays {
     return this.#fetched.length > 0 || this.#repeated.size > 0;
   }
 
-  /** Somebody's memory is being filled from what is kept: that is nothing but copies. */
-  get isRepeating(): boolean {
-    return this.#repeated.size > 0;
+  /** Of those whose memory is being filled from what is kept, which is nothing but copies, the first one. */
+  get repeatedTo(): FetchClient | undefined {
+    for (const { clients } of this.#repeated) for (const client of clients) return client;
+    return undefined;
   }
 
   /** There is something to install that is there. */

@@ -6,8 +6,20 @@
 // Versions: a reader refuses a `version` above its own, and a feature in `requires` that it does not know. It
 // ignores fields that it does not know, and keeps them when it writes the manifest again.
 
-import { z } from "zod";
 import { MinorfaultError } from "../base/errors.ts";
+import {
+  dictionary,
+  type Formed,
+  integer,
+  list,
+  matching,
+  moment,
+  oneOf,
+  optional,
+  record,
+  text,
+  which,
+} from "../base/form.ts";
 import { badImage, wrongBytes } from "./content.ts";
 import { sha256, toHex } from "./hash.ts";
 import {
@@ -33,62 +45,60 @@ import { isChunkSize } from "./root.ts";
 /** Features of `requires` that this reader knows: none is needed yet. */
 const FEATURES: ReadonlySet<string> = new Set();
 
-const name = z.string().regex(NAME);
-const hash = z.string().regex(/^[0-9a-f]{64}$/);
-const count = (max: number) => z.int().min(0).max(max);
+const name = matching(NAME);
+const hash = matching(/^[0-9a-f]{64}$/);
+const count = (max: number) => integer(0, max);
 
-const region = z.looseObject({
+const region = record({
   name,
-  guestAddress: count(Number.MAX_SAFE_INTEGER),
+  guestAddress: integer(0),
   /** Whole pages. */
-  byteLength: z.int().min(PAGE_BYTES).max(IMAGE_BYTES_MAX),
+  byteLength: integer(PAGE_BYTES, IMAGE_BYTES_MAX),
   /** How many of them were given; what follows is zeros. */
   dataBytes: count(IMAGE_BYTES_MAX),
   /** In the image's flat space. */
   offset: count(IMAGE_BYTES_MAX),
-  pageSize: z.union([z.literal(PAGE_BYTES), z.literal(HUGE_PAGE_BYTES)]),
+  pageSize: oneOf(PAGE_BYTES, HUGE_PAGE_BYTES),
 });
 
-const attachment = z.looseObject({
+const attachment = record({
   name,
   byteLength: count(ATTACHMENT_BYTES_MAX),
   sha256: hash,
   pack: hash,
   offset: count(PACK_BYTES_MAX),
   storedBytes: count(ATTACHMENT_BYTES_MAX),
-  encoding: z.enum(["raw", "zstd"]),
+  encoding: oneOf("raw", "zstd"),
 });
 
-const workingSet = z.looseObject({
+const workingSet = record({
   name,
   pack: hash,
   packBytes: count(PACK_BYTES_MAX),
-  pages: z.int().min(1).max(WORKING_SET_PAGES_MAX),
+  pages: integer(1, WORKING_SET_PAGES_MAX),
   listBytes: count(PACK_BYTES_MAX),
   listSha256: hash,
 });
 
-const manifestSchema = z.looseObject({
-  format: z.literal(FORMAT_NAME),
-  version: z.literal(FORMAT_VERSION),
-  requires: z.array(z.string()).max(64),
+const manifestForm = record({
+  format: oneOf(FORMAT_NAME),
+  version: oneOf(FORMAT_VERSION),
+  requires: list(text(), { max: 64 }),
   name,
-  created: z.iso.datetime(),
-  chunkBytes: z.int().refine(isChunkSize),
-  codec: z.enum(["none", "zstd"]),
-  level: z.int().min(1).max(22).optional(),
-  byteLength: z.int().min(PAGE_BYTES).max(IMAGE_BYTES_MAX),
-  regions: z.array(region).min(1).max(REGIONS_MAX),
-  root: z.looseObject({ pack: hash, packBytes: count(ROOT_BYTES_MAX), sha256: hash }),
-  parent: z.looseObject({ name, root: hash }).optional(),
-  notes: z
-    .record(name, z.string().max(NOTE_CHARACTERS_MAX))
-    .refine((notes) => Object.keys(notes).length <= NOTES_MAX),
-  attachments: z.array(attachment).max(ATTACHMENTS_MAX),
-  workingSets: z.array(workingSet).max(WORKING_SETS_MAX),
+  created: moment(),
+  chunkBytes: which(integer(1), isChunkSize, "it is no size of a chunk"),
+  codec: oneOf("none", "zstd"),
+  level: optional(integer(1, 22)),
+  byteLength: integer(PAGE_BYTES, IMAGE_BYTES_MAX),
+  regions: list(region, { min: 1, max: REGIONS_MAX }),
+  root: record({ pack: hash, packBytes: count(ROOT_BYTES_MAX), sha256: hash }),
+  parent: optional(record({ name, root: hash })),
+  notes: dictionary(NAME, text({ max: NOTE_CHARACTERS_MAX }), { max: NOTES_MAX }),
+  attachments: list(attachment, { max: ATTACHMENTS_MAX }),
+  workingSets: list(workingSet, { max: WORKING_SETS_MAX }),
 });
 
-export type Manifest = z.infer<typeof manifestSchema>;
+export type Manifest = Formed<typeof manifestForm>;
 export type ManifestRegion = Manifest["regions"][number];
 export type ManifestAttachment = Manifest["attachments"][number];
 export type ManifestWorkingSet = Manifest["workingSets"][number];
@@ -115,12 +125,11 @@ export function encodeManifest(manifest: Manifest): Uint8Array {
 export function decodeManifest(bytes: Uint8Array, imageName: string): Manifest {
   const fields = parse(bytes, imageName);
   checkVersion(fields, imageName);
-  const result = manifestSchema.safeParse(fields);
-  if (!result.success) {
-    const [issue] = result.error.issues;
-    throw badImage(`The manifest of ${imageName} is wrong at ${issue?.path.join(".")}: ${issue?.message}`);
+  const flaw = manifestForm(fields);
+  if (flaw !== undefined) {
+    throw badImage(`The manifest of ${imageName} is wrong at ${flaw.at.join(".")}: ${flaw.why}`);
   }
-  const manifest = result.data;
+  const manifest = fields as Manifest;
   if (manifest.name !== imageName) {
     throw badImage(`The manifest of ${imageName} is that of ${manifest.name}`);
   }

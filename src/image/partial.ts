@@ -1,17 +1,17 @@
 // What a push or pull has brought already: so that one that was interrupted goes on where it stopped, and so that
 // `prune` leaves its packs alone.
 
-import { z } from "zod";
+import { type Formed, integer, list, matching, record } from "../base/form.ts";
 import type { ObjectStore } from "../source/object-store.ts";
 import { checkName, PARTIAL } from "./names.ts";
 
-const schema = z.object({
+const form = record({
   /** Milliseconds since 1970. */
-  time: z.int().min(0),
-  packs: z.array(z.string().regex(/^[0-9a-f]{64}$/)),
+  time: integer(0),
+  packs: list(matching(/^[0-9a-f]{64}$/)),
 });
 
-export type Partial = z.infer<typeof schema>;
+export type Partial = Formed<typeof form>;
 
 /** LIMIT: bytes of the note: 200,000 packs. */
 const NOTE_BYTES_MAX = 16 * 2 ** 20;
@@ -28,7 +28,8 @@ export async function readPartial(
 ): Promise<Partial | undefined> {
   const bytes = await store.get(key, NOTE_BYTES_MAX, signal);
   try {
-    return schema.parse(JSON.parse(Buffer.from(bytes).toString()));
+    const note = JSON.parse(Buffer.from(bytes).toString()) as Partial;
+    return form(note) === undefined ? note : undefined;
   } catch {
     return undefined;
   }

@@ -1,4 +1,4 @@
-// Sizes and times as options have them, 64KiB and 250ms, and as people read them.
+// Sizes and times as options have them, 64KiB and 250ms; and they and counts as people read them.
 
 import { InvalidArgumentError } from "@commander-js/extra-typings";
 import { byteSizeOf } from "../base/byte-size.ts";
@@ -34,6 +34,11 @@ export function bytesText(byteLength: number): string {
   let value = byteLength;
   for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024;
   return `${value >= 100 || Number.isInteger(value) ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
+}
+
+/** "1 page", "2 pages". */
+export function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 /** "12 s", "3 min 20 s", "450 ms". */

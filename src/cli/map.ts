@@ -14,7 +14,7 @@ import {
   storeWorkingSet,
 } from "../guest/array-buffer/index.ts";
 import { openImage } from "../image/index.ts";
-import { bytesText, msText, parseBytes } from "./bytes.ts";
+import { bytesText, counted, msText, parseBytes } from "./bytes.ts";
 import { endOnSignals } from "./ending.ts";
 
 type Script = (memory: LazyMemory, ...args: string[]) => unknown;
@@ -164,7 +164,7 @@ function print(report: Report, result: unknown, { json, quiet }: MapOptions): vo
   const { faults, bytesInstalled, bytesEvicted } = statistics;
   const served =
     how === "userfaultfd"
-      ? `${faults} faults, ${bytesText(bytesInstalled)} loaded, ${bytesText(bytesEvicted)} evicted`
+      ? `${counted(faults, "fault")}, ${bytesText(bytesInstalled)} loaded, ${bytesText(bytesEvicted)} evicted`
       : `${bytesText(resident.bytes)} in memory`;
   process.stderr.write(
     `${name}: ${bytesText(byteLength)} by ${how} (${why})\n` +
@@ -172,6 +172,6 @@ function print(report: Report, result: unknown, { json, quiet }: MapOptions): vo
   );
   if (workingSet !== undefined) {
     const { name: set, pages, bytes } = workingSet;
-    process.stderr.write(`working set ${set}: ${pages} pages, ${bytesText(bytes)} stored\n`);
+    process.stderr.write(`working set ${set}: ${counted(pages, "page")}, ${bytesText(bytes)} stored\n`);
   }
 }

@@ -11,7 +11,7 @@ import type { FrontEvent } from "../daemon/front-pipe.ts";
 import { readPolicyFile } from "../daemon/policy-file.ts";
 import { imagePath } from "../daemon/sockets.ts";
 import { type RunningServer, startServer, takeOver } from "../daemon/start.ts";
-import { msText, parseMs } from "./bytes.ts";
+import { counted, msText, parseMs } from "./bytes.ts";
 import { endOnSignals } from "./ending.ts";
 import { type AtDeadline, atDeadlineOption, fromHere } from "./server/image-options.ts";
 
@@ -155,7 +155,7 @@ function show(event: FrontEvent & { readonly at: string }, { json, quiet }: Serv
 function textOf(event: FrontEvent): string {
   switch (event.event) {
     case "serving":
-      return `process ${event.pid} serves ${event.guests} guests after ${msText(event.ms)}: ${event.why}`;
+      return `process ${event.pid} serves ${counted(event.guests, "guest")} after ${msText(event.ms)}: ${event.why}`;
     case "spare":
       return `process ${event.pid} would take over`;
     case "keeper":

@@ -3,7 +3,7 @@
 import { type Command, InvalidArgumentError } from "@commander-js/extra-typings";
 import { byteSizeOf } from "../base/byte-size.ts";
 import type { Health, Image } from "../client/index.ts";
-import { bytesText, msText, parseMs } from "./bytes.ts";
+import { bytesText, counted, msText, parseMs } from "./bytes.ts";
 import { parseDigest } from "./image/verb.ts";
 import { atDeadlineOption, fromHere } from "./server/image-options.ts";
 import { columns, runVerb, WHERE_HELP, withManner } from "./server/verb.ts";
@@ -196,11 +196,11 @@ function healthText(health: Health): string {
       `pager ${pid}, keeper ${keeperPid}, ${sparePid === undefined ? "no spare" : `spare ${sparePid}`}`,
     ],
     ["up for", msText(Date.now() - Date.parse(serverSince))],
-    ["guests", `${guests}, ${expected} expected, ${images} images`],
+    ["guests", `${guests}, ${expected} expected, ${counted(images, "image")}`],
     ["handed over", `${counters.handOvers} of ${counters.connections} connections`],
     ["refused", listed(counters.refused)],
     ["ended", listed(counters.ended)],
-    ["takeovers", `${counters.takeovers} pagers, ${counters.keepers} keepers`],
+    ["takeovers", `${counted(counters.takeovers, "pager")}, ${counted(counters.keepers, "keeper")}`],
   ]);
 }
 

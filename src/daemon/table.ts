@@ -288,7 +288,9 @@ export class Guests implements GuestTable {
     }
     this.#crew.end();
     const why =
-      ended === 0 ? "every guest has all it needs" : `${ended} guests could not be drained, and were ended`;
+      ended === 0
+        ? "every guest has all it needs"
+        : `guests that could not be drained, and were ended: ${ended}`;
     report({ event: "stopped", code: ended === 0 ? 0 : 1, why });
     process.exit(0);
   }

@@ -100,7 +100,7 @@ test("import, a child by --parent, and diff's exit code", () => {
   assert.equal(status, 1);
   assert.match(
     stdout,
-    /^1 pages differ in 1 chunks: 1 changed, 0 added, 0 removed\n {2}0x0000000000000000 {2}4 KiB\n$/,
+    /^1 page differs in 1 chunk: 1 changed, 0 added, 0 removed\n {2}0x0000000000000000 {2}4 KiB\n$/,
   );
 });
 
@@ -113,9 +113,9 @@ test("prune --repack says what it does, and images are right afterwards", () => 
   assert.equal(image("create", "decayed/part", "part").status, 0);
   assert.equal(image("remove", "decayed/whole").status, 0);
   const dry = image("prune", "decayed", "--repack", "--dry-run");
-  assert.match(dry.stdout, /\n {2}1 packs of 4\.0 MiB would be rewritten to 1 MiB, for 1 images\n/);
+  assert.match(dry.stdout, /\n {2}1 pack of 4\.0 MiB would be rewritten to 1 MiB, for 1 image\n/);
   const wet = image("prune", "decayed", "--repack", "--grace", "0s");
-  assert.match(wet.stdout, /\n {2}1 packs of 4\.0 MiB were rewritten to 1 MiB, for 1 images\n/);
+  assert.match(wet.stdout, /\n {2}1 pack of 4\.0 MiB rewritten to 1 MiB, for 1 image\n/);
   const { repacked, liveBytes } = json("prune", "decayed", "--repack", "--grace", "0s") as {
     repacked: { packs: number };
     liveBytes: number;

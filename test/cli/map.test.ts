@@ -77,7 +77,7 @@ test("--record: what the script touches becomes a working set of the image", { s
     assert.deepEqual([workingSet.name, workingSet.pages], ["start", 1], `round ${round}`);
   }
   const inspect = spawnSync(process.execPath, [MAIN, "image", "inspect", image], { encoding: "utf8" });
-  assert.match(inspect.stdout, /working set +start: 1 pages/);
+  assert.match(inspect.stdout, /working set +start: 1 page,/);
   const raw = map(file, "--record", "start", "--script", nth, "1");
   assert.equal(raw.status, 4);
   assert.match(raw.stderr, /ERR_SOURCE_MISSING/);

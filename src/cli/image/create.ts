@@ -5,7 +5,7 @@ import { basename } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { MinorfaultError } from "../../base/errors.ts";
 import { type BuildReport, buildImage, openRawFile } from "../../image/index.ts";
-import { bytesText, msText, parseBytes } from "../bytes.ts";
+import { bytesText, counted, msText, parseBytes } from "../bytes.ts";
 import { collect, runVerb, UNTOUCHED } from "./verb.ts";
 
 const EXAMPLES = `
@@ -122,7 +122,7 @@ export function textOf(url: string, { manifest, chunks, writtenBytes, packs, ms 
   return [
     `${url}: ${bytesText(manifest.byteLength)}, built in ${msText(ms)}`,
     `  chunks   ${looked} looked at: ${chunks.stored} stored, ${chunks.known} stored before, ${chunks.zero} zero`,
-    `  written  ${bytesText(writtenBytes)} in ${packs.length} packs`,
+    `  written  ${bytesText(writtenBytes)} in ${counted(packs.length, "pack")}`,
   ].join("\n");
 }
 

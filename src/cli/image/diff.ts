@@ -3,7 +3,7 @@
 import type { Command } from "@commander-js/extra-typings";
 import { hex } from "../../base/errors.ts";
 import { type DiffOptions, diffImages, openImageIn } from "../../image/index.ts";
-import { bytesText } from "../bytes.ts";
+import { bytesText, counted } from "../bytes.ts";
 import { runVerb, UNTOUCHED } from "./verb.ts";
 
 const RANGES_SHOWN = 20;
@@ -39,7 +39,7 @@ Examples:
           const { same, pages, changed, added, removed, chunks, ranges, rangeCount } = report;
           const more = rangeCount - Math.min(ranges.length, RANGES_SHOWN);
           const lines = [
-            `${pages} pages differ in ${chunks} chunks: ${changed} changed, ${added} added, ${removed} removed`,
+            `${counted(pages, "page")} ${pages === 1 ? "differs" : "differ"} in ${counted(chunks, "chunk")}: ${changed} changed, ${added} added, ${removed} removed`,
             ...ranges
               .slice(0, RANGES_SHOWN)
               .map(({ start, until }) => `  ${hex(start)}  ${bytesText(until - start)}`),

@@ -3,7 +3,7 @@
 import type { Command } from "@commander-js/extra-typings";
 import { hex } from "../../base/errors.ts";
 import { listImages, type Manifest, openImageIn } from "../../image/index.ts";
-import { bytesText } from "../bytes.ts";
+import { bytesText, counted } from "../bytes.ts";
 import { runVerb, UNTOUCHED } from "./verb.ts";
 
 export function registerInspect(image: Command): void {
@@ -31,7 +31,7 @@ Examples:
             json: { ...manifest, digest, ...index },
             text: [
               ...manifestLines(url, manifest),
-              row("index", `${index.indexPages} pages, ${index.packs} packs`),
+              row("index", `${counted(index.indexPages, "page")}, ${counted(index.packs, "pack")}`),
               row("digest", digest),
             ].join("\n"),
           };
@@ -94,7 +94,7 @@ function manifestLines(url: string, manifest: Manifest): string[] {
     ),
     ...attachments.map(({ name, byteLength }) => row("attachment", `${name}: ${bytesText(byteLength)}`)),
     ...workingSets.map(({ name, pages, packBytes }) =>
-      row("working set", `${name}: ${pages} pages, ${bytesText(packBytes)} stored`),
+      row("working set", `${name}: ${counted(pages, "page")}, ${bytesText(packBytes)} stored`),
     ),
     ...Object.entries(notes).map(([name, text]) => row("note", `${name}: ${text}`)),
   ];

@@ -2,7 +2,7 @@
 
 import { type Command, Option } from "@commander-js/extra-typings";
 import { GRACE_MS, type PruneReport, pruneStore, type RepackReport, removeImage } from "../../image/index.ts";
-import { bytesText, msText, parseMs } from "../bytes.ts";
+import { bytesText, counted, msText, parseMs } from "../bytes.ts";
 import { runVerb, UNTOUCHED } from "./verb.ts";
 
 const EXAMPLES = `
@@ -63,9 +63,9 @@ export function registerPrune(image: Command): void {
 function textOf(report: PruneReport, graceMs: number, dryRun: boolean): string {
   const { images, livePacks, liveBytes, deletedPacks, deletedBytes, condemnedPacks, condemnedBytes } = report;
   return [
-    `${images} images in ${livePacks} packs, ${bytesText(liveBytes)}`,
+    `${counted(images, "image")} in ${counted(livePacks, "pack")}, ${bytesText(liveBytes)}`,
     ...(report.repacked === undefined ? [] : repackLines(report.repacked, dryRun)),
-    `  ${deletedPacks} packs ${dryRun ? "would be deleted" : "deleted"}, ${bytesText(deletedBytes)}`,
+    `  ${counted(deletedPacks, "pack")} ${dryRun ? "would be deleted" : "deleted"}, ${bytesText(deletedBytes)}`,
     `  ${condemnedPacks} packs are not needed and can go ${msText(graceMs)} after that was first seen, ` +
       bytesText(condemnedBytes),
   ].join("\n");
@@ -76,8 +76,8 @@ function repackLines(
   dryRun: boolean,
 ): string[] {
   return [
-    `  ${packs} packs of ${bytesText(packBytes)} ${dryRun ? "would be" : "were"} rewritten to ` +
-      `${bytesText(movedBytes)}, for ${images} images`,
+    `  ${counted(packs, "pack")} of ${bytesText(packBytes)} ${dryRun ? "would be rewritten" : "rewritten"} to ` +
+      `${bytesText(movedBytes)}, for ${counted(images, "image")}`,
     ...left.map(({ what, why }) => `  ${what} was left as it is: ${why}`),
   ];
 }

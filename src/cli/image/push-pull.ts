@@ -2,7 +2,7 @@
 
 import type { Command } from "@commander-js/extra-typings";
 import { type CopyReport, copyImage } from "../../image/index.ts";
-import { bytesText, msText } from "../bytes.ts";
+import { bytesText, counted, msText } from "../bytes.ts";
 import { parseDigest, runVerb } from "./verb.ts";
 
 const RESUME = "what has been moved is kept: the same command goes on from there";
@@ -59,7 +59,10 @@ function register(
 }
 
 function textOf(target: string, { manifest, chunks, movedBytes, resumedPacks, ms }: CopyReport): string {
-  const resumed = resumedPacks > 0 ? `, ${resumedPacks} packs were there from before` : "";
+  const resumed =
+    resumedPacks > 0
+      ? `, ${counted(resumedPacks, "pack")} ${resumedPacks === 1 ? "was" : "were"} there from before`
+      : "";
   return [
     `${target}/${manifest.name}: ${bytesText(movedBytes)} moved in ${msText(ms)}${resumed}`,
     `  chunks   ${chunks.moved} moved, ${chunks.known} there already`,

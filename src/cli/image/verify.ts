@@ -2,7 +2,7 @@
 
 import type { Command } from "@commander-js/extra-typings";
 import { type VerifyReport, verifyImage } from "../../image/index.ts";
-import { bytesText, msText } from "../bytes.ts";
+import { bytesText, counted, msText } from "../bytes.ts";
 import { parseDigest, runVerb, UNTOUCHED } from "./verb.ts";
 
 /** The exit code of wrong sources. */
@@ -50,7 +50,7 @@ function textOf(url: string, report: VerifyReport): string {
   const verdict = report.right ? "right" : `WRONG in ${report.problemCount} places`;
   return [
     `${url}: ${verdict}`,
-    `  ${chunks} chunks of ${bytesText(contentBytes)} in ${packs} packs, ${bytesText(storedBytes)} stored, ` +
+    `  ${counted(chunks, "chunk")} of ${bytesText(contentBytes)} in ${counted(packs, "pack")}, ${bytesText(storedBytes)} stored, ` +
       `${msText(ms)}`,
     ...report.problems.map(({ message, code }) => `  ${code} ${message}`),
   ].join("\n");

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import type { Command } from "@commander-js/extra-typings";
 import { MinorfaultError } from "../../base/errors.ts";
 import { addWorkingSet, openImageIn, removeWorkingSet } from "../../image/index.ts";
-import { bytesText } from "../bytes.ts";
+import { bytesText, counted } from "../bytes.ts";
 import { runVerb, UNTOUCHED } from "./verb.ts";
 
 const EXAMPLES = `
@@ -38,7 +38,10 @@ export function registerWorkingSet(image: Command): void {
           const offsets = readOffsets(options.add);
           const replace = options.replace ?? false;
           const set = await addWorkingSet(store, imageName, name, offsets, { signal, replace });
-          return { json: set, text: `${name}: ${set.pages} pages, ${bytesText(set.packBytes)} stored` };
+          return {
+            json: set,
+            text: `${name}: ${counted(set.pages, "page")}, ${bytesText(set.packBytes)} stored`,
+          };
         }
         if (options.remove && name !== undefined) {
           await removeWorkingSet(store, imageName, name);
@@ -48,7 +51,7 @@ export function registerWorkingSet(image: Command): void {
         await opened.close();
         const sets = opened.manifest.workingSets.filter((set) => name === undefined || set.name === name);
         const lines = sets.map(
-          (set) => `${set.name}: ${set.pages} pages, ${bytesText(set.packBytes)} stored`,
+          (set) => `${set.name}: ${counted(set.pages, "page")}, ${bytesText(set.packBytes)} stored`,
         );
         return { json: sets, text: lines.join("\n") };
       }),

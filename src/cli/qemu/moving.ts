@@ -11,7 +11,7 @@ import {
   type TransferReport,
 } from "../../guest/qemu/index.ts";
 import type { ByteProgress } from "../byte-progress.ts";
-import { bytesText, msText, parseBytes, parseMs } from "../bytes.ts";
+import { bytesText, counted, msText, parseBytes, parseMs } from "../bytes.ts";
 
 export function rateOption() {
   return new Option("--rate <size>", "bytes a second of memory that nobody asked for").argParser(parseBytes);
@@ -40,7 +40,7 @@ export function movedText({ counters, completedMs }: TransferReport): string[] {
   const { requests, pagesSent, zerosSent, recoveries } = counters;
   return [
     `  moved    ${bytesText(pagesSent * PAGE_BYTES)} and ${bytesText(zerosSent * PAGE_BYTES)} of zeros in ${msText(completedMs)}`,
-    `  asked    ${requests} pages by the guest itself`,
+    `  asked    ${counted(requests, "page")} by the guest itself`,
     ...(recoveries > 0 ? [`  resumed  ${recoveries} times`] : []),
   ];
 }

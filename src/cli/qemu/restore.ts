@@ -20,7 +20,7 @@ import {
 } from "../../guest/qemu/index.ts";
 import { addWorkingSet, type Image, openImage } from "../../image/index.ts";
 import { type ObjectStore, splitImageUrl } from "../../source/index.ts";
-import { msText, parseMs } from "../bytes.ts";
+import { counted, msText, parseMs } from "../bytes.ts";
 import { runCommand, type Work } from "../image/verb.ts";
 import { missingLines } from "./missing-lines.ts";
 import { movedText, pageSizesOf, patienceOption, rateOption, showing } from "./moving.ts";
@@ -247,6 +247,8 @@ function textOf(url: string, report: RestoreReport): string {
       : [`  ahead    working set ${replayed.name}, sent after ${msText(replayed.ms)}`]),
     ...(replayed?.error === undefined ? [] : [`  but      ${replayed.error}`]),
     ...movedText(report),
-    ...(touched === undefined ? [] : [`  recorded ${touched.length} pages as working set ${WORKING_SET}`]),
+    ...(touched === undefined
+      ? []
+      : [`  recorded ${counted(touched.length, "page")} as working set ${WORKING_SET}`]),
   ].join("\n");
 }

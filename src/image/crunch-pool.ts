@@ -1,6 +1,6 @@
 // Batches in memory that is shared with worker threads: chunks go there and come back without being copied.
 //
-//   one batch   ┌ chunks ┬ stored chunks ┬ hashes ┬ checks, lengths, zeros ┐     slots: as many as keep all threads busy
+//   one batch   ┌ chunks ┬ stored chunks ┬ hashes ┬ checks, lengths, zeros … ┐   slots: as many as keep all threads busy
 //                 main ──▶  ◀── worker     ◀── worker ─────────────         while main writes a pack
 
 import { Worker } from "node:worker_threads";
@@ -36,12 +36,13 @@ export interface BatchViews {
   readonly hashes: Uint8Array;
   readonly checks: Uint8Array;
   readonly zeros: Uint8Array;
+  readonly noise: Uint8Array;
   /** Stored bytes a chunk; 0 where it is stored as it is. */
   readonly lengths: Uint32Array;
 }
 
 export type CrunchRequest =
-  | { readonly op: "hash"; readonly slot: number; readonly chunks: number }
+  | { readonly op: "hash"; readonly slot: number; readonly chunks: number; readonly compress: boolean }
   | { readonly op: "compress"; readonly slot: number; readonly wanted: readonly number[] }
   /** Hashes, checks, lengths (of what is stored) and encodings (in the place of zeros) have been filled in. */
   | {
@@ -75,11 +76,12 @@ export function batchViews(memory: SharedArrayBuffer, { chunkBytes, capacity }: 
     checks: new Uint8Array(memory, checks, capacity * HASH_BYTES),
     lengths: new Uint32Array(memory, lengths, capacity),
     zeros: new Uint8Array(memory, zeros, capacity),
+    noise: new Uint8Array(memory, zeros + capacity, capacity),
   };
 }
 
 export function batchBytes({ chunkBytes, capacity }: BatchLayout): number {
-  return capacity * (2 * chunkBytes + 2 * HASH_BYTES + 8);
+  return capacity * (2 * chunkBytes + 2 * HASH_BYTES + 4 + 2);
 }
 
 /** LIMIT: one pool without work. */
@@ -180,6 +182,7 @@ class SharedBatch implements Batch {
   readonly #chunkBytes: number;
   readonly #level: number | undefined;
   readonly #worker: Worker;
+  #isCompressed = false;
   #answer: ((reply: CrunchReply) => void) | undefined;
 
   constructor(slot: number, layout: BatchLayout, views: BatchViews, worker: Worker, release: () => void) {
@@ -196,12 +199,13 @@ class SharedBatch implements Batch {
     this.#worker = worker;
   }
 
-  async hash(chunks: number): Promise<void> {
-    await this.#ask({ op: "hash", slot: this.#slot, chunks });
+  async hash(chunks: number, areNew: boolean): Promise<void> {
+    this.#isCompressed = areNew && this.#level !== undefined;
+    await this.#ask({ op: "hash", slot: this.#slot, chunks, compress: this.#isCompressed });
   }
 
   async compress(wanted: readonly number[]): Promise<void> {
-    if (wanted.length === 0 || this.#level === undefined) return;
+    if (wanted.length === 0 || this.#level === undefined || this.#isCompressed) return;
     await this.#ask({ op: "compress", slot: this.#slot, wanted });
   }
 

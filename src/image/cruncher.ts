@@ -29,8 +29,9 @@ export interface Batch {
   readonly hashes: Uint8Array;
   /** 1 where a chunk is nothing but zeros; such a chunk has no hash. Before hash(): where that is known already. */
   readonly zeros: Uint8Array;
-  hash(chunks: number): Promise<void>;
-  /** Compresses the chunks `wanted`; `stored` then says what is to be stored. */
+  /** `areNew`: they are likely to be wanted, so all are compressed at once, while a processor has them at hand. */
+  hash(chunks: number, areNew: boolean): Promise<void>;
+  /** Compresses the chunks `wanted`, unless that has been done; `stored` then says what is to be stored. */
   compress(wanted: readonly number[]): Promise<void>;
   stored(chunk: number): StoredChunk;
   /** Room for chunks as they are stored, one after the other, to be verified. */
@@ -108,6 +109,7 @@ class InlineBatch implements Batch {
   readonly bytes: Uint8Array;
   readonly hashes: Uint8Array;
   readonly zeros: Uint8Array;
+  readonly noise: Uint8Array;
   readonly storedRoom: Uint8Array;
   readonly release: () => void;
   readonly #options: CruncherOptions;
@@ -117,13 +119,14 @@ class InlineBatch implements Batch {
     this.bytes = new Uint8Array(this.capacity * options.chunkBytes);
     this.hashes = new Uint8Array(this.capacity * HASH_BYTES);
     this.zeros = new Uint8Array(this.capacity);
+    this.noise = new Uint8Array(this.capacity);
     this.storedRoom = new Uint8Array(this.capacity * options.chunkBytes);
     this.release = release;
     this.#options = options;
   }
 
   async hash(chunks: number): Promise<void> {
-    hashChunks(this.bytes, chunks, this.#options.chunkBytes, this.hashes, this.zeros);
+    hashChunks(this, chunks, this.#options.chunkBytes);
   }
 
   async compress(): Promise<void> {}
@@ -131,7 +134,7 @@ class InlineBatch implements Batch {
   stored(chunk: number): StoredChunk {
     const { chunkBytes, level } = this.#options;
     const content = this.bytes.subarray(chunk * chunkBytes, (chunk + 1) * chunkBytes);
-    const bytes = smallerOf(content, level);
+    const bytes = smallerOf(content, level, this.noise[chunk] === 1);
     const hash = this.hashes.subarray(chunk * HASH_BYTES, (chunk + 1) * HASH_BYTES);
     return bytes === content
       ? { bytes, check: hash, encoding: "raw" }
@@ -189,24 +192,36 @@ function isNoise(content: Uint8Array): boolean {
   const stride = (Math.floor(content.byteLength / SAMPLES) - 1) | 1;
   counts.fill(0);
   for (let sample = 0, at = 0; sample < SAMPLES; sample++, at += stride) counts[content[at]!]!++;
-  const squares = counts.reduce((sum, count) => sum + count * count, 0);
+  let squares = 0;
+  for (let byte = 0; byte < counts.length; byte++) squares += counts[byte]! ** 2;
   return squares > NOISE_SQUARES.min && squares < NOISE_SQUARES.max;
 }
 
 /** Compressed content where that is smaller, else the content itself. Who asks for a high level has time to try. */
-export function smallerOf(content: Uint8Array, level: number | undefined): Uint8Array {
-  if (level === undefined || (level <= LEVEL_DEFAULT && isNoise(content))) return content;
+export function smallerOf(content: Uint8Array, level: number | undefined, seemsNoise?: boolean): Uint8Array {
+  if (level === undefined || (level <= LEVEL_DEFAULT && (seemsNoise ?? isNoise(content)))) return content;
   const compressed = compress(content, level);
   return compressed.byteLength < content.byteLength ? compressed : content;
 }
 
-/** Finds zeros, beside those that are known, and hashes the rest. */
+/** A batch as those see it who look at its chunks. */
+export interface LookedAt {
+  readonly bytes: Uint8Array;
+  readonly hashes: Uint8Array;
+  readonly zeros: Uint8Array;
+  /** 1 where compressing a chunk would be in vain. */
+  readonly noise: Uint8Array;
+}
+
+/**
+ * Finds zeros, beside those that are known, and hashes the rest. Samples are taken first: that brings all of a chunk
+ * from memory at once, for which a hash would wait line by line, a quarter of its time.
+ */
 export function hashChunks(
-  bytes: Uint8Array,
+  { bytes, hashes, zeros, noise }: LookedAt,
   chunks: number,
   chunkBytes: number,
-  hashes: Uint8Array,
-  zeros: Uint8Array,
+  hashed: (chunk: number, content: Uint8Array) => void = () => {},
 ): void {
   const words = new Float64Array(bytes.buffer, bytes.byteOffset, (chunks * chunkBytes) / 8);
   const wordsPerChunk = chunkBytes / 8;
@@ -215,7 +230,10 @@ export function hashChunks(
     const isZero = areZeros(words, bytes, chunk * wordsPerChunk, (chunk + 1) * wordsPerChunk);
     zeros[chunk] = isZero ? 1 : 0;
     if (isZero) continue;
-    hashes.set(sha256(bytes.subarray(chunk * chunkBytes, (chunk + 1) * chunkBytes)), chunk * HASH_BYTES);
+    const content = bytes.subarray(chunk * chunkBytes, (chunk + 1) * chunkBytes);
+    noise[chunk] = isNoise(content) ? 1 : 0;
+    hashes.set(sha256(content), chunk * HASH_BYTES);
+    hashed(chunk, content);
   }
 }
 

@@ -43,6 +43,8 @@ class Pipeline {
   #settled: Promise<unknown> = Promise.resolve();
   /** What the store has taken from the last batch; those before it were taken before. */
   #written: Promise<unknown> = Promise.resolve();
+  /** Whether most chunks of the last batch that was decided on were new, so that those of the next ones may be. */
+  #areNew = false;
   #failure: { readonly error: unknown } | undefined;
   #fail: (error: unknown) => void = () => {};
   /** Rejects with the first failure: after one, batches are not given back any more. */
@@ -97,7 +99,7 @@ class Pipeline {
       await readChunks(run, run.first, target, chunkBytes, zeros, signal);
       place = end;
     }
-    if (batch.zeros.subarray(0, chunks).includes(0)) await batch.hash(chunks);
+    if (batch.zeros.subarray(0, chunks).includes(0)) await batch.hash(chunks, this.#areNew);
   }
 
   async #decide(
@@ -110,6 +112,8 @@ class Pipeline {
     await hashed;
     const decisions = parents.map((parent, place) => this.#builder.decide(parent, batch, place));
     const fresh = decisions.flatMap(({ what }, place) => (what === "new" ? [place] : []));
+    const known = decisions.filter(({ what }) => what === "known" || what === "parent").length;
+    if (fresh.length + known > 0) this.#areNew = fresh.length > known;
     return { decisions, compressed: this.#noted(batch.compress(fresh)) };
   }
 

@@ -197,6 +197,7 @@ export class QemuStage {
       pages: ram.byteLength / 4096,
       requests: WAITS,
       seed: round + 1,
+      isPushed: push,
     };
     const worker = new Worker(new URL("./qemu-waiter-worker.js", import.meta.url), { workerData: order });
     const over = new AbortController();

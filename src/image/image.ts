@@ -45,6 +45,8 @@ export interface Image extends PageSource {
   readonly digest: string;
   readonly regions: readonly ImageRegion[];
   readonly chunkBytes: number;
+  /** Whether it is read without waiting: its store is of this machine. */
+  readonly isAtHand: boolean;
 
   /** Where a chunk is stored, undefined for zeros; a promise only if its index page is not in memory yet. */
   locate(chunk: number): ChunkLocation | undefined | Promise<ChunkLocation | undefined>;

@@ -252,6 +252,10 @@ export class OpenedImage implements Image {
     }
   }
 
+  get isAtHand(): boolean {
+    return this.packs.isAtHand;
+  }
+
   locate(chunk: number): ChunkLocation | undefined | Promise<ChunkLocation | undefined> {
     this.#check();
     const found = this.index.locate(chunk);

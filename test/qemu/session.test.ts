@@ -9,10 +9,11 @@ import { after, before, test } from "node:test";
 import {
   type RestoreOptions,
   type ReturnMessage,
+  readFirst,
   type restoreMachine,
   WORKING_SET,
 } from "../../src/guest/qemu/index.ts";
-import { addWorkingSet, openImage } from "../../src/image/index.ts";
+import { addWorkingSet, openImage, openImageIn } from "../../src/image/index.ts";
 import { type ObjectStore, openStore } from "../../src/source/index.ts";
 import type { FakeDestination } from "./harness/fake-destination.ts";
 import {
@@ -51,6 +52,19 @@ function withDestination(
   return intoFake(folder, url, options, run);
 }
 
+/** The same store as one that has to be waited for. */
+function farAway(near: ObjectStore): ObjectStore {
+  return {
+    url: near.url,
+    open: (key) => near.open(key),
+    get: (key, bytesMax) => near.get(key, bytesMax),
+    put: (key, bytes) => near.put(key, bytes),
+    list: (prefix) => near.list(prefix),
+    delete: (key) => near.delete(key),
+    close: async () => {},
+  };
+}
+
 test("every page is sent once: the working set first, and in its order", () =>
   withDestination({}, async (destination, restoring) => {
     const { replayed, counters } = await restoring;
@@ -62,6 +76,15 @@ test("every page is sent once: the working set first, and in its order", () =>
     );
     assertWhole(destination);
   }));
+
+test("of a store that is far away the working set does not wait until the machine runs", async () => {
+  await using image = await openImageIn(farAway(store), "vm", { ahead: readFirst() });
+  await withDestination({ image }, async (destination, restoring) => {
+    destination.needs = "pc.ram 3";
+    await restoring;
+    assertWhole(destination);
+  });
+});
 
 test("a page that is asked for brings its chunk along, or comes alone", async () => {
   for (const neighbours of [true, false]) {

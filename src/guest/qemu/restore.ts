@@ -74,10 +74,7 @@ export async function restoreMachine(options: RestoreOptions): Promise<RestoreRe
   const recording = (options.record ?? replay === undefined) ? new Recording() : undefined;
   const connecting = options.connect(options.signal ?? new AbortController().signal);
   const reading = options.machine ?? readMachine(image, options.signal);
-  const elsewhere = isElsewhere(reading);
-  const ahead = elsewhere.then((isFar) => replay && readAhead(image, replay, isFar));
-  // Whoever replays it is told.
-  ahead.catch(() => {});
+  const runs = replay && readAhead(image, replay);
   const [machine, socket] = await Promise.all([reading, connecting]).catch((error: unknown) => {
     // A QEMU that is connected to takes nobody else.
     void connecting.then((opened) => opened.destroy()).catch(() => {});
@@ -103,8 +100,7 @@ export async function restoreMachine(options: RestoreOptions): Promise<RestoreRe
     session.sendsNeighbours = neighbours ?? recording === undefined;
     session.start();
     // What its devices need until it runs is a page or two: they are not kept waiting by the decoding of others.
-    if (!(await elsewhere)) await running;
-    const runs = await ahead;
+    if (image.isAtHand) await running;
     if (runs) {
       // One that is damaged costs time and nothing else: what it held is asked for.
       await replayInto(session, runs, over).catch((error: unknown) => {
@@ -128,22 +124,13 @@ export async function restoreMachine(options: RestoreOptions): Promise<RestoreRe
   };
 }
 
-/** Whether an image has to be waited for: what was begun to be read of it has not come after a turn of the event loop. */
-async function isElsewhere(reading: unknown): Promise<boolean> {
-  const come = Promise.resolve(reading).then(
-    () => false,
-    () => false,
-  );
-  return Promise.race([come, nextTurn(true)]);
-}
-
 /**
  * A working set, the first piece of which is on its way at once if that takes time, and is waited for meanwhile. That of
  * a store at hand would be decoded while the machine waits to be started.
  */
-function readAhead(image: Image, name: string, isAtOnce: boolean): AsyncIterable<WorkingSetRun> {
+function readAhead(image: Image, name: string): AsyncIterable<WorkingSetRun> {
   const runs = image.readWorkingSet(name)[Symbol.asyncIterator]();
-  const first = isAtOnce ? runs.next() : undefined;
+  const first = image.isAtHand ? undefined : runs.next();
   // Whoever asks for it is told.
   first?.catch(() => {});
   return {

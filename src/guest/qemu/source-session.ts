@@ -17,6 +17,7 @@ import { type MissingChunk, MissingChunks } from "./missing-chunks.ts";
 import { type PageContent, type PageRange, type Pages, pagesWithin, runsOf } from "./page-content.ts";
 import type { SourceBlock } from "./page-ledger.ts";
 import { InlineReader, type PageReader } from "./page-reader.ts";
+import { PushPace } from "./push-pace.ts";
 import { PushQueue } from "./push-queue.ts";
 import { type ReturnMessage, ReturnPathReader } from "./return-path.ts";
 import { SlabPool } from "./slab-pool.ts";
@@ -24,18 +25,14 @@ import type { SourceAction, SourceMachineOptions, SourceState } from "./source-c
 import { SourceMachine } from "./source-machine.ts";
 import { PAGE_BYTES } from "./stream-format.ts";
 
-/** LIMIT: bytes that lie in our queue while pages are pushed, and while a guest waits: what stands before a request. */
+/** LIMIT: bytes that lie in our queue while pages are pushed: what stands before a request. */
 const UNSENT_BYTES = 256 * 2 ** 10;
-const UNSENT_BYTES_WAITING = 32 * 2 ** 10;
-/** Pages that are given to the socket at once, and while a guest waits. */
-const GIVEN_PAGES = 64;
-const GIVEN_PAGES_WAITING = 8;
+/** So little is left in it when more of a working set is asked for. */
+const DRAINED_BYTES = 32 * 2 ** 10;
 /** Pages that are read as one piece, 1 MiB: telling a thread of one costs as much as reading some pages. */
 const PIECE_PAGES = 256;
 /** LIMIT: pieces that are on their way from the image. */
 const PUSH_AHEAD = 4;
-/** A guest that asked for something so many milliseconds ago will soon ask for more. */
-const RECENT_MS = 20;
 
 export interface SessionOptions
   extends Omit<
@@ -87,7 +84,8 @@ export class SourceSession {
   #timer: NodeJS.Timeout | undefined;
   #unsentBytes = 0;
   #onDrained: (() => void) | undefined;
-  #touchedAt = Number.NEGATIVE_INFINITY;
+  readonly #pace = new PushPace();
+  #pourTimer: NodeJS.Timeout | undefined;
   #pushes = false;
   #sendsNeighbours = false;
   #isGathering = false;
@@ -106,9 +104,7 @@ export class SourceSession {
       get push() {
         return session.#pushes;
       },
-      get unsentBytesMax() {
-        return session.#unsentBytesMax;
-      },
+      unsentBytesMax: UNSENT_BYTES,
     });
     this.#pool = options.openPool?.() ?? this.#inline;
     const { openAgain = async () => this.#inline } = options;
@@ -138,7 +134,7 @@ export class SourceSession {
 
   /** When the guest last asked for a page, as performance.now has it. */
   get touchedAt(): number {
-    return this.#touchedAt;
+    return this.#pace.touchedAt;
   }
 
   /** Whether pages go out that nobody asked for: the rest of the machine, and those beside a requested one. */
@@ -191,7 +187,7 @@ export class SourceSession {
 
   /** Resolves when little is left that has not gone to the socket, or the connection has ended. */
   async drained(): Promise<void> {
-    if (this.#unsentBytes <= UNSENT_BYTES_WAITING || this.#socket === undefined) return;
+    if (this.#unsentBytes <= DRAINED_BYTES || this.#socket === undefined) return;
     await new Promise<void>((resolve) => {
       this.#onDrained = resolve;
     });
@@ -201,6 +197,7 @@ export class SourceSession {
     this.#abort.abort();
     this.#missing.close();
     clearTimeout(this.#timer);
+    clearTimeout(this.#pourTimer);
     this.#socket?.destroy();
     await this.#pool.close();
   }
@@ -226,14 +223,6 @@ export class SourceSession {
     });
   }
 
-  get #unsentBytesMax(): number {
-    return this.#isBusy ? UNSENT_BYTES_WAITING : UNSENT_BYTES;
-  }
-
-  get #isBusy(): boolean {
-    return this.machine.ledger.waitedCount > 0 || performance.now() - this.#touchedAt < RECENT_MS;
-  }
-
   #received(reader: ReturnPathReader, bytes: Uint8Array): void {
     try {
       reader.push(bytes);
@@ -246,7 +235,7 @@ export class SourceSession {
   }
 
   #message(message: ReturnMessage): void {
-    if (message.kind === "request") this.#touchedAt = performance.now();
+    if (message.kind === "request") this.#pace.touched(performance.now());
     this.#perform(this.machine.message(message));
   }
 
@@ -311,7 +300,7 @@ export class SourceSession {
       this.#queue.left(bytes);
       if (socket !== this.#socket) return;
       this.#unsentBytes -= bytes.byteLength;
-      if (this.#unsentBytes <= UNSENT_BYTES_WAITING) {
+      if (this.#unsentBytes <= DRAINED_BYTES) {
         this.#onDrained?.();
         this.#onDrained = undefined;
       }
@@ -384,11 +373,25 @@ export class SourceSession {
     this.#pour();
   }
 
-  /** Gives pieces as they leave. */
+  /** Gives pieces as they leave, and as a guest that asks for pages lets us. */
   #pour(): void {
-    while (!this.#queue.isEmpty && this.#unsentBytes < this.#unsentBytesMax) {
-      this.#queue.take(this.#isBusy ? GIVEN_PAGES_WAITING : GIVEN_PAGES, (pages) => this.#give(pages));
+    while (!this.#queue.isEmpty && this.#unsentBytes < UNSENT_BYTES) {
+      const now = performance.now();
+      const isWaiting = this.machine.ledger.waitedCount > 0;
+      const pauseMs = this.#pace.pause(now, isWaiting);
+      if (pauseMs > 0) {
+        this.#pourAgain(pauseMs);
+        return;
+      }
+      this.#queue.take(this.#pace.portion(now, isWaiting), (pages) => this.#give(pages));
     }
+  }
+
+  #pourAgain(pauseMs: number): void {
+    this.#pourTimer ??= setTimeout(() => {
+      this.#pourTimer = undefined;
+      this.#pour();
+    }, pauseMs);
   }
 
   /** Pages of a chunk: those that are wanted first. */

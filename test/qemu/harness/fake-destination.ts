@@ -33,6 +33,8 @@ export class FakeDestination {
   connections = 0;
   /** Commands, in the order in which they came. */
   readonly commands: string[] = [];
+  /** Its devices need this page, which they don't ask for: it runs when that has come. */
+  needs: string | undefined;
   #held: ReturnMessage[] | undefined;
   onPage: ((page: string) => void) | undefined;
   #onPackage: (() => void) | undefined;
@@ -154,12 +156,16 @@ export class FakeDestination {
         if (event.command.name === "ping") this.say({ kind: "pong", value: event.command.value });
         if (event.command.name !== "packaged") return;
         this.#onPackage?.();
-        this.say({ kind: "pong", value: RUNNING_PING });
+        if (this.needs === undefined) this.#run();
         return;
       case "end":
         this.say({ kind: "shut", code: 0 });
         return;
     }
+  }
+
+  #run(): void {
+    this.say({ kind: "pong", value: RUNNING_PING });
   }
 
   #answer(message: ReturnMessage): void {
@@ -185,6 +191,7 @@ export class FakeDestination {
     if (this.pages.has(name)) this.repeated.push(name);
     this.pages.set(name, word);
     this.order.push(name);
+    if (name === this.needs) this.#run();
     this.onPage?.(name);
   }
 }

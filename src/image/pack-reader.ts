@@ -130,22 +130,9 @@ export class PackReader {
     return contentOf(stored, place, what);
   }
 
-  /**
-   * Reads a pack from its beginning to its end, a piece at a time, each to `room`: for what that does to the page cache. Of one
-   * that has to be waited for it reads nothing.
-   */
-  *readAll(pack: string, room: Uint8Array): Generator<void> {
-    // One of its own: what a system reads ahead of it depends on what was read before through the same descriptor.
-    const source = this.store.openSync?.(packKey(pack));
-    if (source?.readSync === undefined) return;
-    try {
-      for (let offset = 0; offset < source.byteLength; offset += room.byteLength) {
-        source.readSync(offset, room.subarray(0, source.byteLength - offset));
-        yield;
-      }
-    } finally {
-      void source.close();
-    }
+  /** A pack as it is stored, where it need not be waited for; not the caller's to close, and closed some time later. */
+  atHand(pack: string): PageSource | undefined {
+    return this.#openedSync(pack)?.source;
   }
 
   /** Whether packs can be opened without waiting. */

@@ -9,6 +9,7 @@ export * from "./local.ts";
 export * from "./mappings.ts";
 export type { MapMemoryOptions, Memory } from "./memory.ts";
 export { VIEW_BYTES_MAX } from "./memory.ts";
+export * from "./page-cache.ts";
 export * from "./poll.ts";
 export * from "./privileges.ts";
 export * from "./processes.ts";

@@ -3,7 +3,8 @@
 
 import { parentPort, receiveMessageOnPort } from "node:worker_threads";
 import { MinorfaultError } from "../base/errors.ts";
-import { acceptInterrupts, affinity, local, threadId } from "../linux/index.ts";
+import { acceptInterrupts, affinity, expectRead, isCached, local, threadId } from "../linux/index.ts";
+import { lendReadAhead } from "../source/read-ahead.ts";
 import { CONTROL, type SeatOrder, type ServeMessage, type ServeOrder, type ThreadOrder } from "./control.ts";
 import { rehearseReplays } from "./dress-rehearsal.ts";
 import { Companion } from "./fetch/companion.ts";
@@ -26,6 +27,7 @@ const DRAIN_MS = { sole: 200, shared: 5 } as const;
 const SHARED_PIECE_BYTES = 256 * 1024;
 
 let isRehearsed = false;
+lendReadAhead({ expect: expectRead, isCached });
 const order = await orderOf<ThreadOrder>([rehearseOnce], [rehearseMore]);
 const { control, orders, isSole } = order;
 const now = (): number => performance.now();

@@ -75,7 +75,11 @@ export class FileSource implements PageSource {
   }
 
   expect(offset: number, byteLength: number): void {
-    if (this.#fd !== -1) readAhead(this.#fd, offset, byteLength);
+    if (this.#fd !== -1) readAhead()?.expect(this.#fd, offset, byteLength);
+  }
+
+  isAtHand(offset: number): boolean | undefined {
+    return this.#fd === -1 ? undefined : readAhead()?.isCached(this.#fd, offset);
   }
 
   #fill(offset: number, target: Uint8Array): number {

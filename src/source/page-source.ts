@@ -41,6 +41,9 @@ export interface PageSource {
   /** These bytes will be read soon: a hint that costs nothing where it is of no use. Never waits, never throws. */
   expect?(offset: number, byteLength: number): void;
 
+  /** Whether a byte can be read without waiting for a disk; undefined: that is not known. Never waits, never throws. */
+  isAtHand?(offset: number): boolean | undefined;
+
   close(): Promise<void>;
 }
 

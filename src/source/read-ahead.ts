@@ -1,10 +1,15 @@
-// Says which bytes of a file will be read soon, so that the disk is at work before anybody waits for it.
+// Says which bytes of a file will be read soon, so that the disk is at work before anybody waits for it, and asks whether
+// they have come.
 //
-// Node has no call for that. Who has one lends it (a pager's threads do); without one nothing is said, and a read
+// Node has no calls for that. Who has them lends them (a pager's threads do); without them nothing is said, and a read
 // takes as long as it takes.
 
-/** Starts to read, and does not wait. */
-export type ReadAhead = (fd: number, offset: number, byteLength: number) => void;
+export interface ReadAhead {
+  /** Starts to read, and does not wait. */
+  readonly expect: (fd: number, offset: number, byteLength: number) => void;
+  /** Whether a byte can be read without waiting; undefined: that is not known. */
+  readonly isCached: (fd: number, offset: number) => boolean | undefined;
+}
 
 let lent: ReadAhead | undefined;
 
@@ -13,6 +18,6 @@ export function lendReadAhead(readAhead: ReadAhead): void {
   lent = readAhead;
 }
 
-export function readAhead(fd: number, offset: number, byteLength: number): void {
-  lent?.(fd, offset, byteLength);
+export function readAhead(): ReadAhead | undefined {
+  return lent;
 }

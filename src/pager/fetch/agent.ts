@@ -1,5 +1,8 @@
 // Does what is asked for: reads, verifies and decompresses units into their slots, and tells how each ended.
 //
+// What lies in this machine's files is read one by one, whenever `work` is called: faults before what nobody waits for. A fault
+// whose bytes are still on the disk waits for them there, as long as there is something else to do.
+//
 // What has to be waited for is gathered first: units that lie side by side and were asked for together are one read.
 //
 //   asked for   8 9 10 11   40        reads   [8 9 10 11]   [40]        faults before what nobody waits for
@@ -30,6 +33,8 @@ interface Asked {
   readonly unit: number;
   readonly rank: Rank;
   readonly target: Uint8Array;
+  /** The disk has been told. */
+  isExpected?: boolean;
 }
 
 interface Read {
@@ -40,7 +45,10 @@ interface Read {
 
 export class FetchAgent {
   readonly #options: AgentOptions;
-  /** In the order of their asking. */
+  /** What `work` has to do, in the order of its asking: faults, and what nobody waits for. */
+  readonly #dueFaults = new Map<number, Asked>();
+  readonly #due = new Map<number, Asked>();
+  /** What has to be waited for, in the order of its asking. */
   readonly #asked = new Map<number, Asked>();
   /** By the tickets of their units. */
   readonly #running = new Map<number, Read>();
@@ -54,6 +62,8 @@ export class FetchAgent {
   onKeep: ((slot: number) => void) | undefined;
   /** Told of working sets that are to be replayed. */
   onReplay: ((workingSet: string) => void) | undefined;
+  /** Told that everything will be asked for. */
+  onFill: (() => void) | undefined;
   /** The last read was made at once, or the first one will be. */
   isLocal: boolean;
 
@@ -71,14 +81,27 @@ export class FetchAgent {
     if (request.kind === "free") this.onFree?.(request.slot);
     else if (request.kind === "keep") this.onKeep?.(request.slot);
     else if (request.kind === "replay") this.onReplay?.(request.workingSet);
+    else if (request.kind === "fill") this.onFill?.();
     else if (request.kind === "cancel") this.#cancel(request.ticket);
     else if (request.kind === "fetch") {
       this.#fetch(request.ticket, request.unit, request.slot, request.rank);
     }
   }
 
+  /** Reads one unit that need not be waited for; false: there is none. */
+  work(): boolean {
+    const asked = this.#nextDue();
+    if (asked === undefined) return false;
+    this.#dueFaults.delete(asked.ticket);
+    this.#due.delete(asked.ticket);
+    if (!this.#readAtOnce(asked)) this.#ask(asked);
+    return true;
+  }
+
   /** Ends everything. */
   abort(): void {
+    this.#dueFaults.clear();
+    this.#due.clear();
     this.#asked.clear();
     for (const { controller } of this.#running.values()) controller.abort(cancelled());
   }
@@ -110,22 +133,42 @@ export class FetchAgent {
   }
 
   #fetch(ticket: number, unit: number, slot: number, rank: Rank): void {
+    const asked: Asked = { ticket, unit, rank, target: this.#options.slots(slot) };
+    if (this.isLocal) (rank === RANK.FAULT ? this.#dueFaults : this.#due).set(ticket, asked);
+    else if (!this.#readAtOnce(asked)) this.#ask(asked);
+  }
+
+  #nextDue(): Asked | undefined {
+    const { reader } = this.#options;
+    const [other] = this.#due.values();
+    const [first] = this.#dueFaults.values();
+    const isAlone = other === undefined && this.#dueFaults.size < 2;
+    if (first === undefined || isAlone) return first ?? other;
+    for (const fault of this.#dueFaults.values()) {
+      if (reader.isAtHand(fault.unit) !== false) return fault;
+      if (!fault.isExpected) reader.expect(fault.unit);
+      fault.isExpected = true;
+    }
+    return other ?? first;
+  }
+
+  /** False: it has to be waited for. */
+  #readAtOnce({ ticket, unit, target }: Asked): boolean {
     const { reader, tell } = this.#options;
-    const target = this.#options.slots(slot);
     try {
       const result = reader.readSync(unit, target);
-      if (result !== undefined) {
-        this.isLocal = true;
-        tell({ kind: "end", ticket, result });
-        this.#learnAround(unit);
-        return;
-      }
+      this.isLocal = result !== undefined;
+      if (result === undefined) return false;
+      tell({ kind: "end", ticket, result });
+      this.#learnAround(unit);
     } catch (error) {
       tell({ kind: "end", ticket, result: "failed", error: noteOf(error) });
-      return;
     }
-    this.isLocal = false;
-    this.#asked.set(ticket, { ticket, unit, rank, target });
+    return true;
+  }
+
+  #ask(asked: Asked): void {
+    this.#asked.set(asked.ticket, asked);
     if (this.#isGathering) return;
     this.#isGathering = true;
     // When all messages that are there have been heard.
@@ -136,7 +179,7 @@ export class FetchAgent {
   }
 
   #cancel(ticket: number): void {
-    if (this.#asked.delete(ticket)) {
+    if (this.#dueFaults.delete(ticket) || this.#due.delete(ticket) || this.#asked.delete(ticket)) {
       this.#options.tell({ kind: "end", ticket, result: "failed", error: noteOf(cancelled()) });
       return;
     }

@@ -4,7 +4,7 @@
 import { receiveMessageOnPort } from "node:worker_threads";
 import { MinorfaultError } from "../../base/errors.ts";
 import { close, local } from "../../linux/index.ts";
-import { takeDiskReads } from "../../source/disk-reads.ts";
+import { takeDiskWait } from "../../source/disk-reads.ts";
 import { errorOf } from "../notes.ts";
 import type { DirectUnits } from "./direct.ts";
 import { Fetcher } from "./fetcher.ts";
@@ -12,8 +12,8 @@ import type { FetchLink, FetchNews, FetchRequest } from "./link.ts";
 import { type FetchOrder, WIRE, type WireEnd, type WireNews } from "./order.ts";
 import type { KeptRoom } from "./replays.ts";
 
-/** So many reads of a disk are worth waking the thread that fetches; a power of two. */
-const TOLD_DISK_READS = 64;
+/** So many microseconds of waiting for a disk are worth waking the thread that fetches; a power of two. */
+const TOLD_WAIT_US = 4096;
 /** Taken out of the pipe at once. */
 const BELL_BYTES = 4096;
 
@@ -45,17 +45,17 @@ export class Companion {
 
   /** To be called before a sleep; false when there is something to collect already. */
   beginSleep(): boolean {
-    this.#tellDiskReads();
+    this.#tellDiskWait();
     Atomics.store(this.#words, WIRE.SLEEPING, 1);
     return !this.#link.hasNews;
   }
 
-  /** How often this thread has waited for a disk: the one that fetches decides what is to be done about it. */
-  #tellDiskReads(): void {
-    const diskReads = takeDiskReads();
-    if (diskReads === 0) return;
-    const before = Atomics.add(this.#words, WIRE.DISK_READS, diskReads);
-    if ((before ^ (before + diskReads)) >= TOLD_DISK_READS) this.#link.ring();
+  /** How long this thread has waited for a disk: the one that fetches decides what is to be done about it. */
+  #tellDiskWait(): void {
+    const waitedUs = Math.round(takeDiskWait() * 1000);
+    if (waitedUs === 0) return;
+    const before = Atomics.add(this.#words, WIRE.DISK_WAIT, waitedUs);
+    if ((before ^ (before + waitedUs)) >= TOLD_WAIT_US) this.#link.ring();
   }
 
   endSleep(): void {

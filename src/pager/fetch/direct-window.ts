@@ -27,6 +27,11 @@ export class DirectWindow {
     return this.#options.reader.isPlain;
   }
 
+  /** Whether a unit is read without waiting for a disk; undefined: that is not known. */
+  isAtHand(unit: number): boolean | undefined {
+    return this.#options.reader.isAtHand(unit);
+  }
+
   has(unit: number): boolean {
     return unit >= this.first && unit < this.until;
   }

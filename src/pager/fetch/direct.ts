@@ -22,6 +22,8 @@ export interface DirectReader {
   readonly isPlain: boolean;
   /** Units that are read at once, at most. */
   readonly unitsMax: number;
+  /** Whether a unit is read without waiting for a disk; undefined: that is not known. */
+  isAtHand(unit: number): boolean | undefined;
   /**
    * Reads units that lie side by side to `address`, and answers how many of them, from the first on, have bytes: 0 when the
    * first one is zeros; undefined: it can't be read so.
@@ -59,6 +61,10 @@ export class DirectUnits implements DirectReader {
     } catch {
       // As in `#open`.
     }
+  }
+
+  isAtHand(unit: number): boolean | undefined {
+    return this.#opened?.reader.isAtHand(unit);
   }
 
   read(first: number, count: number): number | undefined {

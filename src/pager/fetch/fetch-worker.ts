@@ -10,7 +10,7 @@ import { HUGE_PAGE_SIZE, MADV } from "../../abi/memory.ts";
 import { wordsFor } from "../../base/bitmap.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { roundUp } from "../../base/range.ts";
-import { local, mmap, threadId } from "../../linux/index.ts";
+import { expectRead, isCached, local, mmap, threadId } from "../../linux/index.ts";
 import { lendReadAhead } from "../../source/read-ahead.ts";
 import { noteOf } from "../notes.ts";
 import { orderOf } from "../thread-order.ts";
@@ -25,14 +25,13 @@ import { Sweep } from "./sweep.ts";
 
 /** LIMIT: units whose index is looked through at the start, for holes; of more, as they are fetched. */
 const LEARNT_UNITS_MAX = 65_536;
-const FADV_WILLNEED = 3;
+/** LIMIT: units of this machine's files that are asked for, for each read at once: so that this thread has always something to do. */
+const AT_HAND_MAX = 2;
 /** How often who waits for the serving thread looks whether all is over. */
 const LOOK_MS = 100;
 
 const bell = local.share(4096);
-lendReadAhead(
-  (fd, offset, byteLength) => void local.call("fadvise64", fd, offset, byteLength, FADV_WILLNEED),
-);
+lendReadAhead({ expect: expectRead, isCached });
 const order = await orderOf<FetchWorkOrder>([], [rehearse]);
 const { words, port, bellFd } = order;
 /** Requests that have been looked for. */
@@ -49,8 +48,8 @@ async function run(): Promise<void> {
   const reader = await openUnits(order.source, order.unitBytesMin);
   const { name, byteLength, unitBytes, identity, content, image } = reader;
   // Far away, units are gathered to longer reads: as many reads need more units.
-  const fetchesMax = reader.isLocal ? order.fetchesMax : order.fetchesMax * GATHERED_MAX;
-  const slots = Math.max(order.slots, reader.isLocal ? 0 : fetchesMax + (fetchesMax >> 2));
+  const fetchesMax = order.fetchesMax * (reader.isLocal ? AT_HAND_MAX : GATHERED_MAX);
+  const slots = Math.max(order.slots, fetchesMax + (fetchesMax >> 2));
   const replayAt = roundUp(slots * unitBytes, HUGE_PAGE_SIZE);
   const { staging, stagingBytes, keptSlots } = mapStaging(
     replayAt + REPLAY_SLOTS * REPLAY_BYTES,
@@ -72,7 +71,7 @@ async function run(): Promise<void> {
     readsMax: order.fetchesMax,
     tell,
   });
-  const sweep = new Sweep({ reader, words });
+  const sweep = order.sweeps ? new Sweep({ reader, words }) : undefined;
   const pool = new ReplaySlots({
     count: slotCount,
     transitMax: REPLAY_SLOTS,
@@ -127,6 +126,7 @@ async function run(): Promise<void> {
     agent.handle(request);
     if (isOver()) void stop();
     else if (agent.running === 0 && agent.isLocal && replayer === undefined) sleep(agent, sweep, wanted);
+    while (agent.work());
     if (isOver()) void stop();
     replayer ??= next();
     void replayAll();
@@ -137,6 +137,7 @@ async function run(): Promise<void> {
     if (replayer === undefined) pool.settle();
   };
   agent.onKeep = (slot) => pool.keep(slot);
+  agent.onFill = () => sweep?.want();
   if (image !== undefined) agent.onReplay = (workingSet) => void wanted.push(workingSet);
 
   /** One after the other. */
@@ -196,30 +197,41 @@ function isOver(): boolean {
 }
 
 /** Serves from outside the event loop until a read has to wait, something is to be replayed, or the end. */
-function sleep(agent: FetchAgent, sweep: Sweep, wanted: readonly string[]): void {
+function sleep(agent: FetchAgent, sweep: Sweep | undefined, wanted: readonly string[]): void {
   serve(
     agent,
     () => agent.running > 0 || wanted.length > 0,
-    () => sweep.step(),
+    () => sweep?.step(),
   );
 }
 
 /**
  * Serves what is asked for until something is so, asleep in between; false: all is over. What there is to do `beside` it is
- * done piece by piece.
+ * asked for after each unit, and answers when it is to be asked again.
  */
-function serve(agent: FetchAgent, isEnough: () => boolean, beside: () => boolean = () => false): boolean {
+function serve(
+  agent: FetchAgent,
+  isEnough: () => boolean,
+  beside: () => number | undefined = () => undefined,
+): boolean {
   for (;;) {
     const rung = Atomics.load(words, WIRE.RUNG);
-    // Asked between any two runs of a replay, so the usual answer has to be cheap.
-    if (rung === heard && isEnough()) return true;
+    if (rung !== heard) hear(agent);
     heard = rung;
-    for (let got = receiveMessageOnPort(port); got !== undefined; got = receiveMessageOnPort(port)) {
-      agent.handle(got.message as WireRequest);
-    }
     if (isOver()) return false;
+    if (agent.work()) {
+      beside();
+      continue;
+    }
+    // Asked between any two runs of a replay, so the usual answer has to be cheap.
     if (isEnough()) return true;
-    if (!beside()) Atomics.wait(words, WIRE.RUNG, rung, LOOK_MS);
+    Atomics.wait(words, WIRE.RUNG, rung, beside() ?? LOOK_MS);
+  }
+}
+
+function hear(agent: FetchAgent): void {
+  for (let got = receiveMessageOnPort(port); got !== undefined; got = receiveMessageOnPort(port)) {
+    agent.handle(got.message as WireRequest);
   }
 }
 

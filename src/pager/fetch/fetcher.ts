@@ -15,7 +15,7 @@
 import { PAGE_SIZE } from "../../abi/memory.ts";
 import { hasBit } from "../../base/bitmap.ts";
 import { MinorfaultError } from "../../base/errors.ts";
-import { takeDiskReads } from "../../source/disk-reads.ts";
+import { takeDiskWait } from "../../source/disk-reads.ts";
 import { COUNTER } from "../counters.ts";
 import type { FaultLoop } from "../fault-loop.ts";
 import { type Part, untilPage } from "../regions.ts";
@@ -84,6 +84,7 @@ export class Fetcher implements AddressableSource, Fetching {
   /** Units that failed although nobody waited for them, until somebody asks. */
   readonly #failed = new Map<number, MinorfaultError>();
   #lastEnd: FetchEnd | undefined;
+  #toldOfFill = false;
   readonly #bulk: BulkFetch;
   readonly replays: Replays;
   /** Faults that wait for the replay that is under way. */
@@ -105,7 +106,7 @@ export class Fetcher implements AddressableSource, Fetching {
       readDirectly: (part, page) => {
         const isRead = this.#readDirectly(part, page);
         // In order: nothing would be gained by reading in order beside it.
-        takeDiskReads();
+        takeDiskWait();
         return isRead;
       },
       helps: direct?.isPlain === false && options.backgroundRate === Number.POSITIVE_INFINITY,
@@ -173,7 +174,9 @@ export class Fetcher implements AddressableSource, Fetching {
     }
     if (this.#hold(client, fault)) return "parked";
     const { counters } = client.options;
-    if (this.#readDirectly(part, page)) {
+    // Who fills has other things to do than to wait for a disk.
+    const waits = this.#toldOfFill && this.#direct?.isAtHand(unit) === false;
+    if (!waits && this.#readDirectly(part, page)) {
       counters[COUNTER.READ_AT_FAULT]! += 1;
       if (hasBit(this.#options.holes, unit)) knowZeros(part, unit, this.unitBytes);
       else if (installsWhole && !client.options.followsFaults) this.#goAhead(client, part, unit);
@@ -300,7 +303,17 @@ export class Fetcher implements AddressableSource, Fetching {
       return unitUntil;
     }
     const last = this.#unitOf(part, until - 1);
+    if (!this.#toldOfFill) this.#tellOfFill((last - unit + 1) * this.unitBytes);
     return this.#bulk.goOn(client, part, unit, last) ? page : undefined;
+  }
+
+  /** What lies in this machine's files is read in order meanwhile, where most of it is needed anyway. */
+  #tellOfFill(byteLength: number): void {
+    const { link, backgroundRate } = this.#options;
+    if (this.#direct === undefined || backgroundRate !== Number.POSITIVE_INFINITY) return;
+    if (byteLength < this.byteLength / 2) return;
+    this.#toldOfFill = true;
+    link.send({ kind: "fill" });
   }
 
   /** Takes in what has been fetched, installs a slice of it, and lets deadlines pass. */
@@ -308,8 +321,13 @@ export class Fetcher implements AddressableSource, Fetching {
     const { link, now } = this.#options;
     this.#allowance = SLICE_BYTES;
     this.#isPutOff = false;
-    for (let news = link.receive(); news !== undefined; news = link.receive()) this.#hear(news);
     if (this.#todo.length > 0) this.#installTodo();
+    // No more than can be installed: the slot of a unit that has been heard of may be taken for the next one.
+    while (this.#allowance > 0) {
+      const news = link.receive();
+      if (news === undefined) break;
+      this.#hear(news);
+    }
     if (this.replays.isUnderWay) this.#installReplays();
     if (this.#held.size > 0) this.#lookAtHeld();
     if (this.machine.nextTickMs(now()) <= now()) {

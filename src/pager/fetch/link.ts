@@ -7,6 +7,8 @@ export type FetchRequest =
   | Extract<Action, { readonly kind: "fetch" | "cancel" }>
   /** To be replayed after whatever is being replayed now: pieces, and an end. */
   | { readonly kind: "replay"; readonly workingSet: string }
+  /** Everything will be asked for, in order. */
+  | { readonly kind: "fill" }
   /** All is over: STOP says so, and this makes an event of it. */
   | { readonly kind: "end" }
   /** The piece of a replay in this slot stays there for guests to come, until it is told to be free. */

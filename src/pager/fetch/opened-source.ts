@@ -50,8 +50,12 @@ export interface UnitReader {
   readRun(first: number, targets: readonly Uint8Array[], signal: AbortSignal, end: RunEnd): Promise<void>;
   /** Bytes in which the source is stored, about. */
   readonly storedBytes: number;
-  /** Reads all that is at hand, in order, a piece at a time, each to `room`: for what that does to the page cache. */
-  readAll(room: Uint8Array): Generator<void>;
+  /** What lies in this machine's files, in the order in which it is best read. Each is good until the next one is asked for. */
+  atHand(): Iterable<PageSource>;
+  /** Whether a unit is read without waiting for a disk; undefined: that is not known. */
+  isAtHand(unit: number): boolean | undefined;
+  /** It will be read soon: sets the disk to work, where there is one. */
+  expect(unit: number): void;
   /** Whether a unit is zeros, by what is in memory; undefined when that does not tell. */
   isHole(unit: number): boolean | undefined;
   /** Of one that `openUnitsSync` has opened, every descriptor is closed when this returns. */
@@ -221,12 +225,16 @@ export class RawUnits implements UnitReader {
     return this.byteLength;
   }
 
-  *readAll(room: Uint8Array): Generator<void> {
-    for (let offset = 0; offset < this.byteLength; offset += room.byteLength) {
-      if (this.#source.readSync === undefined) return;
-      this.#source.readSync(offset, room.subarray(0, this.byteLength - offset));
-      yield;
-    }
+  atHand(): Iterable<PageSource> {
+    return this.isLocal ? [this.#source] : [];
+  }
+
+  isAtHand(unit: number): boolean | undefined {
+    return this.#source.isAtHand?.(Math.min(this.byteLength, (unit + 1) * this.unitBytes) - 1);
+  }
+
+  expect(unit: number): void {
+    this.#source.expect?.(unit * this.unitBytes, this.unitBytes);
   }
 
   isHole(): boolean {
@@ -304,9 +312,20 @@ export class ImageUnits implements UnitReader {
     return Math.min(this.byteLength, this.image.index.root.packs.count * PACK_BYTES);
   }
 
-  *readAll(room: Uint8Array): Generator<void> {
+  *atHand(): Iterable<PageSource> {
     const { packs, index } = this.image;
-    for (const pack of index.root.packs.names()) yield* packs.readAll(pack, room);
+    for (const pack of index.root.packs.names()) {
+      const source = packs.atHand(pack);
+      if (source !== undefined) yield source;
+    }
+  }
+
+  isAtHand(unit: number): boolean | undefined {
+    return this.image.isAtHand(this.#firstChunk(unit));
+  }
+
+  expect(unit: number): void {
+    this.image.expect(this.#firstChunk(unit));
   }
 
   isHole(unit: number): boolean | undefined {
@@ -319,9 +338,13 @@ export class ImageUnits implements UnitReader {
     await this.#store.close();
   }
 
+  #firstChunk(unit: number): number {
+    return (unit * this.unitBytes) / this.image.chunkBytes;
+  }
+
   *#parts(unit: number, target: Uint8Array): Generator<readonly [chunk: number, part: Uint8Array]> {
     const { chunkBytes } = this.image;
-    const first = (unit * this.unitBytes) / chunkBytes;
+    const first = this.#firstChunk(unit);
     for (let at = 0; at < this.unitBytes; at += chunkBytes) {
       yield [first + at / chunkBytes, target.subarray(at, at + chunkBytes)];
     }

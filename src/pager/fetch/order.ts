@@ -23,8 +23,8 @@ export const WIRE = {
   STOP: 3,
   /** The fetching thread has failed and answers no more. */
   DEAD: 4,
-  /** Reads of the serving thread that have waited for a disk. */
-  DISK_READS: 5,
+  /** Microseconds that reads of the serving thread have waited for a disk. */
+  DISK_WAIT: 5,
 } as const;
 
 export const WIRE_WORDS = 8;
@@ -40,6 +40,8 @@ export interface FetchWorkOrder {
   readonly fetchesMax: number;
   readonly words: Int32Array;
   readonly port: MessagePort;
+  /** Whether more may be read than is asked for. */
+  readonly sweeps: boolean;
   /** LIMIT: slots of the replay for what is kept for the next guest, beside those that everything goes through. */
   readonly keptSlots: number;
   /** The pipe's writing end. */

@@ -91,6 +91,7 @@ async function rehearseUnits(reader: UnitReader, staging: Uint8Array): Promise<v
     for (let unit = 0; unit < UNITS; unit++) {
       agent.handle({ kind: "fetch", ticket: unit + 1, unit, slot: unit, rank: RANK.FAULT });
     }
+    while (agent.work());
   });
 }
 

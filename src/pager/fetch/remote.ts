@@ -61,6 +61,7 @@ export async function openRemote(source: PagerSource, options: RemoteOptions): P
     replay,
     slots,
     fetchesMax: settings.fetchesMax,
+    sweeps: settings.backgroundRate === Number.POSITIVE_INFINITY,
     keptSlots: Math.floor(keptBytes / REPLAY_BYTES),
     words,
     port: port2,

@@ -330,19 +330,20 @@ export class OpenedImage implements Image {
     return this.packs.contentIntoSync(pack, place, target, () => this.#chunkText(chunk));
   }
 
-  /** Whether a chunk is read without waiting for a disk; undefined: that is not known. */
-  isAtHand(chunk: number): boolean | undefined {
-    const record = this.index.peek(chunk);
+  isCached(offset: number): boolean | undefined {
+    const record = this.index.peek(Math.floor(offset / this.chunkBytes));
     if (record === undefined || record === "unknown") return record === undefined ? true : undefined;
     const pack = this.packs.atHand(this.index.root.packs.name(record.pack));
-    return pack?.isAtHand?.(record.offset + record.storedBytes - 1);
+    return pack?.isCached?.(record.offset + record.storedBytes - 1);
   }
 
-  /** It will be read soon. */
-  expect(chunk: number): void {
-    const record = this.index.peek(chunk);
-    if (record === undefined || record === "unknown") return;
-    this.packs.expect(this.index.root.packs.name(record.pack), record.offset, record.storedBytes);
+  expect(offset: number, byteLength: number): void {
+    const until = Math.ceil(Math.min(this.byteLength, offset + byteLength) / this.chunkBytes);
+    for (let chunk = Math.floor(offset / this.chunkBytes); chunk < until; chunk++) {
+      const record = this.index.peek(chunk);
+      if (record === undefined || record === "unknown") continue;
+      this.packs.expect(this.index.root.packs.name(record.pack), record.offset, record.storedBytes);
+    }
   }
 
   async read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {

@@ -130,9 +130,17 @@ export class PackReader {
     return contentOf(stored, place, what);
   }
 
-  /** A pack as it is stored, where it need not be waited for; not the caller's to close, and closed some time later. */
+  /**
+   * A pack as it is stored, where it can be opened without waiting; not the caller's to close, and closed some time later. What
+   * is wrong with it shows when it is read.
+   */
   atHand(pack: string): PageSource | undefined {
-    return this.#openedSync(pack)?.source;
+    try {
+      return this.#openedSync(pack)?.source;
+    } catch (error) {
+      if (!(error instanceof MinorfaultError)) throw error;
+      return undefined;
+    }
   }
 
   /** Whether packs can be opened without waiting. */
@@ -147,7 +155,7 @@ export class PackReader {
 
   /** These bytes of a pack will be read soon; where that is of use, and the pack is at hand. */
   expect(pack: string, offset: number, byteLength: number): void {
-    this.#openedSync(pack)?.source?.expect?.(offset, byteLength);
+    this.atHand(pack)?.expect?.(offset, byteLength);
   }
 
   /** Bytes of a pack as they are stored. */

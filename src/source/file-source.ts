@@ -78,7 +78,7 @@ export class FileSource implements PageSource {
     if (this.#fd !== -1) readAhead()?.expect(this.#fd, offset, byteLength);
   }
 
-  isAtHand(offset: number): boolean | undefined {
+  isCached(offset: number): boolean | undefined {
     return this.#fd === -1 ? undefined : readAhead()?.isCached(this.#fd, offset);
   }
 

@@ -42,7 +42,7 @@ export interface PageSource {
   expect?(offset: number, byteLength: number): void;
 
   /** Whether a byte can be read without waiting for a disk; undefined: that is not known. Never waits, never throws. */
-  isAtHand?(offset: number): boolean | undefined;
+  isCached?(offset: number): boolean | undefined;
 
   close(): Promise<void>;
 }

@@ -23,9 +23,11 @@ function scene({ helps = true, holes = [] as readonly number[] } = {}) {
   for (const hole of holes) setBits(holeBits, hole, hole + 1);
   const known = new Set<number>();
   const read: number[] = [];
+  const state = { whole: 0 };
   const install = (_part: unknown, first: number, until: number): void => setBits(resident, first, until);
   const client = { loop: { installer: { install } } } as unknown as FetchClient;
   const bulk = new BulkFetch({
+    byteLength: UNITS * UNIT_BYTES,
     unitBytes: UNIT_BYTES,
     fetchesMax: FETCHES,
     holes: holeBits,
@@ -33,12 +35,14 @@ function scene({ helps = true, holes = [] as readonly number[] } = {}) {
     want: (_client, unit) => known.add(unit) !== undefined,
     readDirectly: (_part, page) => read.push(page / UNIT_PAGES) > 0,
     helps,
+    onWhole: () => void state.whole++,
   });
   const arrive = (first: number, until: number): void => {
     setBits(resident, first * UNIT_PAGES, until * UNIT_PAGES);
     for (let unit = first; unit < until; unit++) known.delete(unit);
   };
-  return { known, read, arrive, goOn: (unit: number) => bulk.goOn(client, part, unit, UNITS - 1) };
+  const goOn = (unit: number, last = UNITS - 1): boolean => bulk.goOn(client, part, unit, last);
+  return { known, read, arrive, goOn, state, bulk };
 }
 
 test("what is there already is not fetched again", () => {
@@ -71,4 +75,13 @@ test("this thread reads what lies behind that, each unit once and no holes", () 
   while (goOn(14));
   assert.equal(new Set(read).size, read.length);
   assert.equal(Math.max(...read), UNITS - 1);
+});
+
+test("that most of the source will be needed is said once, and not of a part of it", () => {
+  const { goOn, state, bulk } = scene();
+  goOn(0, UNITS / 2 - 1);
+  assert.deepEqual([bulk.isWhole, state.whole], [false, 0]);
+  goOn(1);
+  goOn(2);
+  assert.deepEqual([bulk.isWhole, state.whole], [true, 1]);
 });

@@ -25,7 +25,7 @@ function disk() {
       state.waited++;
     },
     expect: (offset: number, byteLength: number) => void told.push([offset, byteLength]),
-    isAtHand: (offset: number) => (state.brought === undefined ? undefined : offset < state.brought),
+    isCached: (offset: number) => (state.brought === undefined ? undefined : offset < state.brought),
     close: () => bytes.close(),
   };
   return { told, state, source, reader: new RawUnits(source, 65_536) };

@@ -223,7 +223,7 @@ export class SimulatedPager {
       address: this.#staging.address + from,
       isPlain,
       unitsMax: isPlain ? DIRECT_UNITS : 1,
-      isAtHand: () => [true, false, undefined][random.below(3)],
+      isCached: () => [true, false, undefined][random.below(3)],
       read: (first, count) => {
         target.fill(random.below(256));
         if (random.below(3) === 0) return undefined;

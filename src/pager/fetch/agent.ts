@@ -145,7 +145,7 @@ export class FetchAgent {
     const isAlone = other === undefined && this.#dueFaults.size < 2;
     if (first === undefined || isAlone) return first ?? other;
     for (const fault of this.#dueFaults.values()) {
-      if (reader.isAtHand(fault.unit) !== false) return fault;
+      if (reader.isCached(fault.unit) !== false) return fault;
       if (!fault.isExpected) reader.expect(fault.unit);
       fault.isExpected = true;
     }

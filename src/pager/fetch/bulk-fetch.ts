@@ -11,6 +11,7 @@ import { RANK, type Rank } from "./machine.ts";
 import { isResident, knowZeros, pagesWithin } from "./unit-pages.ts";
 
 export interface BulkFetchOptions {
+  readonly byteLength: number;
   readonly unitBytes: number;
   /** Units that may be on their way at once. */
   readonly fetchesMax: number;
@@ -22,9 +23,13 @@ export interface BulkFetchOptions {
   readonly readDirectly: (part: Part, page: number) => boolean;
   /** Whether this thread is to read as well. */
   readonly helps: boolean;
+  /** Called once, when most of the source is going to be asked for. */
+  readonly onWhole: () => void;
 }
 
 export class BulkFetch {
+  /** Most of the source is asked for. */
+  isWhole = false;
   readonly #options: BulkFetchOptions;
   #part: Part | undefined;
   /** Where `#readBehind` goes on in it. */
@@ -36,7 +41,11 @@ export class BulkFetch {
 
   /** Goes on from a unit that is away, up to the last one; answers whether something has been installed. */
   goOn(client: FetchClient, part: Part, unit: number, last: number): boolean {
-    const { fetchesMax, unitBytes, isKnown, want, helps } = this.#options;
+    const { byteLength, fetchesMax, unitBytes, isKnown, want, helps, onWhole } = this.#options;
+    if (!this.isWhole && (last - unit + 1) * unitBytes > byteLength / 2) {
+      this.isWhole = true;
+      onWhole();
+    }
     // Once half of what was asked for is there, the other half is on its way, and it is time to ask for more.
     const ahead = 2 * fetchesMax;
     const isUnderWay = isKnown(unit) && isKnown(Math.min(last, unit + fetchesMax));

@@ -28,8 +28,8 @@ export class DirectWindow {
   }
 
   /** Whether a unit is read without waiting for a disk; undefined: that is not known. */
-  isAtHand(unit: number): boolean | undefined {
-    return this.#options.reader.isAtHand(unit);
+  isCached(unit: number): boolean | undefined {
+    return this.#options.reader.isCached(unit);
   }
 
   has(unit: number): boolean {

@@ -23,7 +23,7 @@ export interface DirectReader {
   /** Units that are read at once, at most. */
   readonly unitsMax: number;
   /** Whether a unit is read without waiting for a disk; undefined: that is not known. */
-  isAtHand(unit: number): boolean | undefined;
+  isCached(unit: number): boolean | undefined;
   /**
    * Reads units that lie side by side to `address`, and answers how many of them, from the first on, have bytes: 0 when the
    * first one is zeros; undefined: it can't be read so.
@@ -63,8 +63,8 @@ export class DirectUnits implements DirectReader {
     }
   }
 
-  isAtHand(unit: number): boolean | undefined {
-    return this.#opened?.reader.isAtHand(unit);
+  isCached(unit: number): boolean | undefined {
+    return this.#opened?.reader.isCached(unit);
   }
 
   read(first: number, count: number): number | undefined {

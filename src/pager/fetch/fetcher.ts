@@ -84,7 +84,6 @@ export class Fetcher implements AddressableSource, Fetching {
   /** Units that failed although nobody waited for them, until somebody asks. */
   readonly #failed = new Map<number, MinorfaultError>();
   #lastEnd: FetchEnd | undefined;
-  #toldOfFill = false;
   readonly #bulk: BulkFetch;
   readonly replays: Replays;
   /** Faults that wait for the replay that is under way. */
@@ -99,6 +98,7 @@ export class Fetcher implements AddressableSource, Fetching {
     const isWanted = (unit: number): boolean => !hasBit(options.holes, unit) && !this.machine.isKnown(unit);
     this.#direct = direct && new DirectWindow({ reader: direct, unitBytes, isWanted });
     this.replays = new Replays({ staging: replayStaging, keptSlots, room, link });
+    const isUnlimited = options.backgroundRate === Number.POSITIVE_INFINITY;
     this.#bulk = new BulkFetch({
       ...options,
       isKnown: (each) => this.machine.isKnown(each),
@@ -109,7 +109,10 @@ export class Fetcher implements AddressableSource, Fetching {
         takeDiskWait();
         return isRead;
       },
-      helps: direct?.isPlain === false && options.backgroundRate === Number.POSITIVE_INFINITY,
+      helps: direct?.isPlain === false && isUnlimited,
+      onWhole: () => {
+        if (direct !== undefined && isUnlimited) link.send({ kind: "fill" });
+      },
     });
   }
 
@@ -175,7 +178,7 @@ export class Fetcher implements AddressableSource, Fetching {
     if (this.#hold(client, fault)) return "parked";
     const { counters } = client.options;
     // Who fills has other things to do than to wait for a disk.
-    const waits = this.#toldOfFill && this.#direct?.isAtHand(unit) === false;
+    const waits = this.#bulk.isWhole && this.#direct?.isCached(unit) === false;
     if (!waits && this.#readDirectly(part, page)) {
       counters[COUNTER.READ_AT_FAULT]! += 1;
       if (hasBit(this.#options.holes, unit)) knowZeros(part, unit, this.unitBytes);
@@ -303,17 +306,7 @@ export class Fetcher implements AddressableSource, Fetching {
       return unitUntil;
     }
     const last = this.#unitOf(part, until - 1);
-    if (!this.#toldOfFill) this.#tellOfFill((last - unit + 1) * this.unitBytes);
     return this.#bulk.goOn(client, part, unit, last) ? page : undefined;
-  }
-
-  /** What lies in this machine's files is read in order meanwhile, where most of it is needed anyway. */
-  #tellOfFill(byteLength: number): void {
-    const { link, backgroundRate } = this.#options;
-    if (this.#direct === undefined || backgroundRate !== Number.POSITIVE_INFINITY) return;
-    if (byteLength < this.byteLength / 2) return;
-    this.#toldOfFill = true;
-    link.send({ kind: "fill" });
   }
 
   /** Takes in what has been fetched, installs a slice of it, and lets deadlines pass. */

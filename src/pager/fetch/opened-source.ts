@@ -53,7 +53,7 @@ export interface UnitReader {
   /** What lies in this machine's files, in the order in which it is best read. Each is good until the next one is asked for. */
   atHand(): Iterable<PageSource>;
   /** Whether a unit is read without waiting for a disk; undefined: that is not known. */
-  isAtHand(unit: number): boolean | undefined;
+  isCached(unit: number): boolean | undefined;
   /** It will be read soon: sets the disk to work, where there is one. */
   expect(unit: number): void;
   /** Whether a unit is zeros, by what is in memory; undefined when that does not tell. */
@@ -229,8 +229,8 @@ export class RawUnits implements UnitReader {
     return this.isLocal ? [this.#source] : [];
   }
 
-  isAtHand(unit: number): boolean | undefined {
-    return this.#source.isAtHand?.(Math.min(this.byteLength, (unit + 1) * this.unitBytes) - 1);
+  isCached(unit: number): boolean | undefined {
+    return this.#source.isCached?.(Math.min(this.byteLength, (unit + 1) * this.unitBytes) - 1);
   }
 
   expect(unit: number): void {
@@ -320,12 +320,12 @@ export class ImageUnits implements UnitReader {
     }
   }
 
-  isAtHand(unit: number): boolean | undefined {
-    return this.image.isAtHand(this.#firstChunk(unit));
+  isCached(unit: number): boolean | undefined {
+    return this.image.isCached(unit * this.unitBytes);
   }
 
   expect(unit: number): void {
-    this.image.expect(this.#firstChunk(unit));
+    this.image.expect(unit * this.unitBytes, this.unitBytes);
   }
 
   isHole(unit: number): boolean | undefined {
@@ -338,13 +338,9 @@ export class ImageUnits implements UnitReader {
     await this.#store.close();
   }
 
-  #firstChunk(unit: number): number {
-    return (unit * this.unitBytes) / this.image.chunkBytes;
-  }
-
   *#parts(unit: number, target: Uint8Array): Generator<readonly [chunk: number, part: Uint8Array]> {
     const { chunkBytes } = this.image;
-    const first = this.#firstChunk(unit);
+    const first = (unit * this.unitBytes) / chunkBytes;
     for (let at = 0; at < this.unitBytes; at += chunkBytes) {
       yield [first + at / chunkBytes, target.subarray(at, at + chunkBytes)];
     }

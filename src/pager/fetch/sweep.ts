@@ -89,7 +89,7 @@ export class Sweep {
   #takeWhatHasCome(): void {
     for (let piece = this.#asked[0]; piece !== undefined; piece = this.#asked[0]) {
       const last = piece.offset + piece.byteLength - 1;
-      const isThere = piece.source.isAtHand?.(last);
+      const isThere = piece.source.isCached?.(last);
       if (isThere === false) return;
       // The system does not say: then it is waited for.
       if (isThere === undefined) piece.source.readSync?.(last, new Uint8Array(1));

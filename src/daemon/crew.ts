@@ -39,7 +39,7 @@ export interface CrewListener {
 export class Crew {
   readonly ledger = new Ledger();
   readonly #folder: string;
-  readonly #readiness: Readiness;
+  readonly #readiness: Pick<Readiness, "watch" | "unwatch">;
   readonly #listener: CrewListener;
   #knownBaton: Baton | undefined;
   #keeper = -1;
@@ -53,6 +53,7 @@ export class Crew {
   /** The other one served before us: its line is only heard to the end. */
   #isPeerOld = false;
   #isStandingBy = false;
+  #isHearingKeeper = false;
   #lonelyGlances = 0;
   #isSynced = false;
   #isServing = false;
@@ -64,11 +65,16 @@ export class Crew {
   /** The link to the keeper of a server that is to take over, and what is to be said to whoever waits for it. */
   #successor: { readonly link: number; readonly settle: (error?: Error) => void } | undefined;
 
-  constructor(folder: string, readiness: Readiness, listener: CrewListener) {
+  constructor(
+    folder: string,
+    readiness: Pick<Readiness, "watch" | "unwatch">,
+    listener: CrewListener,
+    link = FIRST_LINK,
+  ) {
     this.#folder = folder;
     this.#readiness = readiness;
     this.#listener = listener;
-    this.#setKeeper(FIRST_LINK);
+    this.#setKeeper(link);
     // What lies there already is not waited for by a thread that has to start first.
     setImmediate(() => this.#hearKeeper());
     // The end of a keeper must not be missed, whatever else goes wrong here: nobody else would start another one.
@@ -104,6 +110,7 @@ export class Crew {
   /** It could serve now: asks for the baton, and whenever who has it serves no more. */
   standBy(): void {
     this.#isStandingBy = true;
+    this.#tellState();
     const { holder } = this.#baton;
     if (holder === 0) this.#take(holder, "the server has started") || this.#stepBack();
     else this.#await(holder);
@@ -112,8 +119,14 @@ export class Crew {
   /** It has done all that it can do ahead. */
   tellReady(): void {
     this.#isWarm = true;
-    tell(this.#keeper, { kind: "ready", pid: process.pid });
+    this.#tellState();
     if (this.#peer >= 0) tell(this.#peer, { kind: "ready", pid: process.pid });
+  }
+
+  /** The keeper is to know how far it is. */
+  #tellState(): void {
+    if (this.#isWarm) tell(this.#keeper, { kind: "ready", pid: process.pid });
+    else if (this.#isStandingBy) tell(this.#keeper, { kind: "able" });
   }
 
   /** Which thread serves, so that a successor need not wait for the end of all of us; and where, which holds for that, too. */
@@ -219,7 +232,9 @@ export class Crew {
     if (!this.#baton.take(holder)) return false;
     step("baton");
     this.#baton.serveBy(this.#threadId);
-    // What our predecessor has sent before it died, first: that may be the link to a keeper which it has just founded.
+    // What our predecessor has sent before it died, first: that may be the link to a keeper which it has just founded. And
+    // before that, who it is: that may be the keeper's last news.
+    this.#hearKeeper();
     this.#hearPeer();
     this.#isPeerOld = true;
     this.#isServing = true;
@@ -238,16 +253,23 @@ export class Crew {
     this.#readiness.watch(link, () => this.#hearKeeper());
   }
 
+  /** One message after the other: what comes of one may lead here again, and what the keeper said next is about what follows. */
   #hearKeeper(): void {
-    while (this.#keeper >= 0) {
-      const arrived = hear(this.#keeper);
-      if (arrived === "nothing") return;
-      if (arrived === "end") {
-        this.#loseKeeper("the keeper has ended");
-        return;
+    if (this.#isHearingKeeper) return;
+    this.#isHearingKeeper = true;
+    try {
+      while (this.#keeper >= 0) {
+        const arrived = hear(this.#keeper);
+        if (arrived === "nothing") return;
+        if (arrived === "end") {
+          this.#loseKeeper("the keeper has ended");
+          return;
+        }
+        this.#isKeeperNew = false;
+        this.#obey(arrived);
       }
-      this.#isKeeperNew = false;
-      this.#obey(arrived);
+    } finally {
+      this.#isHearingKeeper = false;
     }
   }
 
@@ -274,7 +296,8 @@ export class Crew {
   }
 
   #checkComplete(): void {
-    if (!this.#isServing || this.#isComplete || !this.#isSynced || this.#peer >= 0) return;
+    const isHearing = this.#peer >= 0 && this.#isPeerOld;
+    if (!this.#isServing || this.#isComplete || !this.#isSynced || isHearing) return;
     this.#isComplete = true;
     this.#listener.onComplete();
   }
@@ -302,7 +325,7 @@ export class Crew {
       this.#setKeeper(descriptors[0]!);
       this.#isKeeperNew = true;
       this.#tellMissing(message.connections);
-      if (this.#isWarm) tell(this.#keeper, { kind: "ready", pid: process.pid });
+      this.#tellState();
     } else if (message.kind === "ready") {
       this.#peerPid = message.pid;
       if (this.#isServing) this.#listener.onSpare(message.pid);
@@ -319,7 +342,7 @@ export class Crew {
   }
 
   #setPeer(link: number, marks: readonly string[]): void {
-    // It comes when the one before is gone: the rest of what that one has said.
+    // It comes when the one before is gone: the rest of what that one has said, though its end may not be seen yet.
     this.#hearPeer();
     if (this.#peer >= 0) {
       this.#readiness.unwatch(this.#peer);
@@ -327,6 +350,7 @@ export class Crew {
     }
     this.#peer = link;
     this.#isPeerOld = false;
+    this.#checkComplete();
     this.#readiness.watch(link, () => this.#hearPeer());
     // What the keeper did not know yet when it told the other one everything.
     if (this.#isServing) {
@@ -378,6 +402,8 @@ export class Crew {
 
   /** The keeper of the server that is to take over gets what ours had. It takes no connections before it serves. */
   #follow(link: number): void {
+    // Ours would run the old program there.
+    for (const { id } of this.ledger.of("reserve")) this.ledger.drop(id);
     this.#setKeeper(link);
     this.#generation++;
     this.#tellAll();

@@ -7,7 +7,8 @@
 //                                    ── nothing yet ──────────────────────▶ reserve (loaded)
 //
 // When the pager dies, the spare takes over by itself (baton.ts), and gets what it may have missed; the reserve, which has
-// only its program and knows nothing, becomes the new spare, and serves at once if the old one has died as well.
+// only its program and knows nothing, becomes the new spare, and serves at once if the old one has died as well. The link
+// to it is in the ledger: so it outlives the keeper that bore it.
 // When the keeper dies, whoever serves starts another one and puts its own ledger into it. If nobody can be made to serve,
 // the guests are ended: closing the last descriptor would let them read zeros where their memory should be.
 
@@ -27,7 +28,7 @@ const PENDING_MAX = 64;
 const FAILURES_MAX = 10;
 /** How long a process that has just begun to serve has the machine for itself, before another one is born. */
 const BREATH_MS = 100;
-/** Between the births of two processes that are only in reserve. */
+/** After the death of a process that was only in reserve, before the next one is born. */
 const RESERVE_MS = 1000;
 /** A pager and its spare may die together; of births that fail after that, how long to wait before the next one. */
 const FAILURES_FREE = 2;
@@ -37,8 +38,8 @@ const FAILURE_MS = 200;
 interface Follower {
   readonly link: number;
   isServing: boolean;
-  /** It has done all that it can do ahead. */
-  isWarm: boolean;
+  /** It could serve. */
+  isAble: boolean;
 }
 
 /** What a keeper writes beside a connection. */
@@ -56,8 +57,7 @@ export class Keeper {
   readonly #ledger = new Ledger();
   readonly #followers: Follower[] = [];
   readonly #children = new Set<number>();
-  /** The link to the process that is in reserve. */
-  #reserve: number | undefined;
+  #nextReserve = 1;
   #noReserveBefore = 0;
   /** Who founds this keeper: the command line, or whoever serves. */
   #founder: number;
@@ -88,10 +88,9 @@ export class Keeper {
       }
       this.#heal();
       this.#provide();
-      const listeners = this.#openListeners();
       const links = this.#followers.map(({ link }) => link);
-      if (this.#reserve !== undefined) links.push(this.#reserve);
-      const watched = [...links, ...listeners.map(({ descriptors }) => descriptors[0]!)];
+      const entries = [...this.#ledger.of("reserve"), ...this.#openListeners()];
+      const watched = [...links, ...entries.map(({ descriptors }) => descriptors[0]!)];
       const ready = poll(
         local,
         watched.map((fd) => ({ fd })),
@@ -99,7 +98,7 @@ export class Keeper {
       );
       for (const [index, bits] of ready.entries()) {
         if (bits === 0) continue;
-        if (index >= links.length) this.#accept(listeners[index - links.length]!);
+        if (index >= links.length) this.#look(entries[index - links.length]!);
         else if (!this.#listen(links[index]!)) return 0;
       }
       this.#bury();
@@ -115,8 +114,7 @@ export class Keeper {
   /** One that serves and one that would. The second one is born when the first one serves: it would only be in its way. */
   #heal(): void {
     if (!this.#needsFollower || performance.now() < this.#notBefore) return;
-    const link = this.#reserve ?? this.#bear();
-    this.#reserve = undefined;
+    const link = this.#callReserve() ?? this.#bearNow();
     step("spare-born");
     this.#ledger.sync(link, this.#generation);
     step("synced");
@@ -129,28 +127,57 @@ export class Keeper {
     return this.#isSynced && other === undefined && (one?.isServing ?? true);
   }
 
-  /** One that has its program when it is needed. It is born when the others want nothing any more. */
+  /** One that has its program when it is needed. It is born as soon as there are two that could serve. */
   #provide(): void {
     if (!this.#wantsReserve || performance.now() < this.#noReserveBefore) return;
-    this.#noReserveBefore = performance.now() + RESERVE_MS;
-    this.#reserve = this.#bear();
+    const [ours, theirs] = linkPair();
+    const id = `reserve-${process.pid}-${this.#nextReserve++}`;
+    const entry: Entry = { id, type: "reserve", text: "", descriptors: [ours] };
+    this.#ledger.put(entry);
+    // The one who serves comes first: it founds the next keeper, and tells the other one what that has not got.
+    const followers = this.#followers.toSorted((a, b) => Number(b.isServing) - Number(a.isServing));
+    for (const { link } of followers) tellEntry(link, entry);
+    // Last: nobody is there whom nobody knows.
+    this.#bear(theirs);
   }
 
   get #wantsReserve(): boolean {
     const [one, other] = this.#followers;
-    return this.#reserve === undefined && one !== undefined && (other?.isWarm ?? false);
+    const isPossible = this.#isSynced && one !== undefined && (other?.isAble ?? false);
+    return isPossible && this.#ledger.of("reserve").length === 0;
   }
 
-  /** A process that knows nothing yet; answers the link to it. */
-  #bear(): number {
+  #bearNow(): number {
     const [ours, theirs] = linkPair();
-    this.#children.add(spawnProcess("pager", this.#folder, theirs));
-    closeAll([theirs]);
+    this.#bear(theirs);
     return ours;
   }
 
+  /** The link to a process that was in reserve. Nobody else has it any more. */
+  #callReserve(): number | undefined {
+    const [reserve] = this.#ledger.of("reserve");
+    return reserve && this.#release(reserve);
+  }
+
+  #release({ id }: Entry): number {
+    for (const { link } of this.#followers) tell(link, { kind: "drop", id });
+    return this.#ledger.release(id)[0]!;
+  }
+
+  /** It says nothing before it is called: it has ended. */
+  #loseReserve(reserve: Entry): void {
+    closeAll([this.#release(reserve)]);
+    this.#noReserveBefore = performance.now() + RESERVE_MS;
+  }
+
+  /** A process that knows nothing yet, with its end of the link to us. */
+  #bear(link: number): void {
+    this.#children.add(spawnProcess("pager", this.#folder, link));
+    closeAll([link]);
+  }
+
   #follow(link: number): void {
-    this.#followers.push({ link, isServing: false, isWarm: false });
+    this.#followers.push({ link, isServing: false, isAble: false });
   }
 
   /** Gives the two a line to each other. */
@@ -187,8 +214,8 @@ export class Keeper {
     } else if (message.kind === "accept") {
       this.#accepts = message.on;
       this.#nextId = Math.max(this.#nextId, message.next);
-    } else if (message.kind === "ready") {
-      for (const follower of this.#followers) if (follower.link === link) follower.isWarm = true;
+    } else if (message.kind === "able" || message.kind === "ready") {
+      for (const follower of this.#followers) if (follower.link === link) follower.isAble = true;
     } else if (message.kind === "serving") {
       const before = this.#followers.find((follower) => follower.isServing && follower.link !== link);
       for (const follower of this.#followers) follower.isServing = follower.link === link;
@@ -208,11 +235,6 @@ export class Keeper {
   }
 
   #lose(link: number): void {
-    if (link === this.#reserve) {
-      this.#reserve = undefined;
-      closeAll([link]);
-      return;
-    }
     if (this.#debt?.from === link) {
       this.#compare(this.#debt.to, this.#debt.marks);
       this.#debt = undefined;
@@ -240,10 +262,15 @@ export class Keeper {
     return this.#ledger.of("listener").filter(({ id }) => (pending.get(id) ?? 0) < PENDING_MAX);
   }
 
-  #accept(door: Entry): void {
-    const { id: listener, descriptors } = door;
+  /** Something is there to be read. */
+  #look(entry: Entry): void {
     // Since the poll it may have been dropped, or told again with other descriptors: then these numbers are anybody's.
-    if (this.#ledger.get(listener) !== door) return;
+    if (this.#ledger.get(entry.id) !== entry) return;
+    if (entry.type === "listener") this.#accept(entry);
+    else this.#loseReserve(entry);
+  }
+
+  #accept({ id: listener, descriptors }: Entry): void {
     // Whoever had come may have gone again.
     const socket = tryAccept(descriptors[0]!);
     if (socket === undefined) return;

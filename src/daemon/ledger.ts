@@ -27,11 +27,15 @@ export class Ledger {
     if (before !== undefined) closeAll(before.descriptors.filter((fd) => !entry.descriptors.includes(fd)));
   }
 
-  drop(id: string): Entry | undefined {
-    const entry = this.#entries.get(id);
+  drop(id: string): void {
+    closeAll(this.release(id));
+  }
+
+  /** Drops the entry and leaves its descriptors open: they are the caller's. */
+  release(id: string): readonly number[] {
+    const { descriptors = [] } = this.#entries.get(id) ?? {};
     this.#entries.delete(id);
-    if (entry !== undefined) closeAll(entry.descriptors);
-    return entry;
+    return descriptors;
   }
 
   /** What the message does to a ledger; false when it is about something else. Nothing makes a guest a connection again. */

@@ -11,8 +11,8 @@ import { ERRNO } from "../abi/errno.ts";
 import { MinorfaultError } from "../base/errors.ts";
 import { local, receive, send, socketPair } from "../linux/index.ts";
 
-/** What is kept: `listener` the keeper accepts from, everything else it only holds. */
-export type EntryType = "listener" | "connection" | "guest" | "kept";
+/** What is kept: `listener` the keeper accepts from, `reserve` is its link to a process; all else it only holds. */
+export type EntryType = "listener" | "connection" | "guest" | "kept" | "reserve";
 
 /** One thing that outlives every process of the server: a text that only its user reads, and descriptors. */
 export interface Entry {
@@ -32,7 +32,9 @@ export type LinkMessage =
   | { readonly kind: "peer"; readonly marks: readonly string[] }
   /** Beside it: the link to a new keeper. Of connections that nobody has understood yet, who serves knows these. */
   | { readonly kind: "keeper"; readonly generation: number; readonly connections: readonly string[] }
-  /** Warm, and about to ask for the baton. */
+  /** It could serve, and does now what else it can do ahead. */
+  | { readonly kind: "able" }
+  /** Warm: it has done that. */
   | { readonly kind: "ready"; readonly pid: number }
   /** It serves, and knows these entries. */
   | { readonly kind: "serving"; readonly pid: number; readonly marks: readonly string[] }

@@ -72,8 +72,8 @@ export class Guests implements GuestTable {
   #isEnding = false;
   /** Connections are looked at: nobody else can have booked one of them any more. */
   #isOpen = false;
-  /** Being adopted or admitted. */
-  #starting = 0;
+  /** Being adopted or admitted, and whose they are. */
+  readonly #starting = new Map<string, number>();
 
   constructor(crew: Crew, host: PagerHost, readiness: Readiness, tally: Tally, config: ServerConfig) {
     this.#crew = crew;
@@ -108,7 +108,7 @@ export class Guests implements GuestTable {
   async #warmUp(image: ImageConfig): Promise<void> {
     const { byteLength } = await this.#images.open(image.name);
     // Guests of its own that are there already are not to wait for this.
-    const isLate = () => this.#crew.isServing && this.#guests.size + this.#starting > 0;
+    const isLate = () => this.#crew.isServing && this.#guests.size + this.#starting.size > 0;
     if (isLate()) return;
     await rehearse(this.#host, image, byteLength, (pager) => {
       this.#crew.servesBy(pager.threadId, pager.placement.mode);
@@ -338,7 +338,7 @@ export class Guests implements GuestTable {
     }
     const { byteLength, workingSets } = warm;
     if (door.door === "ticket") this.#doors.shut(note.listener);
-    this.#starting++;
+    this.#starting.set(entry.id, note.uid);
     try {
       // From here on the ledger has the descriptors.
       this.#crew.book(booked);
@@ -350,7 +350,7 @@ export class Guests implements GuestTable {
       this.emit("serving", { guest: guest.status });
       return { guest: id, image: image.name, byteLength, workingSets };
     } finally {
-      this.#starting--;
+      this.#starting.delete(entry.id);
     }
   }
 
@@ -387,13 +387,13 @@ export class Guests implements GuestTable {
   /** @throws ERR_NOT_ALLOWED, ERR_LIMIT */
   #checkPeer({ pid, uid, gid }: ConnectionNote, door: DoorNote, source: PagerSource): void {
     if (this.#isEnding) throw new MinorfaultError("ERR_CLOSED", "The server is ending");
-    const count = this.#guests.size + this.#starting;
-    if (count >= this.limits.guestsMax) {
-      throw new MinorfaultError("ERR_LIMIT", `The server has ${count} guests already`);
+    const uids = [...this.#starting.values(), ...[...this.#guests.values()].map((guest) => guest.note.uid)];
+    if (uids.length >= this.limits.guestsMax) {
+      throw new MinorfaultError("ERR_LIMIT", `The server has ${uids.length} guests already`);
     }
     checkExpected(door, pid, uid);
     if (!("url" in source)) return;
-    const guestsOfPeer = [...this.#guests.values()].filter(({ note }) => note.uid === uid).length;
+    const guestsOfPeer = uids.filter((each) => each === uid).length;
     const verdict = this.#policy.check({ uid, gid }, canonicalImage(source.url), guestsOfPeer);
     if (!verdict.allowed) throw new MinorfaultError("ERR_NOT_ALLOWED", verdict.reason);
   }
@@ -413,7 +413,7 @@ export class Guests implements GuestTable {
   /** One that can't be taken over now is tried again, for a while: a store may be away for a moment. */
   async #adoptOne(entry: Entry, until = performance.now() + ADOPTION_MS): Promise<void> {
     if (this.#crew.ledger.get(entry.id) !== entry || this.#guests.has(entry.id)) return;
-    this.#starting++;
+    this.#starting.set(entry.id, (JSON.parse(entry.text) as GuestNote).uid);
     try {
       const guest = await this.#start(entry, true);
       step("adopted");
@@ -429,7 +429,7 @@ export class Guests implements GuestTable {
         setTimeout(() => void this.#adoptOne(entry, until), ADOPTION_RETRY_MS);
       }
     } finally {
-      this.#starting--;
+      this.#starting.delete(entry.id);
     }
   }
 

@@ -155,3 +155,15 @@ test("images, policy and limits that changed when the spare was warm hold when i
   assert.equal((await client.getLimits()).guestsMax, 2);
   for (const vmm of [first, second]) await checkAll(vmm);
 });
+
+test("of many who come at once, a policy lets in as many as it says", { skip }, async (t) => {
+  const { server, client } = await stand(t);
+  await client.setPolicy({ rules: [{ uid: 0, images: [server.imagePath], guestsMax: 2 }] });
+  const options = { socket: server.socket, regions: PAGES * PAGE_SIZE, image: server.imagePath, system };
+  const vmms = Array.from({ length: 12 }, () => startVmm({ ...options, handOver: false }));
+  for (const vmm of vmms) vmm.handOver();
+  const isAnswered = () => server.count("guest") + server.count("refused") === vmms.length;
+  await server.until(isAnswered, "twelve answers");
+  assert.equal(server.count("guest"), 2);
+  for (const vmm of vmms) vmm.close();
+});

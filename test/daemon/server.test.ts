@@ -132,6 +132,29 @@ test("a keeper dies when it has told only the spare of a machine: that one is se
   assert.equal(other.count("serving"), 1);
 });
 
+test("what is in reserve stays when the keeper dies, and serves when pager and spare do", {
+  skip,
+}, async (t) => {
+  const other = await Stand.open({ pages: PAGES });
+  t.after(() => other.close());
+  await other.until(() => other.processes.length === 4, "one in reserve");
+  const { reservePid } = other;
+  const vmm = startVmm({ socket: other.socket, image: other.imagePath, regions: PAGES * PAGE_SIZE, system });
+  assert.deepEqual((await vmm.touch({ count: 10 })).wrong, []);
+  for (const round of [1, 2]) {
+    const keepers = other.count("keeper");
+    tryKill(other.keeperPid);
+    await other.until(() => other.count("keeper") > keepers, `keeper ${round}`);
+  }
+  const served = other.count("serving");
+  for (const pid of [other.server.pid, other.sparePid]) tryKill(pid);
+  await other.until(() => other.count("serving") > served, "a takeover");
+  assert.equal(other.server.pid, reservePid);
+  await checkAll(vmm);
+  await other.untilSpare();
+  await other.until(() => other.processes.length === 4, "keeper, pager, spare and reserve, and nobody else");
+});
+
 test("a planned takeover keeps every guest, and the sockets", { skip }, async () => {
   const vmm = machine();
   assert.deepEqual((await vmm.touch({ count: 100 })).wrong, []);

@@ -105,6 +105,12 @@ export class Stand {
     return execFileSync("ps", threads, { encoding: "utf8" });
   }
 
+  /** The process that has its program and knows nothing; 0: there is none. */
+  get reservePid(): number {
+    const known = [this.keeperPid, this.server.pid, this.sparePid];
+    return this.processes.find((pid) => !known.includes(pid)) ?? 0;
+  }
+
   count(kind: Kind): number {
     return this.events.filter(({ event }) => event === kind).length;
   }

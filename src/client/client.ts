@@ -100,7 +100,7 @@ function whereOf({ socket, url, token }: ClientOptions): Where {
 function placed(route: Route, input: object): { path: string; body?: unknown } {
   const given = new Map(Object.entries(input).filter(([, value]) => value !== undefined));
   const take = (schema: Route["body"]): [string, unknown][] =>
-    Object.keys(schema?.shape ?? {}).flatMap((key) => (given.has(key) ? [[key, given.get(key)]] : []));
+    Object.keys(schema?.entries ?? {}).flatMap((key) => (given.has(key) ? [[key, given.get(key)]] : []));
   let path: string = route.path;
   for (const [key, value] of take(route.params)) {
     path = path.replace(`{${key}}`, encodeURIComponent(String(value)));

@@ -1,8 +1,9 @@
 // A policy as a file, or as whoever calls the control API has it: read and checked here, obeyed in policy.ts.
 
 import { readFile, stat } from "node:fs/promises";
-import { z } from "zod";
+import * as v from "valibot";
 import { MinorfaultError } from "../base/errors.ts";
+import { checked, integer, said, text } from "../base/schema.ts";
 import { IMAGE_URL_MAX } from "./limits.ts";
 import { type Policy, policyOf } from "./policy.ts";
 
@@ -16,39 +17,42 @@ const STARS_MAX = 6;
 const ID_MAX = 2 ** 32 - 2;
 const ANYBODY = "*";
 
-const pattern = z
-  .string()
-  .min(1)
-  .max(IMAGE_URL_MAX)
-  .refine((text) => text === "**" || /^(\/|file:\/\/\/|https?:\/\/|s3:\/\/)/.test(text), {
-    error: "A pattern is **, an absolute path, or the beginning of an http:, https: or s3: URL",
-  })
-  .refine((text) => (text.match(/\*+/g) ?? []).length <= STARS_MAX, {
-    error: `A pattern has at most ${STARS_MAX} stars`,
-  });
+const pattern = v.pipe(
+  text(1, IMAGE_URL_MAX),
+  v.check(
+    (given) => given === "**" || /^(\/|file:\/\/\/|https?:\/\/|s3:\/\/)/.test(given),
+    "A pattern is **, an absolute path, or the beginning of an http:, https: or s3: URL",
+  ),
+  v.check(
+    (given) => (given.match(/\*+/g) ?? []).length <= STARS_MAX,
+    `A pattern has at most ${STARS_MAX} stars`,
+  ),
+);
 
-const id = z.union([z.int().min(0).max(ID_MAX), z.literal(ANYBODY)]);
+const id = v.union([integer(0, ID_MAX), v.literal(ANYBODY)]);
 
-const rule = z
-  .strictObject({
+const rule = v.pipe(
+  v.strictObject({
     /** User that the peer must run as; "*" for any. */
-    uid: id.optional(),
+    uid: v.optional(id),
     /** Group that the peer must run as (its effective one, not the supplementary ones). */
-    gid: id.optional(),
-    images: z.array(pattern).min(1).max(PATTERNS_MAX),
+    gid: v.optional(id),
+    images: v.pipe(v.array(pattern), v.minLength(1), v.maxLength(PATTERNS_MAX)),
     /** Guests that one uid may have at a time by this rule. Default: as many as the server takes. */
-    guestsMax: z.int().min(0).max(1_000_000).optional(),
-  })
-  .refine(({ uid, gid }) => uid !== undefined || gid !== undefined, {
-    error: 'A rule names a uid, a gid or both; "uid": "*" is everybody',
-  });
+    guestsMax: v.optional(integer(0, 1_000_000)),
+  }),
+  v.check(
+    ({ uid, gid }) => uid !== undefined || gid !== undefined,
+    'A rule names a uid, a gid or both; "uid": "*" is everybody',
+  ),
+);
 
-export const policyFile = z.strictObject({ rules: z.array(rule).max(RULES_MAX) }).meta({
-  id: "Policy",
-  description: "The first rule that fits lets a peer have an image; no rule, no image",
-});
+export const policyFile = said(
+  v.strictObject({ rules: v.pipe(v.array(rule), v.maxLength(RULES_MAX)) }),
+  "The first rule that fits lets a peer have an image; no rule, no image",
+);
 
-export type PolicyFile = z.infer<typeof policyFile>;
+export type PolicyFile = v.InferOutput<typeof policyFile>;
 export type PolicyRule = PolicyFile["rules"][number];
 
 /** Reads and checks a policy file. Whoever may write to it may use every image, so others must not. */
@@ -85,11 +89,9 @@ function parsePolicyFile(text: string, where: string): PolicyFile {
   } catch (cause) {
     throw new MinorfaultError("ERR_BAD_ARGUMENT", `${where} is not JSON`, { cause });
   }
-  const parsed = policyFile.safeParse(json);
-  if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    const at = issue?.path.length ? ` at ${issue.path.join(".")}` : "";
-    throw new MinorfaultError("ERR_BAD_ARGUMENT", `${where}${at}: ${issue?.message ?? "is no policy"}`);
-  }
-  return parsed.data;
+  return checked(
+    policyFile,
+    json,
+    (flaw) => new MinorfaultError("ERR_BAD_ARGUMENT", `${where} is wrong at ${flaw}`),
+  );
 }

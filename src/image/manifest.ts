@@ -6,20 +6,9 @@
 // Versions: a reader refuses a `version` above its own, and a feature in `requires` that it does not know. It
 // ignores fields that it does not know, and keeps them when it writes the manifest again.
 
+import * as v from "valibot";
 import { MinorfaultError } from "../base/errors.ts";
-import {
-  dictionary,
-  type Formed,
-  integer,
-  list,
-  matching,
-  moment,
-  oneOf,
-  optional,
-  record,
-  text,
-  which,
-} from "../base/form.ts";
+import { checked, integer, matching, moment, text } from "../base/schema.ts";
 import { badImage, wrongBytes } from "./content.ts";
 import { sha256, toHex } from "./hash.ts";
 import {
@@ -49,7 +38,7 @@ const name = matching(NAME);
 const hash = matching(/^[0-9a-f]{64}$/);
 const count = (max: number) => integer(0, max);
 
-const region = record({
+const region = v.looseObject({
   name,
   guestAddress: integer(0),
   /** Whole pages. */
@@ -58,20 +47,20 @@ const region = record({
   dataBytes: count(IMAGE_BYTES_MAX),
   /** In the image's flat space. */
   offset: count(IMAGE_BYTES_MAX),
-  pageSize: oneOf(PAGE_BYTES, HUGE_PAGE_BYTES),
+  pageSize: v.picklist([PAGE_BYTES, HUGE_PAGE_BYTES]),
 });
 
-const attachment = record({
+const attachment = v.looseObject({
   name,
   byteLength: count(ATTACHMENT_BYTES_MAX),
   sha256: hash,
   pack: hash,
   offset: count(PACK_BYTES_MAX),
   storedBytes: count(ATTACHMENT_BYTES_MAX),
-  encoding: oneOf("raw", "zstd"),
+  encoding: v.picklist(["raw", "zstd"]),
 });
 
-const workingSet = record({
+const workingSet = v.looseObject({
   name,
   pack: hash,
   packBytes: count(PACK_BYTES_MAX),
@@ -80,25 +69,25 @@ const workingSet = record({
   listSha256: hash,
 });
 
-const manifestForm = record({
-  format: oneOf(FORMAT_NAME),
-  version: oneOf(FORMAT_VERSION),
-  requires: list(text(), { max: 64 }),
+const manifestSchema = v.looseObject({
+  format: v.literal(FORMAT_NAME),
+  version: v.literal(FORMAT_VERSION),
+  requires: v.pipe(v.array(v.string()), v.maxLength(64)),
   name,
-  created: moment(),
-  chunkBytes: which(integer(1), isChunkSize, "it is no size of a chunk"),
-  codec: oneOf("none", "zstd"),
-  level: optional(integer(1, 22)),
+  created: moment,
+  chunkBytes: v.pipe(v.number(), v.check(isChunkSize, "It is no size of a chunk")),
+  codec: v.picklist(["none", "zstd"]),
+  level: v.optional(integer(1, 22)),
   byteLength: integer(PAGE_BYTES, IMAGE_BYTES_MAX),
-  regions: list(region, { min: 1, max: REGIONS_MAX }),
-  root: record({ pack: hash, packBytes: count(ROOT_BYTES_MAX), sha256: hash }),
-  parent: optional(record({ name, root: hash })),
-  notes: dictionary(NAME, text({ max: NOTE_CHARACTERS_MAX }), { max: NOTES_MAX }),
-  attachments: list(attachment, { max: ATTACHMENTS_MAX }),
-  workingSets: list(workingSet, { max: WORKING_SETS_MAX }),
+  regions: v.pipe(v.array(region), v.minLength(1), v.maxLength(REGIONS_MAX)),
+  root: v.looseObject({ pack: hash, packBytes: count(ROOT_BYTES_MAX), sha256: hash }),
+  parent: v.optional(v.looseObject({ name, root: hash })),
+  notes: v.pipe(v.record(name, text(0, NOTE_CHARACTERS_MAX)), v.maxEntries(NOTES_MAX)),
+  attachments: v.pipe(v.array(attachment), v.maxLength(ATTACHMENTS_MAX)),
+  workingSets: v.pipe(v.array(workingSet), v.maxLength(WORKING_SETS_MAX)),
 });
 
-export type Manifest = Formed<typeof manifestForm>;
+export type Manifest = v.InferOutput<typeof manifestSchema>;
 export type ManifestRegion = Manifest["regions"][number];
 export type ManifestAttachment = Manifest["attachments"][number];
 export type ManifestWorkingSet = Manifest["workingSets"][number];
@@ -125,11 +114,9 @@ export function encodeManifest(manifest: Manifest): Uint8Array {
 export function decodeManifest(bytes: Uint8Array, imageName: string): Manifest {
   const fields = parse(bytes, imageName);
   checkVersion(fields, imageName);
-  const flaw = manifestForm(fields);
-  if (flaw !== undefined) {
-    throw badImage(`The manifest of ${imageName} is wrong at ${flaw.at.join(".")}: ${flaw.why}`);
-  }
-  const manifest = fields as Manifest;
+  const manifest = checked(manifestSchema, fields, (flaw) =>
+    badImage(`The manifest of ${imageName} is wrong at ${flaw}`),
+  );
   if (manifest.name !== imageName) {
     throw badImage(`The manifest of ${imageName} is that of ${manifest.name}`);
   }

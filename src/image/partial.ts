@@ -1,17 +1,18 @@
 // What a push or pull has brought already: so that one that was interrupted goes on where it stopped, and so that
 // `prune` leaves its packs alone.
 
-import { type Formed, integer, list, matching, record } from "../base/form.ts";
+import * as v from "valibot";
+import { integer, matching } from "../base/schema.ts";
 import type { ObjectStore } from "../source/object-store.ts";
 import { checkName, PARTIAL } from "./names.ts";
 
-const form = record({
+const schema = v.object({
   /** Milliseconds since 1970. */
   time: integer(0),
-  packs: list(matching(/^[0-9a-f]{64}$/)),
+  packs: v.array(matching(/^[0-9a-f]{64}$/)),
 });
 
-export type Partial = Formed<typeof form>;
+export type Partial = v.InferOutput<typeof schema>;
 
 /** LIMIT: bytes of the note: 200,000 packs. */
 const NOTE_BYTES_MAX = 16 * 2 ** 20;
@@ -28,8 +29,7 @@ export async function readPartial(
 ): Promise<Partial | undefined> {
   const bytes = await store.get(key, NOTE_BYTES_MAX, signal);
   try {
-    const note = JSON.parse(Buffer.from(bytes).toString()) as Partial;
-    return form(note) === undefined ? note : undefined;
+    return v.parse(schema, JSON.parse(Buffer.from(bytes).toString()));
   } catch {
     return undefined;
   }

@@ -122,7 +122,8 @@ test("without a file the owner and root may use everything, others nothing", () 
 test("a policy that is not one is refused, and the error says where", () => {
   for (const [text, where] of [
     ["{", /not JSON/],
-    ["[]", /expected object/],
+    ["[]", /Expected an object/],
+    ['"rules"', /Expected Object/],
     ['{"rules":[{"images":["/a"]}]}', /rules\.0: A rule names a uid/],
     ['{"rules":[{"uid":-1,"images":["/a"]}]}', /rules\.0\.uid/],
     ['{"rules":[{"uid":1,"images":[]}]}', /rules\.0\.images/],

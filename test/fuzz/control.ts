@@ -54,7 +54,7 @@ const WORDS: readonly unknown[] = [
 const NAMES = [
   ...new Set(
     Object.values<Route>(ROUTES).flatMap(({ params, query, body }) =>
-      [params, query, body].flatMap((schema) => Object.keys(schema?.shape ?? {})),
+      [params, query, body].flatMap((schema) => Object.keys(schema?.entries ?? {})),
     ),
   ),
   "__proto__",
@@ -150,7 +150,7 @@ function make(random: Random): Made {
 }
 
 function bodyOf(random: Random, route: Route): string {
-  const own = Object.keys(route.body?.shape ?? {});
+  const own = Object.keys(route.body?.entries ?? {});
   const fields = own.filter(() => random.below(2) === 0);
   if (random.below(4) === 0) fields.push(pick(random, NAMES));
   const value = (name: string): unknown => {

@@ -1,58 +1,56 @@
 // A guest's life as the page and the report draw it: columns of time, each with what was installed where, how long
 // faults took, and what waited.
 
-import { z } from "zod";
+import * as v from "valibot";
+import { integer, moment, said } from "../../base/schema.ts";
 
-const count = z.int().min(0);
+const count = integer(0);
+const positive = v.pipe(v.number(), v.minValue(0));
 
 /** Parts of a guest's memory that a column tells apart. */
 export const HEAT_CELLS = 64;
 /** Parts of a guest's memory in a residency map. */
 export const MAP_CELLS = 1024;
 
-export const column = z
-  .object({
-    startMs: z.number().min(0).describe("Since the guest was handed over"),
-    ms: z.number().min(0).describe("How long this column lasts"),
-    faults: count,
-    bytesInstalled: count,
-    bytesReplayed: count,
-    residentBytes: count.describe("At its end"),
-    heat: z
-      .array(count)
-      .readonly()
-      .describe(`Pages that became resident, in each ${HEAT_CELLS}th of the memory`),
-    latencyUs: z
-      .object({ p50: z.number(), p99: z.number(), max: z.number() })
-      .optional()
-      .describe("If there were faults"),
-    waiting: count.describe("Faults that waited for their bytes, at most"),
-  })
-  .meta({ id: "HistoryColumn" });
+export const column = v.object({
+  startMs: said(positive, "Since the guest was handed over"),
+  ms: said(positive, "How long this column lasts"),
+  faults: count,
+  bytesInstalled: count,
+  bytesReplayed: count,
+  residentBytes: said(count, "At its end"),
+  heat: said(
+    v.pipe(v.array(count), v.readonly()),
+    `Pages that became resident, in each ${HEAT_CELLS}th of the memory`,
+  ),
+  latencyUs: v.optional(
+    said(v.object({ p50: v.number(), p99: v.number(), max: v.number() }), "If there were faults"),
+  ),
+  waiting: said(count, "Faults that waited for their bytes, at most"),
+});
 
-export const happening = z
-  .object({ atMs: z.number(), kind: z.string(), text: z.string() })
-  .meta({ id: "Happening", description: "Something that happened to the guest" });
+export const happening = said(
+  v.object({ atMs: v.number(), kind: v.string(), text: v.string() }),
+  "Something that happened to the guest",
+);
 
-export const history = z
-  .object({
-    id: z.string(),
-    name: z.string().optional(),
-    image: z.string(),
-    pid: z.int(),
-    since: z.iso.datetime(),
-    byteLength: count,
-    pageSize: count,
-    ended: z.object({ reason: z.string(), detail: z.string().optional(), atMs: z.number() }).optional(),
-    columns: z.array(column).readonly(),
-    map: z
-      .array(z.number())
-      .readonly()
-      .describe(`Share that is resident, 0 to 1, of each ${MAP_CELLS}th of the memory`),
-    happenings: z.array(happening).readonly(),
-  })
-  .meta({ id: "History" });
+export const history = v.object({
+  id: v.string(),
+  name: v.optional(v.string()),
+  image: v.string(),
+  pid: integer(0),
+  since: moment,
+  byteLength: count,
+  pageSize: count,
+  ended: v.optional(v.object({ reason: v.string(), detail: v.optional(v.string()), atMs: v.number() })),
+  columns: v.pipe(v.array(column), v.readonly()),
+  map: said(
+    v.pipe(v.array(v.number()), v.readonly()),
+    `Share that is resident, 0 to 1, of each ${MAP_CELLS}th of the memory`,
+  ),
+  happenings: v.pipe(v.array(happening), v.readonly()),
+});
 
-export type HistoryColumn = z.infer<typeof column>;
-export type Happening = z.infer<typeof happening>;
-export type History = z.infer<typeof history>;
+export type HistoryColumn = v.InferOutput<typeof column>;
+export type Happening = v.InferOutput<typeof happening>;
+export type History = v.InferOutput<typeof history>;

@@ -1,8 +1,11 @@
 // The OpenAPI 3.1 document of the control API, made from the table of routes and its schemas.
 
-import { z } from "zod";
-import { ROUTES, type Route } from "./routes.ts";
-import { problem } from "./schemas.ts";
+import { type ConversionConfig, toJsonSchema, toJsonSchemaDefs } from "@valibot/to-json-schema";
+import type * as v from "valibot";
+import { policyFile } from "../policy-file.ts";
+import { column, happening, history } from "./history-schema.ts";
+import { type ObjectSchema, ROUTES, type Route } from "./routes.ts";
+import * as schemas from "./schemas.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -27,13 +30,43 @@ const TEXTS = {
   "/v1/stream": ["stream", "Server-sent events: what the page draws", "text/event-stream"],
 } as const;
 
+/** Schemas that have a name in the document: a client made from it has types of these names. */
+const COMPONENTS = {
+  FaultOutcomes: schemas.outcomes,
+  Latency: schemas.latency,
+  AwayCounts: schemas.away,
+  Statistics: schemas.statistics,
+  Region: schemas.region,
+  Guest: schemas.guest,
+  GuestDetails: schemas.guestDetails,
+  ExpectedGuest: schemas.expectedGuest,
+  Ticket: schemas.ticket,
+  Image: schemas.image,
+  NewImage: schemas.newImage,
+  Limits: schemas.limits,
+  SomeLimits: schemas.someLimits,
+  Counters: schemas.counters,
+  Health: schemas.health,
+  Problem: schemas.problem,
+  HistoryColumn: column,
+  Happening: happening,
+  History: history,
+  Policy: policyFile,
+} satisfies Record<string, v.GenericSchema>;
+
+const CONVERSION: ConversionConfig = {
+  target: "draft-2020-12",
+  /** What JSON Schema can't say, such as that a rule names a uid or a gid. */
+  ignoreActions: ["check", "readonly"],
+  overrideRef: ({ referenceId }) => `#/components/schemas/${referenceId}`,
+};
+
 export function openApiDocument(version: string): Json {
-  const schemas: Record<string, Json> = {};
   const paths: Record<string, Record<string, Json>> = {};
   for (const [operationId, route] of Object.entries<Route>(ROUTES)) {
     const path = paths[route.path] ?? {};
     paths[route.path] = path;
-    path[route.method.toLowerCase()] = operation(operationId, route, schemas);
+    path[route.method.toLowerCase()] = operation(operationId, route);
   }
   for (const [path, [operationId, summary, type]] of Object.entries(TEXTS)) {
     const answer = { description: summary, content: { [type]: { schema: { type: "string" } } } };
@@ -51,7 +84,7 @@ export function openApiDocument(version: string): Json {
     security: [{}, { token: [] }],
     paths,
     components: {
-      schemas,
+      schemas: toJsonSchemaDefs(COMPONENTS, CONVERSION),
       securitySchemes: {
         token: { type: "http", scheme: "bearer", description: "Over TCP; a unix socket has its file's mode" },
       },
@@ -59,7 +92,7 @@ export function openApiDocument(version: string): Json {
   };
 }
 
-function operation(operationId: string, route: Route, schemas: Record<string, Json>): Json {
+function operation(operationId: string, route: Route): Json {
   const { params, query, body, status, answer, summary } = route;
   return {
     operationId,
@@ -67,48 +100,35 @@ function operation(operationId: string, route: Route, schemas: Record<string, Js
     ...(params || query
       ? { parameters: [...parameters("path", params), ...parameters("query", query)] }
       : {}),
-    ...(body ? { requestBody: { required: true, content: jsonOf(refTo(body, schemas, "input")) } } : {}),
+    ...(body ? { requestBody: { required: true, content: jsonOf(body) } } : {}),
     responses: {
-      [status]: { description: "Done", content: jsonOf(refTo(answer, schemas, "output")) },
+      [status]: { description: "Done", content: jsonOf(answer) },
       ...Object.fromEntries(
         Object.entries(REFUSALS).map(([code, description]) => [
           code,
-          { description, content: jsonOf(refTo(problem, schemas, "output")) },
+          { description, content: jsonOf(schemas.problem) },
         ]),
       ),
     },
   };
 }
 
-function jsonOf(schema: Json): Json {
-  return { "application/json": { schema } };
+function jsonOf(schema: v.GenericSchema): Json {
+  return { "application/json": { schema: converted(schema) } };
 }
 
-function parameters(place: "path" | "query", schema: z.ZodObject | undefined): Json[] {
+function parameters(place: "path" | "query", schema: ObjectSchema | undefined): Json[] {
   if (schema === undefined) return [];
-  const { properties = {}, required = [] } = z.toJSONSchema(schema, { io: "input" });
+  const { properties = {}, required = [] } = converted(schema);
   return Object.entries(properties).map(([name, property]) => ({
     name,
     in: place,
     required: required.includes(name),
-    schema: property as Json,
+    schema: property,
   }));
 }
 
-/** A schema that has a name becomes a component, as do the named ones within it. */
-function refTo(schema: z.ZodType, schemas: Record<string, Json>, io: "input" | "output"): Json {
-  const { $schema: _, $defs = {}, ...json } = z.toJSONSchema(schema, { io });
-  for (const [name, definition] of Object.entries($defs)) schemas[name] = moved(definition as Json);
-  const name = schema.meta()?.id;
-  if (name === undefined) return moved(json);
-  schemas[name] = moved(json);
-  return { $ref: `#/components/schemas/${name}` };
-}
-
-/** References point to the document's components, and a schema's name is where it is referred to, not within it. */
-function moved(json: Json): Json {
-  const withoutName = (key: string, value: unknown) =>
-    key === "id" && typeof value === "string" ? undefined : value;
-  const text = JSON.stringify(json, withoutName);
-  return JSON.parse(text.replaceAll('"#/$defs/', '"#/components/schemas/')) as Json;
+function converted(schema: v.GenericSchema): ReturnType<typeof toJsonSchema> {
+  const { $schema: _, $defs: __, ...json } = toJsonSchema(schema, { ...CONVERSION, definitions: COMPONENTS });
+  return json;
 }

@@ -2,7 +2,8 @@
 //
 // An operation's input is one flat object; where each of its fields travels (path, query, body) is written here.
 
-import { z } from "zod";
+import * as v from "valibot";
+import { integer, said, text } from "../../base/schema.ts";
 import { policyFile } from "../policy-file.ts";
 import { history } from "./history-schema.ts";
 import {
@@ -18,20 +19,23 @@ import {
   ticket,
 } from "./schemas.ts";
 
-const id = z.string().min(1).max(64);
-const nothing = z.object({});
+const id = text(1, 64);
+const nothing = v.object({});
+
+/** Of the parts of a request: its fields by name. */
+export type ObjectSchema = v.GenericSchema<unknown, object> & { readonly entries: v.ObjectEntries };
 
 export interface Route {
   readonly method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
   /** With `{name}` for parameters. */
   readonly path: string;
   readonly summary: string;
-  readonly params?: z.ZodObject;
-  readonly query?: z.ZodObject;
-  readonly body?: z.ZodObject;
+  readonly params?: ObjectSchema;
+  readonly query?: ObjectSchema;
+  readonly body?: ObjectSchema;
   /** Of a success. */
   readonly status: 200 | 201 | 202;
-  readonly answer: z.ZodType;
+  readonly answer: v.GenericSchema;
 }
 
 export const ROUTES = {
@@ -46,9 +50,9 @@ export const ROUTES = {
     method: "GET",
     path: "/v1/guests",
     summary: "Guests that are being served, and those that are expected",
-    query: z.strictObject({ image: z.string().optional(), state: guestState.optional() }),
+    query: v.strictObject({ image: v.optional(v.string()), state: v.optional(guestState) }),
     status: 200,
-    answer: z.object({ guests: z.array(guest), expected: z.array(expectedGuest) }).meta({ id: "GuestList" }),
+    answer: v.object({ guests: v.array(guest), expected: v.array(expectedGuest) }),
   },
   expectGuest: {
     method: "POST",
@@ -62,7 +66,7 @@ export const ROUTES = {
     method: "GET",
     path: "/v1/guests/{id}",
     summary: "One guest, with its regions",
-    params: z.object({ id }),
+    params: v.object({ id }),
     status: 200,
     answer: guestDetails,
   },
@@ -70,7 +74,7 @@ export const ROUTES = {
     method: "GET",
     path: "/v1/guests/{id}/history",
     summary: "What happened to a guest since it was handed over, also for a while after it has ended",
-    params: z.object({ id }),
+    params: v.object({ id }),
     status: 200,
     answer: history,
   },
@@ -78,28 +82,28 @@ export const ROUTES = {
     method: "POST",
     path: "/v1/guests/{id}/drain",
     summary: "Installs everything, then lets the guest go: it needs no pager any more",
-    params: z.object({ id }),
-    body: z.strictObject({
-      wait: z.boolean().optional().describe("Answer when it is done. Default true"),
+    params: v.object({ id }),
+    body: v.strictObject({
+      wait: v.optional(said(v.boolean(), "Answer when it is done. Default true")),
     }),
     status: 200,
-    answer: z.object({ id: z.string(), done: z.boolean() }).meta({ id: "Drained" }),
+    answer: v.object({ id: v.string(), done: v.boolean() }),
   },
   dropGuest: {
     method: "DELETE",
     path: "/v1/guests/{id}",
     summary: "Ends a guest (SIGKILL): without its pages it cannot live. An expected one is forgotten",
-    params: z.object({ id }),
-    query: z.strictObject({ reason: z.string().min(1).max(200).optional() }),
+    params: v.object({ id }),
+    query: v.strictObject({ reason: v.optional(text(1, 200)) }),
     status: 200,
-    answer: z.object({ id: z.string(), was: z.enum(["serving", "expected"]) }).meta({ id: "Dropped" }),
+    answer: v.object({ id: v.string(), was: v.picklist(["serving", "expected"]) }),
   },
   listImages: {
     method: "GET",
     path: "/v1/images",
     summary: "Images that guests can connect to",
     status: 200,
-    answer: z.object({ images: z.array(image) }).meta({ id: "ImageList" }),
+    answer: v.object({ images: v.array(image) }),
   },
   addImage: {
     method: "POST",
@@ -113,7 +117,7 @@ export const ROUTES = {
     method: "DELETE",
     path: "/v1/images/{name}",
     summary: "Takes an image's socket away; guests that have the image are served on",
-    params: z.object({ name: id }),
+    params: v.object({ name: id }),
     status: 200,
     answer: nothing,
   },
@@ -121,7 +125,7 @@ export const ROUTES = {
     method: "POST",
     path: "/v1/images/{name}/warm",
     summary: "Opens an image ahead of its guests; answers when that is done",
-    params: z.object({ name: id }),
+    params: v.object({ name: id }),
     status: 200,
     answer: image,
   },
@@ -152,8 +156,8 @@ export const ROUTES = {
     method: "POST",
     path: "/v1/shutdown",
     summary: "Takes no more guests, drains those that are there, and ends the server",
-    body: z.strictObject({
-      withinMs: z.int().min(0).max(86_400_000).optional().describe("Who is not drained by then is ended"),
+    body: v.strictObject({
+      withinMs: v.optional(said(integer(0, 86_400_000), "Who is not drained by then is ended")),
     }),
     status: 202,
     answer: nothing,
@@ -163,8 +167,8 @@ export const ROUTES = {
 export type Routes = typeof ROUTES;
 export type OperationName = keyof Routes;
 
-type Part<R, Key extends string> = R extends { readonly [K in Key]: infer Schema extends z.ZodType }
-  ? z.infer<Schema>
+type Part<R, Key extends string> = R extends { readonly [K in Key]: infer Schema extends v.GenericSchema }
+  ? v.InferOutput<Schema>
   : unknown;
 
 /** What an operation takes, in one object. */
@@ -172,7 +176,7 @@ export type InputOf<Name extends OperationName> = Part<Routes[Name], "params"> &
   Part<Routes[Name], "query"> &
   Part<Routes[Name], "body">;
 
-export type AnswerOf<Name extends OperationName> = z.infer<Routes[Name]["answer"]>;
+export type AnswerOf<Name extends OperationName> = v.InferOutput<Routes[Name]["answer"]>;
 
 /** The request that an operation answers. */
 export interface Asked {

@@ -3,189 +3,172 @@
 //
 // Times are ISO 8601, lengths are bytes, addresses are numbers (user addresses stay below 2^53).
 
-import { z } from "zod";
+import * as v from "valibot";
 import { ERRORS, type ErrorCode } from "../../base/errors.ts";
+import { integer, matching, moment, said, text } from "../../base/schema.ts";
 import { IMAGE_URL_MAX } from "../limits.ts";
 
-const count = z.int().min(0);
-const time = z.iso.datetime().describe("ISO 8601, UTC");
+const count = integer(0);
+const time = said(moment, "ISO 8601, UTC");
 
 /** LIMIT: characters of names that people give. */
 const NAME_MAX = 64;
-const name = z.string().regex(/^[A-Za-z0-9._-]{1,64}$/, {
-  error: `A name is 1 to ${NAME_MAX} letters, digits, dots, dashes and underscores`,
-});
+const name = matching(
+  /^[A-Za-z0-9._-]{1,64}$/,
+  `A name is 1 to ${NAME_MAX} letters, digits, dots, dashes and underscores`,
+);
 
-export const outcomes = z
-  .object({ copied: count, zeroed: count, continued: count, poisoned: count, woken: count })
-  .meta({ id: "FaultOutcomes", description: "How faults ended: each in exactly one of these" });
+export const outcomes = said(
+  v.object({ copied: count, zeroed: count, continued: count, poisoned: count, woken: count }),
+  "How faults ended: each in exactly one of these",
+);
 
-const latency = z
-  .object({ p50: z.number(), p99: z.number(), max: z.number() })
-  .meta({ id: "Latency", description: "Microseconds" });
+export const latency = said(v.object({ p50: v.number(), p99: v.number(), max: v.number() }), "Microseconds");
 
-const away = z
-  .object({ read: count, fetched: count, joined: count, ahead: count, aheadMet: count })
-  .meta({ id: "AwayCounts", description: "Faults whose bytes were not at hand, and units asked for ahead" });
+export const away = said(
+  v.object({ read: count, fetched: count, joined: count, ahead: count, aheadMet: count }),
+  "Faults whose bytes were not at hand, and units asked for ahead",
+);
 
-export const statistics = z
-  .object({
+export const statistics = said(
+  v.object({
     faults: count,
     outcomes,
     away,
-    waiting: count.describe("Faults that wait for their bytes now"),
+    waiting: said(count, "Faults that wait for their bytes now"),
     bytesInstalled: count,
     bytesZeroed: count,
-    bytesReplayed: count.describe("Installed ahead of the guest, from a working set"),
-    events: count.describe("Messages other than faults: what the guest has given away, moved or unmapped"),
-    retries: count.describe("Fills that the kernel put off because an event was pending"),
+    bytesReplayed: said(count, "Installed ahead of the guest, from a working set"),
+    events: said(count, "Messages other than faults: what the guest has given away, moved or unmapped"),
+    retries: said(count, "Fills that the kernel put off because an event was pending"),
     latencyUs: latency,
-  })
-  .meta({ id: "Statistics", description: "Since the present pager serves the guest" });
+  }),
+  "Since the present pager serves the guest",
+);
 
-const region = z
-  .object({ start: count, byteLength: count, imageOffset: count, pageSize: count })
-  .meta({ id: "Region" });
+export const region = v.object({ start: count, byteLength: count, imageOffset: count, pageSize: count });
 
-export const guestState = z.enum(["serving", "draining"]);
+export const guestState = v.picklist(["serving", "draining"]);
 
-export const guest = z
-  .object({
-    id: z.string(),
-    name: z.string().optional(),
-    image: z.string(),
-    state: guestState,
-    pid: z.int(),
-    uid: z.int(),
-    gid: z.int(),
-    since: time,
-    handOverMs: z.number(),
-    pagers: count.describe("Pagers that have served it so far; more than 1: it has outlived one"),
-    byteLength: count,
-    residentBytes: count,
-    statistics,
-  })
-  .meta({ id: "Guest" });
+export const guest = v.object({
+  id: v.string(),
+  name: v.optional(v.string()),
+  image: v.string(),
+  state: guestState,
+  pid: count,
+  uid: count,
+  gid: count,
+  since: time,
+  handOverMs: v.number(),
+  pagers: said(count, "Pagers that have served it so far; more than 1: it has outlived one"),
+  byteLength: count,
+  residentBytes: count,
+  statistics,
+});
 
-export const guestDetails = guest
-  .extend({ regions: z.array(region).readonly() })
-  .meta({ id: "GuestDetails", description: "A guest with its regions" });
+export const guestDetails = said(
+  v.object({ ...guest.entries, regions: v.pipe(v.array(region), v.readonly()) }),
+  "A guest with its regions",
+);
 
-export const expectedGuest = z
-  .object({
-    id: z.string(),
-    name: z.string().optional(),
-    image: z.string(),
-    socket: z.string().describe("Where it has to connect: Firecracker's backend_path"),
-    until: time,
-  })
-  .meta({ id: "ExpectedGuest" });
+export const expectedGuest = v.object({
+  id: v.string(),
+  name: v.optional(v.string()),
+  image: v.string(),
+  socket: said(v.string(), "Where it has to connect: Firecracker's backend_path"),
+  until: time,
+});
 
-export const ticket = z
-  .strictObject({
-    image: z.string().min(1).max(IMAGE_URL_MAX).describe("Name of an image that is served, or a URL"),
-    name: name.optional(),
-    pid: z.int().min(1).optional().describe("Only this process may use it"),
-    uid: count.optional().describe("Only this user may use it: the socket is given to it"),
-    gid: count.optional(),
-    path: z
-      .string()
-      .regex(/^\/[^\0]{1,106}$/, { error: "A socket's path is absolute and has at most 107 characters" })
-      .optional()
-      .describe("Where its socket is to be, such as in the guest's jail"),
-    replay: z
-      .union([z.boolean(), z.string().min(1).max(NAME_MAX)])
-      .optional()
-      .describe("Working set to replay: its name, or false for none"),
-    withinMs: z.int().min(1).max(86_400_000).optional().describe("Default: a minute"),
-  })
-  .meta({ id: "Ticket" });
+export const ticket = v.strictObject({
+  image: said(text(1, IMAGE_URL_MAX), "Name of an image that is served, or a URL"),
+  name: v.optional(name),
+  pid: v.optional(said(integer(1), "Only this process may use it")),
+  uid: v.optional(said(count, "Only this user may use it: the socket is given to it")),
+  gid: v.optional(count),
+  path: v.optional(
+    said(
+      matching(/^\/[^\0]{1,106}$/, "A socket's path is absolute and has at most 107 characters"),
+      "Where its socket is to be, such as in the guest's jail",
+    ),
+  ),
+  replay: v.optional(
+    said(v.union([v.boolean(), text(1, NAME_MAX)]), "Working set to replay: its name, or false for none"),
+  ),
+  withinMs: v.optional(said(integer(1, 86_400_000), "Default: a minute")),
+});
 
-export const imageState = z.enum(["cold", "warming", "warm", "failed"]);
+export const imageState = v.picklist(["cold", "warming", "warm", "failed"]);
 
-export const image = z
-  .object({
-    name: z.string(),
-    url: z.string().describe("Where its bytes are"),
-    socket: z.string(),
-    state: imageState,
-    byteLength: count.optional(),
-    workingSets: z.array(z.string()).readonly().optional(),
-    error: z.string().optional(),
-    guests: count,
-  })
-  .meta({ id: "Image" });
+export const image = v.object({
+  name: v.string(),
+  url: said(v.string(), "Where its bytes are"),
+  socket: v.string(),
+  state: imageState,
+  byteLength: v.optional(count),
+  workingSets: v.optional(v.pipe(v.array(v.string()), v.readonly())),
+  error: v.optional(v.string()),
+  guests: count,
+});
 
-export const newImage = z
-  .strictObject({
-    name,
-    url: z.string().min(1).max(IMAGE_URL_MAX),
-    kind: z.enum(["image", "raw"]).optional(),
-    digest: z
-      .string()
-      .regex(/^[0-9a-f]{64}$/)
-      .optional()
-      .describe("SHA-256 of the manifest that it must have"),
-    deadlineMs: z.int().min(1).max(600_000).optional().describe("How long a fault may wait for its bytes"),
-    atDeadline: z.enum(["poison", "kill", "report"]).optional(),
-    warm: z.boolean().optional().describe("Opened before the first guest comes. Default true"),
-  })
-  .meta({ id: "NewImage" });
+export const newImage = v.strictObject({
+  name,
+  url: text(1, IMAGE_URL_MAX),
+  kind: v.optional(v.picklist(["image", "raw"])),
+  digest: v.optional(said(matching(/^[0-9a-f]{64}$/), "SHA-256 of the manifest that it must have")),
+  deadlineMs: v.optional(said(integer(1, 600_000), "How long a fault may wait for its bytes")),
+  atDeadline: v.optional(v.picklist(["poison", "kill", "report"])),
+  warm: v.optional(said(v.boolean(), "Opened before the first guest comes. Default true")),
+});
 
-const limit = (max: number) => z.int().min(1).max(max);
+export const limits = v.strictObject({
+  guestsMax: said(integer(0, 100_000), "Guests at once"),
+  connectionsMax: said(integer(1, 10_000), "Connections that have not handed over yet"),
+  messageBytesMax: said(integer(1, 2 ** 20), "Bytes of a hand-over"),
+  regionsMax: integer(1, 4096),
+  guestBytesMax: said(integer(1, 2 ** 47), "Bytes of all regions of a guest"),
+  handOverMs: said(integer(1, 600_000), "From the connection to the last byte of its hand-over"),
+});
 
-export const limits = z
-  .strictObject({
-    guestsMax: z.int().min(0).max(100_000).describe("Guests at once"),
-    connectionsMax: limit(10_000).describe("Connections that have not handed over yet"),
-    messageBytesMax: limit(2 ** 20).describe("Bytes of a hand-over"),
-    regionsMax: limit(4096),
-    guestBytesMax: limit(2 ** 47).describe("Bytes of all regions of a guest"),
-    handOverMs: limit(600_000).describe("From the connection to the last byte of its hand-over"),
-  })
-  .meta({ id: "Limits" });
+export const someLimits = v.partial(limits);
 
-export const someLimits = limits.partial().meta({ id: "SomeLimits" });
+const counts = v.record(v.string(), count);
 
-export const counters = z
-  .object({
-    connections: count,
-    handOvers: count,
-    refused: z.record(z.string(), count).describe("By the code of the error"),
-    ended: z.record(z.string(), count).describe("By reason"),
-    takeovers: count.describe("Pagers that took over from one that had ended"),
-    keepers: count.describe("Keepers that were started after the first one"),
-  })
-  .meta({ id: "Counters" });
+export const counters = v.object({
+  connections: count,
+  handOvers: count,
+  refused: said(counts, "By the code of the error"),
+  ended: said(counts, "By reason"),
+  takeovers: said(count, "Pagers that took over from one that had ended"),
+  keepers: said(count, "Keepers that were started after the first one"),
+});
 
-export const health = z
-  .object({
-    ready: z.boolean(),
-    why: z.string().optional().describe("Why it is not ready"),
-    version: z.string(),
-    pid: z.int(),
-    keeperPid: z.int(),
-    sparePid: z.int().optional(),
-    since: time.describe("When the present pager took over"),
-    serverSince: time,
-    guests: count,
-    expected: count,
-    images: count,
-    counters,
-  })
-  .meta({ id: "Health" });
+export const health = v.object({
+  ready: v.boolean(),
+  why: v.optional(said(v.string(), "Why it is not ready")),
+  version: v.string(),
+  pid: count,
+  keeperPid: count,
+  sparePid: v.optional(count),
+  since: said(time, "When the present pager took over"),
+  serverSince: time,
+  guests: count,
+  expected: count,
+  images: count,
+  counters,
+});
 
-export const problem = z
-  .object({
-    error: z.object({
-      code: z.enum(Object.keys(ERRORS) as [ErrorCode, ...ErrorCode[]]),
-      message: z.string(),
-      hint: z.string(),
+export const problem = said(
+  v.object({
+    error: v.object({
+      code: v.picklist(Object.keys(ERRORS) as ErrorCode[]),
+      message: v.string(),
+      hint: v.string(),
     }),
-  })
-  .meta({ id: "Problem", description: "Match on the code, which never changes its meaning" });
+  }),
+  "Match on the code, which never changes its meaning",
+);
 
-export type Guest = z.infer<typeof guest>;
-export type GuestDetails = z.infer<typeof guestDetails>;
-export type Image = z.infer<typeof image>;
-export type Health = z.infer<typeof health>;
+export type Guest = v.InferOutput<typeof guest>;
+export type GuestDetails = v.InferOutput<typeof guestDetails>;
+export type Image = v.InferOutput<typeof image>;
+export type Health = v.InferOutput<typeof health>;

@@ -8,11 +8,11 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
-import type { z } from "zod";
 import { MinorfaultError } from "../../base/errors.ts";
+import { checked } from "../../base/schema.ts";
 import { failureOf } from "./failure.ts";
 import { gate } from "./gate.ts";
-import { type Asked, type Operations, ROUTES, type Route } from "./routes.ts";
+import { type Asked, type ObjectSchema, type Operations, ROUTES, type Route } from "./routes.ts";
 
 /** LIMITs of what a request may be. */
 const BODY_BYTES_MAX = 64 * 1024;
@@ -179,13 +179,14 @@ function goneSignal(reply: FastifyReply): AbortSignal {
   return controller.signal;
 }
 
-function part(where: string, schema: z.ZodObject | undefined, given: unknown): object {
+function part(where: string, schema: ObjectSchema | undefined, given: unknown): object {
   if (schema === undefined) return {};
-  const parsed = schema.safeParse(given);
-  if (parsed.success) return parsed.data;
-  const [issue] = parsed.error.issues;
-  const at = issue?.path.length ? ` at ${issue.path.join(".")}` : "";
-  throw new MinorfaultError("ERR_BAD_ARGUMENT", `In ${where}${at}: ${issue?.message ?? "not understood"}`, {
-    hint: "GET /openapi.json describes every operation",
-  });
+  return checked(
+    schema,
+    given,
+    (flaw) =>
+      new MinorfaultError("ERR_BAD_ARGUMENT", `In ${where}: ${flaw}`, {
+        hint: "GET /openapi.json describes every operation",
+      }),
+  );
 }

@@ -30,7 +30,7 @@ export function guestJson(status: GuestStatus): Guest {
 
 /** Those that the schema names. */
 function told(all: GuestStatus["statistics"]): Guest["statistics"] {
-  const keys = Object.keys(statistics.shape) as (keyof Guest["statistics"])[];
+  const keys = Object.keys(statistics.entries) as (keyof Guest["statistics"])[];
   return Object.fromEntries(keys.map((key) => [key, all[key]])) as Guest["statistics"];
 }
 

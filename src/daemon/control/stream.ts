@@ -3,8 +3,9 @@
 //   GET /v1/stream?guest=ID&everyMs=500         event: frame      data: {"at":…,"health":…,"guests":[…]}
 
 import type { FastifyReply, FastifyRequest } from "fastify";
-import { z } from "zod";
+import * as v from "valibot";
 import { MinorfaultError } from "../../base/errors.ts";
+import { checked, integer, text } from "../../base/schema.ts";
 import type { GuestTable } from "../guests.ts";
 import { type Frame, type FrameGuest, stripOf } from "./frame.ts";
 import type { Recorder } from "./recorder.ts";
@@ -17,9 +18,9 @@ const ENDED_SHOWN = 20;
 /** A frame may cost a twentieth of a CPU. */
 const REST_PER_WORK = 19;
 
-const query = z.strictObject({
-  guest: z.string().max(64).optional(),
-  everyMs: z.coerce.number().int().min(100).max(60_000).default(500),
+const query = v.strictObject({
+  guest: v.optional(text(0, 64)),
+  everyMs: v.optional(v.pipe(v.string(), v.toNumber(), integer(100, 60_000)), "500"),
 });
 
 export class Streams {
@@ -35,17 +36,15 @@ export class Streams {
   }
 
   readonly answer = (request: FastifyRequest, reply: FastifyReply): FastifyReply => {
-    const parsed = query.safeParse(request.query);
-    if (!parsed.success) {
-      throw new MinorfaultError(
-        "ERR_BAD_ARGUMENT",
-        "In the query: guest=ID and everyMs=100..60000 are known",
-      );
-    }
+    const { guest, everyMs } = checked(
+      query,
+      request.query,
+      () =>
+        new MinorfaultError("ERR_BAD_ARGUMENT", "In the query: guest=ID and everyMs=100..60000 are known"),
+    );
     if (this.#watchers.size >= WATCHERS_MAX) {
       throw new MinorfaultError("ERR_LIMIT", `${WATCHERS_MAX} watch already`);
     }
-    const { guest, everyMs } = parsed.data;
     reply.hijack();
     const { raw } = reply;
     raw.writeHead(200, {

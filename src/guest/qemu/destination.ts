@@ -1,7 +1,7 @@
 // The QEMU that a machine is to be restored in, looked at before anything is sent: what is different there would be
 // refused by QEMU only when half of it had been loaded, or, worse, would not be.
 
-import { z } from "zod";
+import * as v from "valibot";
 import { MinorfaultError } from "../../base/errors.ts";
 import type { QmpClient } from "./qmp.ts";
 import type { SavedMachine } from "./saved-machine.ts";
@@ -35,11 +35,8 @@ export async function lookAtDestination(qmp: QmpClient): Promise<Destination> {
   ]);
   return {
     qemu: qmp.version,
-    machine: z
-      .string()
-      .safeParse(type)
-      .data?.replace(/-machine$/, ""),
-    blocks: parseBlocks(z.string().parse(text)),
+    machine: v.is(v.string(), type) ? type.replace(/-machine$/, "") : undefined,
+    blocks: parseBlocks(v.parse(v.string(), text)),
   };
 }
 

@@ -4,20 +4,20 @@
 //   04 timer … 7e │ 04 cpu … 7e │ … 7e │ 00 │ 06 length, {"page_size": 4096, "devices": [{"name": "timer", …
 //                                        ▲ the one place whose length leads to the very end
 
-import { z } from "zod";
+import * as v from "valibot";
 import type { Parsing, Scanner } from "./scanner.ts";
 import type { DeviceSection } from "./stream-event.ts";
 import { PAGE_BYTES, SECTION } from "./stream-format.ts";
 
 const FOOTER_BYTES = 5;
 
-const descriptionSchema = z.looseObject({
-  page_size: z.number(),
-  devices: z.array(
-    z.looseObject({ name: z.string(), instance_id: z.number(), version: z.number().optional() }),
+const descriptionSchema = v.looseObject({
+  page_size: v.number(),
+  devices: v.array(
+    v.looseObject({ name: v.string(), instance_id: v.number(), version: v.optional(v.number()) }),
   ),
 });
-type Description = z.infer<typeof descriptionSchema>;
+type Description = v.InferOutput<typeof descriptionSchema>;
 
 /** Reports devices, end and description of `rest`, which lies at `offset` and is all that is left of a stream. */
 export function* splitTail(scanner: Scanner, rest: Uint8Array, offset: number, isWhole: boolean): Parsing {
@@ -55,7 +55,7 @@ function findDescription(rest: Uint8Array): { at: number; description: Descripti
 
 function parse(text: string): Description | undefined {
   try {
-    return descriptionSchema.safeParse(JSON.parse(text)).data;
+    return v.parse(descriptionSchema, JSON.parse(text));
   } catch {
     return undefined;
   }

@@ -1,8 +1,9 @@
 // What QEMU says of its migration, and the few things that are asked of it, over QMP.
 
 import { setTimeout as delay } from "node:timers/promises";
-import { z } from "zod";
+import * as v from "valibot";
 import { MinorfaultError } from "../../base/errors.ts";
+import { checked } from "../../base/schema.ts";
 import type { QmpClient } from "./qmp.ts";
 
 /** Ends of a migration. */
@@ -30,23 +31,23 @@ const REFUSED: ReadonlySet<string> = new Set([
 const CANCEL_MS = 30_000;
 const POLL_MS = 10;
 
-const statusSchema = z.looseObject({ status: z.string(), running: z.boolean() });
-const capabilitiesSchema = z.array(z.looseObject({ capability: z.string(), state: z.boolean() }));
-const migrationSchema = z.looseObject({
-  status: z.string().default("none"),
-  "error-desc": z.string().optional(),
-  downtime: z.number().optional(),
-  "total-time": z.number().optional(),
-  ram: z.looseObject({ transferred: z.number(), remaining: z.number(), total: z.number() }).optional(),
+const statusSchema = v.looseObject({ status: v.string(), running: v.boolean() });
+const capabilitiesSchema = v.array(v.looseObject({ capability: v.string(), state: v.boolean() }));
+const migrationSchema = v.looseObject({
+  status: v.optional(v.string(), "none"),
+  "error-desc": v.optional(v.string()),
+  downtime: v.optional(v.number()),
+  "total-time": v.optional(v.number()),
+  ram: v.optional(v.looseObject({ transferred: v.number(), remaining: v.number(), total: v.number() })),
 });
 
-export type MigrationStatus = z.infer<typeof migrationSchema>;
+export type MigrationStatus = v.InferOutput<typeof migrationSchema>;
 
 export async function isRunning(qmp: QmpClient): Promise<boolean> {
   return (await queryStatus(qmp)).running;
 }
 
-async function queryStatus(qmp: QmpClient): Promise<z.infer<typeof statusSchema>> {
+async function queryStatus(qmp: QmpClient): Promise<v.InferOutput<typeof statusSchema>> {
   return answer("query-status", statusSchema, await qmp.execute("query-status"));
 }
 
@@ -67,7 +68,7 @@ export async function setCapability(qmp: QmpClient, capability: string, state: b
 
 /** Sets how many bytes a second a migration may send; answers what it was before. */
 export async function setBandwidth(qmp: QmpClient, bytesPerSecond: number): Promise<number> {
-  const parameters = z.looseObject({ "max-bandwidth": z.number() });
+  const parameters = v.looseObject({ "max-bandwidth": v.number() });
   const before = await qmp.execute("query-migrate-parameters");
   await qmp.execute("migrate-set-parameters", { "max-bandwidth": bytesPerSecond });
   return answer("query-migrate-parameters", parameters, before)["max-bandwidth"];
@@ -150,12 +151,10 @@ export async function queryPageSizes(qmp: QmpClient): Promise<Map<string, number
   return sizes;
 }
 
-function answer<T>(command: string, schema: z.ZodType<T>, value: unknown): T {
-  const result = schema.safeParse(value);
-  if (result.success) return result.data;
-  const [issue] = result.error.issues;
-  throw new MinorfaultError(
-    "ERR_BAD_MESSAGE",
-    `QEMU's answer to ${command} is wrong at ${issue?.path.join(".")}`,
+function answer<T extends v.GenericSchema>(command: string, schema: T, value: unknown): v.InferOutput<T> {
+  return checked(
+    schema,
+    value,
+    (flaw) => new MinorfaultError("ERR_BAD_MESSAGE", `QEMU's answer to ${command} is wrong at ${flaw}`),
   );
 }

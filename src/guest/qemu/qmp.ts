@@ -6,7 +6,7 @@
 // Every command has a deadline, every line a limit: a QEMU that hangs is an error, not a wait.
 
 import { connect, type Socket } from "node:net";
-import { z } from "zod";
+import * as v from "valibot";
 import { MinorfaultError } from "../../base/errors.ts";
 
 /** LIMIT: bytes of one line; the longest known answer has about 1 MiB. */
@@ -14,19 +14,19 @@ const LINE_BYTES_MAX = 16 * 2 ** 20;
 const DEADLINE_MS = 10_000;
 const NEWLINE = 10;
 
-const versionSchema = z.looseObject({
-  qemu: z.looseObject({ major: z.number(), minor: z.number(), micro: z.number() }),
-  package: z.string(),
+const versionSchema = v.looseObject({
+  qemu: v.looseObject({ major: v.number(), minor: v.number(), micro: v.number() }),
+  package: v.string(),
 });
-const lineSchema = z.looseObject({
-  QMP: z.looseObject({ version: versionSchema, capabilities: z.array(z.string()).optional() }).optional(),
-  id: z.number().optional(),
-  return: z.unknown().optional(),
-  error: z.looseObject({ class: z.string(), desc: z.string() }).optional(),
-  event: z.string().optional(),
-  data: z.unknown().optional(),
+const lineSchema = v.looseObject({
+  QMP: v.optional(v.looseObject({ version: versionSchema, capabilities: v.optional(v.array(v.string())) })),
+  id: v.optional(v.number()),
+  return: v.optional(v.unknown()),
+  error: v.optional(v.looseObject({ class: v.string(), desc: v.string() })),
+  event: v.optional(v.string()),
+  data: v.optional(v.unknown()),
 });
-type Line = z.infer<typeof lineSchema>;
+type Line = v.InferOutput<typeof lineSchema>;
 
 export interface QmpOptions {
   /** LIMIT: how long one answer may take; default 10 s. */
@@ -190,7 +190,7 @@ export class QmpClient {
   #line(text: string): void {
     let line: Line | undefined;
     try {
-      line = lineSchema.safeParse(JSON.parse(text)).data;
+      line = v.parse(lineSchema, JSON.parse(text));
     } catch {
       // Told below, as any other line that is none of QMP.
     }
@@ -233,7 +233,7 @@ export class QmpClient {
   }
 }
 
-function versionText({ qemu, package: name }: z.infer<typeof versionSchema>): string {
+function versionText({ qemu, package: name }: v.InferOutput<typeof versionSchema>): string {
   const numbers = `${qemu.major}.${qemu.minor}.${qemu.micro}`;
   return name === "" ? numbers : `${numbers} (${name.trim()})`;
 }

@@ -7,8 +7,9 @@
 //   attachment vmdescription  QEMU's own description of them, JSON
 //   notes qemu.…              the same for people
 
-import { z } from "zod";
+import * as v from "valibot";
 import { MinorfaultError } from "../../base/errors.ts";
+import { checked, integer, text } from "../../base/schema.ts";
 import type { Attachment, Image } from "../../image/index.ts";
 import type { SourceBlock } from "./page-ledger.ts";
 import { PAGE_BYTES } from "./stream-format.ts";
@@ -22,41 +23,37 @@ export const ATTACHMENT = {
 
 const FORMAT = 1;
 
-const pageSize = z
-  .int()
-  .min(PAGE_BYTES)
-  .max(2 ** 40)
-  .refine((bytes) => Number.isInteger(Math.log2(bytes)));
+const pageSize = v.pipe(
+  integer(PAGE_BYTES, 2 ** 40),
+  v.check((bytes) => Number.isInteger(Math.log2(bytes)), "It is no power of two"),
+);
 
-const savedMachineSchema = z.looseObject({
-  format: z.literal(FORMAT),
+const savedMachineSchema = v.looseObject({
+  format: v.literal(FORMAT),
   /** The machine type with its version, as the stream names it: "pc-i440fx-7.2". */
-  machine: z.string().optional(),
+  machine: v.optional(v.string()),
   /** The version of the QEMU that it was captured from, if we spoke with it. */
-  qemu: z.string().optional(),
+  qemu: v.optional(v.string()),
   /** Capabilities that the stream was made with, as far as it says. */
-  capabilities: z.array(z.string()),
-  uuid: z.string().optional(),
+  capabilities: v.array(v.string()),
+  uuid: v.optional(v.string()),
   /** The id of section ram in the stream. */
-  sectionId: z
-    .int()
-    .min(0)
-    .max(2 ** 32 - 1),
-  blocks: z.array(
-    z.looseObject({
-      name: z.string().min(1).max(255),
-      byteLength: z.int().min(PAGE_BYTES),
+  sectionId: integer(0, 2 ** 32 - 1),
+  blocks: v.array(
+    v.looseObject({
+      name: text(1, 255),
+      byteLength: integer(PAGE_BYTES),
       /** Of the host that it was saved on, where that is known; else 4096. */
       pageSize,
-      region: z.string(),
+      region: v.string(),
     }),
   ),
-  devices: z.array(z.looseObject({ name: z.string(), instance: z.number(), version: z.number() })),
+  devices: v.array(v.looseObject({ name: v.string(), instance: v.number(), version: v.number() })),
   /** What the guest did meanwhile; "file": nobody knows. */
-  saved: z.enum(["running", "stopped", "background-snapshot", "file"]),
+  saved: v.picklist(["running", "stopped", "background-snapshot", "file"]),
 });
 
-export type SavedMachine = z.infer<typeof savedMachineSchema>;
+export type SavedMachine = v.InferOutput<typeof savedMachineSchema>;
 
 /** All that a restore sends before and beside RAM. */
 export interface RestorableMachine {
@@ -127,17 +124,13 @@ function parseMachine(image: Image, bytes: Uint8Array): SavedMachine {
   } catch (cause) {
     throw wrong("it is not JSON", cause);
   }
-  const result = savedMachineSchema.safeParse(fields);
-  if (!result.success) {
-    const [issue] = result.error.issues;
-    throw wrong(`${issue?.path.join(".")}: ${issue?.message}`);
-  }
-  for (const { name, byteLength, region } of result.data.blocks) {
+  const machine = checked(savedMachineSchema, fields, wrong);
+  for (const { name, byteLength, region } of machine.blocks) {
     const found = image.regions.find((each) => each.name === region);
     if (found?.byteLength === byteLength) continue;
     throw wrong(
       `block ${name} has ${byteLength} bytes, its region ${region} has ${found?.byteLength ?? "none"}`,
     );
   }
-  return result.data;
+  return machine;
 }

@@ -61,7 +61,7 @@ function replace(path: string): void {
 /** Whoever serves next was born after this. */
 async function killAll(stand: Stand): Promise<void> {
   const served = stand.count("serving");
-  for (const pid of [stand.server.pid, stand.sparePid]) tryKill(pid);
+  for (const pid of [stand.sparePid, stand.server.pid]) tryKill(pid);
   await stand.until(() => stand.count("serving") > served, "a takeover");
 }
 

@@ -8,7 +8,8 @@ import { syncFolder } from "./durable-file.ts";
 import { fileCall, fileFailure } from "./file-failure.ts";
 
 /**
- * Makes a folder and what lacks above it, all of this mode, and syncs those of their parents that can be read. Anything that is there already stays.
+ * Makes a folder and what lacks above it, all of this mode, and syncs those of their parents that can be read. Anything that is
+ * there already stays.
  *
  * @throws ERR_SOURCE_MISSING, ERR_SOURCE_DENIED, ERR_STORE_PATH or ERR_SOURCE_FAILED with the folder that could not be made.
  */

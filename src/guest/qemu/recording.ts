@@ -1,5 +1,6 @@
 // Records which pages a guest asks for first, and when that has calmed down: its working set.
 
+import { setTimeout as delay } from "node:timers/promises";
 import type { PageRange } from "./page-content.ts";
 import { PAGE_BYTES } from "./stream-format.ts";
 
@@ -43,14 +44,6 @@ export class Recording {
 }
 
 /** Resolves after so long, or when the signal comes. */
-export function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const end = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", end);
-      resolve();
-    };
-    const timer = setTimeout(end, ms);
-    signal.addEventListener("abort", end);
-  });
+export async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  await delay(ms, undefined, { signal }).catch(() => undefined);
 }

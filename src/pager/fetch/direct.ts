@@ -1,9 +1,8 @@
 // Reads units of a local source in the thread that serves, at the fault itself: no other thread has to wake up for it.
 //
 // Only what is at hand: a file of this machine. As it is, it is read as far as the fault's window goes, and nothing is read
-// ahead: two CPUs that speak about a read cost more than the read. What has to be verified is
-// read likewise for a guest of a host that is alone with its image. It is opened at the first fault that asks for it, since a replay may leave none. What can't be read so, or
-// fails, takes the way over the thread that fetches.
+// ahead: two CPUs that speak about a read cost more than the read. What has to be verified is read likewise for a guest of a host
+// that is alone with its image. What can't be read so, or fails, takes the way over the thread that fetches.
 
 import type { Memory } from "../../linux/index.ts";
 import { giveMemory, takeMemory } from "../memory-pool.ts";

@@ -9,6 +9,7 @@ import { PAGE_SIZE } from "../../src/abi/memory.ts";
 import { startServer } from "../../src/daemon/start.ts";
 import { KernelSystem } from "../../src/guest/process/index.ts";
 import { skipUnlessUserfaultfd } from "../linux/host.ts";
+import { guardServer } from "./guard.ts";
 import { ImageContent, startVmm } from "./vmm.ts";
 
 const GUESTS = 100;
@@ -24,6 +25,7 @@ test(`${GUESTS} guests that hand over in the same moment are all served`, {
     Uint32Array.from({ length: (PAGES * PAGE_SIZE) / 4 }, (_, index) => index * 2654435761),
   );
   const images = [{ name: "it", source: { url: image } }];
+  const dismissGuard = guardServer(join(folder, "run"), folder);
   const server = startServer({ folder: join(folder, "run"), images, control: { logLevel: "silent" } });
   const system = new KernelSystem();
   const content = new ImageContent(image);
@@ -32,6 +34,7 @@ test(`${GUESTS} guests that hand over in the same moment are all served`, {
     content.close();
     server.stop();
     await server.ended;
+    dismissGuard();
     rmSync(folder, { recursive: true, force: true });
   });
   await server.ready;

@@ -18,6 +18,7 @@ import type { ServerConfig } from "../../src/daemon/config.ts";
 import type { FrontEvent } from "../../src/daemon/front-pipe.ts";
 import { type RunningServer, startServer, takeOver } from "../../src/daemon/start.ts";
 import type { Step } from "../../src/daemon/step.ts";
+import { guardServer } from "./guard.ts";
 
 const DEADLINE_MS = 60_000;
 
@@ -41,6 +42,7 @@ export class Stand {
   keeperPid = 0;
   readonly #root: string;
   readonly #waiting = new Set<() => void>();
+  readonly #dismissGuard: () => void;
 
   private constructor(root: string, { pages = 1024, config = {}, canDie = false }: StandOptions) {
     this.#root = root;
@@ -52,6 +54,7 @@ export class Stand {
     writeFileSync(this.imagePath, words);
     const images = [{ name: "a", source: { url: this.imagePath, kind: "raw" as const } }];
     const control = { logLevel: "silent" };
+    this.#dismissGuard = guardServer(this.folder, root);
     // Whoever is started from here inherits it, and so do its children.
     if (canDie) process.env.MINORFAULT_DIE_AT = this.#order;
     this.server = startServer(
@@ -173,6 +176,7 @@ export class Stand {
     for (let left = this.processes; left.length > 0; left = this.processes)
       for (const pid of left) tryKill(pid);
     await this.server.ended;
+    this.#dismissGuard();
     rmSync(this.#root, { recursive: true, force: true });
   }
 

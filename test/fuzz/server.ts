@@ -10,6 +10,7 @@ import { PAGE_SIZE } from "../../src/abi/memory.ts";
 import { Random } from "../../src/base/random.ts";
 import { createClient } from "../../src/client/index.ts";
 import { type RunningServer, startServer } from "../../src/daemon/start.ts";
+import { guardServer } from "../daemon/guard.ts";
 import { MaliciousClient, type Piece } from "../daemon/malicious.ts";
 import { startVmm } from "../daemon/vmm.ts";
 import { type HandOver, HandOverFuzzer, parse, wrongIn } from "./hand-overs.ts";
@@ -121,6 +122,7 @@ async function fuzzRunning(
     image,
     Uint32Array.from({ length: IMAGE_BYTES / 4 }, () => random.uint32()),
   );
+  const dismissGuard = guardServer(join(folder, "run"), folder);
   const config = { folder: join(folder, "run"), images: [{ name: "it", source: { url: image } }] };
   const server = startServer({ ...config, control: { logLevel: "silent" } });
   const socket = join(folder, "run", "images", "it.sock");
@@ -152,6 +154,7 @@ async function fuzzRunning(
     visitor.leave();
     server.stop();
     await server.ended;
+    dismissGuard();
     rmSync(folder, { recursive: true, force: true });
   }
 }

@@ -17,7 +17,10 @@ import {
 import { HASH_BYTES } from "./limits.ts";
 import type { ChunkRecord } from "./walk.ts";
 
-/** LIMIT: batches for each thread. Writing a pack of 32 MiB takes main as long as some of them. */
+/**
+ * LIMIT: batches for each thread. Writing a pack of 32 MiB takes main as long as some of them; with many more, threads
+ * have less to wait for, and lose as much by what their processors have no longer at hand.
+ */
 const BATCHES_PER_THREAD = 8;
 
 /** How long threads that have nothing to do stay, for the next build: to start one takes 40 ms of a processor. */
@@ -91,6 +94,8 @@ export class CrunchPool implements Cruncher {
   readonly isShared = true;
   readonly #options: CruncherOptions;
   readonly #workers: Worker[];
+  /** What each thread has been asked and has not answered. */
+  readonly #asked: Uint32Array;
   readonly #free: SharedBatch[] = [];
   readonly #waiting: ((batch: SharedBatch) => void)[] = [];
   #failure: Error | undefined;
@@ -113,23 +118,28 @@ export class CrunchPool implements Cruncher {
     const count = threads * BATCHES_PER_THREAD;
     const memory = Array.from({ length: count }, () => new SharedArrayBuffer(batchBytes(layout)));
     const start: CrunchStart = { layout, memory };
-    this.#workers = Array.from({ length: threads }, () => {
+    this.#workers = Array.from({ length: threads }, (_, thread) => {
       const worker = new Worker(new URL("./crunch-worker.js", import.meta.url), { workerData: start });
-      worker.on("message", (reply: CrunchReply) => this.#batches[reply.slot]?.answer(reply));
+      worker.on("message", (reply: CrunchReply) => {
+        this.#asked[thread]!--;
+        this.#batches[reply.slot]?.answer(reply);
+      });
       worker.on("error", (error) => this.#fail(error));
       return worker;
     });
-    this.#batches = memory.map((shared, slot) => {
-      const worker = this.#workers[slot % threads]!;
-      return new SharedBatch(slot, layout, batchViews(shared, layout), worker, () => this.#give(slot));
-    });
-    // Those of one thread after those of the next, so that all threads get work at once.
+    this.#asked = new Uint32Array(threads);
+    const ask = (request: CrunchRequest) => this.#ask(request);
+    this.#batches = memory.map(
+      (shared, slot) =>
+        new SharedBatch(slot, layout, batchViews(shared, layout), ask, () => this.#give(slot)),
+    );
     this.#free.push(...this.#batches);
   }
 
   async take(): Promise<Batch> {
     if (this.#failure !== undefined) throw this.#failure;
-    const batch = this.#free.shift();
+    // The one that was used last: a processor may still have it at hand, and memory that nobody needs is not touched.
+    const batch = this.#free.pop();
     return batch ?? new Promise((resolve) => this.#waiting.push(resolve));
   }
 
@@ -157,6 +167,13 @@ export class CrunchPool implements Cruncher {
     await Promise.all(this.#workers.map((worker) => worker.terminate()));
   }
 
+  /** Asks the thread that has least to do. */
+  #ask(request: CrunchRequest): void {
+    const thread = this.#asked.indexOf(Math.min(...this.#asked));
+    this.#asked[thread]!++;
+    this.#workers[thread]!.postMessage(request);
+  }
+
   #give(slot: number): void {
     const batch = this.#batches[slot]!;
     const waiting = this.#waiting.shift();
@@ -181,11 +198,17 @@ class SharedBatch implements Batch {
   readonly #views: BatchViews;
   readonly #chunkBytes: number;
   readonly #level: number | undefined;
-  readonly #worker: Worker;
+  readonly #post: (request: CrunchRequest) => void;
   #isCompressed = false;
   #answer: ((reply: CrunchReply) => void) | undefined;
 
-  constructor(slot: number, layout: BatchLayout, views: BatchViews, worker: Worker, release: () => void) {
+  constructor(
+    slot: number,
+    layout: BatchLayout,
+    views: BatchViews,
+    post: (request: CrunchRequest) => void,
+    release: () => void,
+  ) {
     this.capacity = layout.capacity;
     this.bytes = views.bytes;
     this.hashes = views.hashes;
@@ -196,7 +219,7 @@ class SharedBatch implements Batch {
     this.#views = views;
     this.#chunkBytes = layout.chunkBytes;
     this.#level = layout.level;
-    this.#worker = worker;
+    this.#post = post;
   }
 
   async hash(chunks: number, areNew: boolean): Promise<void> {
@@ -249,7 +272,7 @@ class SharedBatch implements Batch {
         if (error === undefined) resolve(reply);
         else reject(new MinorfaultError("ERR_BUG", `A thread that hashes failed: ${error}`));
       };
-      this.#worker.postMessage(request);
+      this.#post(request);
     });
   }
 }

@@ -13,6 +13,7 @@ export * from "./page-cache.ts";
 export * from "./poll.ts";
 export * from "./privileges.ts";
 export * from "./processes.ts";
+export * from "./read-places.ts";
 export * from "./read-ring.ts";
 export * from "./sockets.ts";
 export * from "./syscall-numbers.ts";

@@ -66,13 +66,15 @@ export interface StreamShape {
   /** A snapshot in the background: in any order, and without a last part. */
   readonly isBackground?: boolean;
   readonly withDescription?: boolean;
+  /** A part ends behind one of so many pages. */
+  readonly partShare?: number;
   /** Bytes in front of the header. */
   readonly before?: Uint8Array;
 }
 
 /** The stream of a machine, as a whole. */
 export function streamOf(machine: TestMachine, random: Random, shape: StreamShape = {}): Uint8Array {
-  const { isLive = false, isBackground = false, withDescription = true, before } = shape;
+  const { isLive = false, isBackground = false, withDescription = true, partShare = 12, before } = shape;
   const writer = new StreamWriter();
   if (before !== undefined) writer.verbatim(before);
   writer.header().configuration(machine.name);
@@ -88,7 +90,7 @@ export function streamOf(machine: TestMachine, random: Random, shape: StreamShap
       const old = new Uint8Array(PAGE);
       if (round > 0 && random.below(2) === 0) fillPage(random, old, 0);
       put(writer, machine.blocks[block]!, page, round > 0 ? old : pageOf(machine.memory[block]!, page));
-      if (random.below(12) === 0) {
+      if (random.below(partShare) === 0) {
         writer.endOfRecords().footer(SECTION_ID).sectionPart(SECTION_ID);
       }
     }

@@ -12,8 +12,13 @@ import { setTimeout as delay } from "node:timers/promises";
 import { MinorfaultError } from "../../base/errors.ts";
 import { checkAbsent } from "../../image/index.ts";
 import type { ObjectStore } from "../../source/object-store.ts";
-import { type CaptureReport, type CaptureStreamOptions, captureStream } from "./capture-stream.ts";
-import type { IncomingStream } from "./incoming-stream.ts";
+import {
+  type CaptureReport,
+  type CaptureStreamOptions,
+  captureStream,
+  type StreamPieces,
+} from "./capture-stream.ts";
+import type { IncomingStream, Landing } from "./incoming-stream.ts";
 import {
   cancelMigration,
   checkMigratable,
@@ -87,7 +92,7 @@ export async function captureMachine(
 }
 
 type Receive = (
-  pieces: AsyncIterable<Uint8Array>,
+  pieces: StreamPieces,
   confirmed: () => Promise<void>,
   onBytes: (byteLength: number) => void,
 ) => Promise<CaptureReport>;
@@ -119,7 +124,8 @@ class MachineCapture {
       await this.#look();
       const onBytes = (doneBytes: number) =>
         onProgress?.({ doneBytes, totalBytes: Math.max(doneBytes, this.#totalBytes) });
-      const report = await receive(stream.pieces(signal), () => this.#letGo(), onBytes);
+      const pieces = (landing: Landing) => stream.pieces(signal, landing);
+      const report = await receive(pieces, () => this.#letGo(), onBytes);
       if (after === "quit") await this.#quit();
       return { ...report, downtimeMs: this.#downtimeMs };
     } catch (error) {

@@ -5,6 +5,8 @@
 import { type BuildOptions, type BuildReport, buildImage } from "../../image/index.ts";
 import type { ObjectStore } from "../../source/object-store.ts";
 import { regionNameOf } from "./block-names.ts";
+import type { Landing } from "./incoming-stream.ts";
+import { PageLanding } from "./page-landing.ts";
 import { RamSpool } from "./ram-spool.ts";
 import { HUGE_PAGE_BYTES, PAGE_BYTES } from "./stream-format.ts";
 import { type MachineFacts, StreamParts } from "./stream-parts.ts";
@@ -31,11 +33,14 @@ export interface CaptureReport extends BuildReport {
   readonly revisedBytes: number;
 }
 
-/** Builds an image from the pieces of a stream, each of which may change when the next one is asked for. */
+/** Pieces of a stream, each of which may change when the next one is asked for; or who makes them, asking where to put what. */
+export type StreamPieces = AsyncIterable<Uint8Array> | ((landing: Landing) => AsyncIterable<Uint8Array>);
+
+/** Builds an image from a stream. */
 export async function captureStream(
   store: ObjectStore,
   name: string,
-  pieces: AsyncIterable<Uint8Array>,
+  pieces: StreamPieces,
   options: CaptureStreamOptions,
 ): Promise<CaptureReport> {
   const capture = new Capture(store, name, options);
@@ -52,6 +57,7 @@ class Capture {
   readonly #options: CaptureStreamOptions;
   readonly #parts: StreamParts;
   readonly #reader: StreamReader;
+  readonly #landing: PageLanding;
   #spool: RamSpool | undefined;
   #building: Promise<BuildReport> | undefined;
   #buildFailure: { readonly error: unknown } | undefined;
@@ -73,9 +79,14 @@ class Capture {
         zero: (block, page) => this.#zero(block, page),
       },
     });
+    this.#landing = new PageLanding(
+      this.#reader,
+      () => this.#read(),
+      () => this.#spool,
+    );
   }
 
-  async run(pieces: AsyncIterable<Uint8Array>): Promise<CaptureReport> {
+  async run(pieces: StreamPieces): Promise<CaptureReport> {
     const { signal } = this.#options;
     const abort = () => this.#spool?.fail(signal?.reason);
     signal?.addEventListener("abort", abort, { once: true });
@@ -92,26 +103,32 @@ class Capture {
     const report = await this.#building!;
     return {
       ...report,
-      streamBytes: this.#streamBytes,
-      pagesSent: this.#pagesSent,
+      streamBytes: this.#received,
+      pagesSent: this.#pagesSent + this.#landing.pages,
       revisedBytes: this.#revisedBytes,
     };
   }
 
   close(): void {
     this.#spool?.close();
+    this.#landing.close();
   }
 
-  async #receive(pieces: AsyncIterable<Uint8Array>): Promise<void> {
+  /** Bytes of the stream so far. */
+  get #received(): number {
+    return this.#streamBytes + this.#landing.byteLength;
+  }
+
+  async #receive(pieces: StreamPieces): Promise<void> {
     const { onBytes, signal, confirmed, isPatient } = this.#options;
-    for await (const piece of pieces) {
+    for await (const piece of typeof pieces === "function" ? pieces(this.#landing) : pieces) {
       signal?.throwIfAborted();
       if (this.#buildFailure !== undefined) throw this.#buildFailure.error;
       this.#streamBytes += piece.byteLength;
       this.#reader.push(piece);
       this.#read();
       this.#reader.keep();
-      onBytes?.(this.#streamBytes);
+      onBytes?.(this.#received);
       if (isPatient) await this.#spool?.asked();
     }
     this.#reader.end();

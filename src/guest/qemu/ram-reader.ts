@@ -21,7 +21,8 @@ import {
 const FLAGS = PAGE_BYTES - 1;
 const SAME_PAGE = RAM.page | RAM.sameBlock;
 const SAME_ZERO = RAM.zero | RAM.sameBlock;
-const PAGE_RECORD_BYTES = 8 + PAGE_BYTES;
+export const PAGE_HEAD_BYTES = 8;
+export const PAGE_RECORD_BYTES: number = PAGE_HEAD_BYTES + PAGE_BYTES;
 const ZERO_RECORD_BYTES = 9;
 
 /** Takes pages, most of which come one after the other, without an event for each. */
@@ -29,6 +30,23 @@ export interface PageSink {
   /** `bytes` are valid until it returns. */
   page(block: number, page: number, bytes: Uint8Array): void;
   zero(block: number, page: number): void;
+}
+
+/** What comes next, if it goes on as it did. */
+export interface ExpectedPages {
+  readonly block: number;
+  readonly page: number;
+  /** Pages that have come in order before it. */
+  readonly run: number;
+  /** Bytes that the record lacks which has begun to come: `page` is that of the next one. */
+  readonly missing: number;
+}
+
+/** Whether a page's record begins at an offset, of the same block as the record before it. */
+export function isPageHead(bytes: DataView, at: number, page: number): boolean {
+  const address = page * PAGE_BYTES;
+  const high = Math.floor(address / 2 ** 32);
+  return bytes.getUint32(at) === high && bytes.getUint32(at + 4) === address - high * 2 ** 32 + SAME_PAGE;
 }
 
 export class RamReader {
@@ -39,6 +57,11 @@ export class RamReader {
   readonly #byName = new Map<string, number>();
   /** The block of the last record. */
   #last = -1;
+  /** The page of the last record, and how many in order that was the last of; 0: it was none with content. */
+  #page = -1;
+  #run = 0;
+  /** What is waited for. */
+  #awaited: "head" | "page" | undefined;
 
   constructor(scanner: Scanner, withPayload: boolean, sink?: PageSink) {
     this.#scanner = scanner;
@@ -52,11 +75,32 @@ export class RamReader {
     for (const [index, { name }] of blocks.entries()) this.#byName.set(name, index);
   }
 
+  /** What may come next, while that is waited for. */
+  get expected(): ExpectedPages | undefined {
+    if (this.#awaited === undefined || this.#run === 0) return undefined;
+    const { available } = this.#scanner.feed;
+    const [block, page, run] = [this.#last, this.#page, this.#run];
+    if (this.#awaited === "page") return { block, page: page + 1, run, missing: PAGE_BYTES - available };
+    if (available === 0) return { block, page: page + 1, run, missing: 0 };
+    return { block, page: page + 2, run, missing: PAGE_RECORD_BYTES - available };
+  }
+
+  /** Pages have come elsewhere, of those that were expected: their records are passed over. */
+  passed(pages: number): void {
+    this.#scanner.feed.skipped(pages * PAGE_RECORD_BYTES);
+    this.#page += pages;
+    this.#run += pages;
+  }
+
   *body({ form }: SectionHead): Parsing {
     const { feed } = this.#scanner;
     for (;;) {
       if (this.#sink !== undefined) this.#pass(this.#sink);
-      if (feed.available < 8) yield 8;
+      if (feed.available < 8) {
+        this.#awaited = "head";
+        yield 8;
+        this.#awaited = undefined;
+      }
       const { offset } = feed;
       const high = feed.u32();
       const low = feed.u32();
@@ -64,7 +108,7 @@ export class RamReader {
       const address = high * 2 ** 32 + (low - flags);
       switch (flags & ~RAM.sameBlock) {
         case RAM.page:
-          yield* this.#page(offset, address, flags);
+          yield* this.#content(offset, address, flags);
           break;
         case RAM.zero:
           yield* this.#zero(offset, address, flags);
@@ -100,22 +144,34 @@ export class RamReader {
       const address = feed.peekU32(0) * 2 ** 32 + (low - flags);
       if (address + PAGE_BYTES > byteLength) return;
       if (flags === SAME_PAGE && feed.available >= PAGE_RECORD_BYTES) {
-        feed.drop(8);
+        feed.drop(PAGE_HEAD_BYTES);
+        this.#came(address / PAGE_BYTES);
         sink.page(block, address / PAGE_BYTES, feed.take(PAGE_BYTES));
       } else if (flags === SAME_ZERO && feed.peekU8(8) === 0) {
         feed.drop(ZERO_RECORD_BYTES);
+        this.#run = 0;
         sink.zero(block, address / PAGE_BYTES);
       } else return;
     }
   }
 
-  *#page(offset: number, address: number, flags: number): Parsing {
+  #came(page: number): void {
+    this.#run = page === this.#page + 1 && this.#run > 0 ? this.#run + 1 : 1;
+    this.#page = page;
+  }
+
+  *#content(offset: number, address: number, flags: number): Parsing {
     const { feed } = this.#scanner;
     const block = (flags & RAM.sameBlock) === 0 ? yield* this.#block(offset) : this.#lastBlock(offset);
     const page = this.#pageOf(block, address, offset);
     const at = feed.offset;
     if (this.#withPayload) {
-      if (feed.available < PAGE_BYTES) yield PAGE_BYTES;
+      this.#came(page);
+      if (feed.available < PAGE_BYTES) {
+        this.#awaited = "page";
+        yield PAGE_BYTES;
+        this.#awaited = undefined;
+      }
       yield { kind: "page", offset, block, page, at, bytes: feed.take(PAGE_BYTES) };
     } else {
       yield* this.#scanner.skipTo(at + PAGE_BYTES);
@@ -129,6 +185,7 @@ export class RamReader {
     const page = this.#pageOf(block, address, offset);
     if (feed.available < 1) yield 1;
     const fill = feed.u8();
+    this.#run = 0;
     if (fill !== 0) throw this.#refusal(`a page is filled with the byte ${fill}, not with zeros`, offset);
     yield { kind: "zero", offset, block, page };
   }
@@ -143,6 +200,7 @@ export class RamReader {
       );
     }
     this.#last = block;
+    this.#run = 0;
     return block;
   }
 

@@ -12,7 +12,7 @@ import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { clearBits, hasBit, nextClear, nextSet, setBits, wordsFor } from "../../base/bitmap.ts";
-import { MinorfaultError } from "../../base/errors.ts";
+import { assert, MinorfaultError } from "../../base/errors.ts";
 import { type Range, roundUp } from "../../base/range.ts";
 import { fileCall } from "../../source/file-failure.ts";
 import { checkRead, type PageSource } from "../../source/page-source.ts";
@@ -113,6 +113,34 @@ export class RamSpool {
       }
     }
     this.#came(index, wanted);
+  }
+
+  /**
+   * Where up to so many pages from one on are waited for, none of which has come: they may be put there, and are of no
+   * account until that is told (`landed`).
+   */
+  room(block: number, page: number, pagesMax: number): Uint8Array | undefined {
+    const index = this.#bases[block]! + page;
+    const wanted = this.#wantedFor(index);
+    if (wanted === undefined) return undefined;
+    const until = nextSet(this.#seen, index, Math.min(wanted.until, index + pagesMax));
+    if (until === index) return undefined;
+    return wanted.target.subarray((index - wanted.first) * PAGE_BYTES, (until - wanted.first) * PAGE_BYTES);
+  }
+
+  /** The content of pages lies in the room that was given for them. */
+  landed(block: number, page: number, pages: number): void {
+    const end = this.#bases[block]! + page + pages;
+    for (let index = end - pages; index < end; ) {
+      const wanted = this.#wantedFor(index);
+      assert(wanted !== undefined, "Pages have come where nobody waits for them");
+      const until = Math.min(end, wanted.until);
+      setBits(this.#filled, index, until);
+      setBits(this.#seen, index, until);
+      wanted.missing -= until - index;
+      if (wanted.missing === 0) this.#give(wanted);
+      index = until;
+    }
   }
 
   /** Resolves when somebody waits for pages, or has been promised all of them: until then they would go through the file. */

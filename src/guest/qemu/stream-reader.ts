@@ -15,7 +15,7 @@ import { readCommand } from "./command-reader.ts";
 import { readConfiguration } from "./configuration-reader.ts";
 import { splitTail } from "./device-bounds.ts";
 import { readLibvirtHeader } from "./libvirt-header.ts";
-import { type PageSink, RamReader } from "./ram-reader.ts";
+import { type ExpectedPages, type PageSink, RamReader } from "./ram-reader.ts";
 import { ANYTHING, type Parsing, Scanner } from "./scanner.ts";
 import type { SectionHead, StreamEvent } from "./stream-event.ts";
 import {
@@ -84,6 +84,16 @@ export class StreamReader {
   get skippable(): number {
     const { skippable, feed } = this.#scanner;
     return feed.available === 0 ? skippable : 0;
+  }
+
+  /** Pages that come next if it goes on as it did: who knows where they belong may read them there (`passed`). */
+  get expected(): ExpectedPages | undefined {
+    return this.#failure === undefined ? this.#ram.expected : undefined;
+  }
+
+  /** Passes over the records of so many of the pages that are expected; none may have begun to come. */
+  passed(pages: number): void {
+    this.#ram.passed(pages);
   }
 
   /** Adds bytes; they must not change until they have been read, or `keep` been called. */

@@ -42,7 +42,7 @@ many       a thousand guests in one pager beside one, a pager that is disturbed,
   --rounds N     rounds that count (default 5, of restore 3; one more before them for warmth)
   --quick        little memory and 3 rounds: to see that it works, not for figures
   --only GROUP   latency, placement, touch, bulk or software; of server: first, restore, many or kill;
-                 of qemu: capture, restore, big, waits or far; of restore: sets, verify, warm, cold, 1ms or 10ms
+                 of qemu: capture, restore, big, flat, waits or far; of restore: sets, verify, warm, cold, 1ms or 10ms
   --json FILE    where the results go (default ${RESULTS}; with --quick nowhere); with --only they
                  take the place of the same groups there
   --help

@@ -6,9 +6,9 @@
 
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
@@ -46,6 +46,8 @@ const CONT_TRIES = 200;
 const CONT_MS = 5;
 /** How long a cut connection's machine is left alone before it is recovered. */
 const CUT_SHARE = 0.5;
+/** Of the times in /proc: USER_HZ is 100 on all architectures that we run on. */
+const TICK_MS = 10;
 /** Pages that are asked for, one after the other, to see how long one takes. */
 const WAITS = 2000;
 
@@ -59,6 +61,8 @@ export interface LazyOptions {
   readonly push?: boolean;
   /** The connection is cut when half has been moved. */
   readonly cut?: boolean;
+  /** It is over when the shell has answered. */
+  readonly untilShell?: boolean;
 }
 
 export class QemuStage {
@@ -121,6 +125,28 @@ export class QemuStage {
     }
   }
 
+  /**
+   * What must be done at least of what a capture does: a machine's stream sent, received and written by QEMU and cat,
+   * and hashed by openssl; the processors' time that it takes, if all of them had their share from the first moment
+   * to the last. Nothing is compressed, nobody waits for a disk.
+   */
+  async floor(): Promise<Figures> {
+    const times = join(this.#folder, "times");
+    const pid = this.#running.process.pid!;
+    const before = processorMs(pid);
+    const timed = (command: string) => `bash -c "TIMEFORMAT='%U %S'; time ${command}" 2>> ${times}`;
+    await this.saveByQemu(
+      (file) => `${timed(`cat > ${file}`)}; ${timed(`openssl dgst -sha256 ${file} > /dev/null`)}`,
+    );
+    const sent = processorMs(pid) - before;
+    const [cat, hash] = readFileSync(times, "utf8").trim().split("\n");
+    rmSync(times);
+    const [catUser = 0, catSystem = 0] = cat!.split(" ").map(Number);
+    // Its reading of the file is no part of it.
+    const [hashUser = 0] = hash!.split(" ").map(Number);
+    return { ms: (sent + (catUser + catSystem + hashUser) * 1000) / availableParallelism() };
+  }
+
   /** Ours, of the machine that stands as well. */
   async capture(name: string): Promise<MachineCaptureReport> {
     await this.#stand();
@@ -139,10 +165,10 @@ export class QemuStage {
     }
   }
 
-  /** What is restored, unless it is there: QEMU's own file, and the image with its working set from a first run. */
-  async prepare(): Promise<void> {
+  /** What is restored, unless it is there: QEMU's own file, if it is wanted, and the image with its working set from a first run. */
+  async prepare({ eager = true } = {}): Promise<void> {
     if (this.#source === undefined) return;
-    await this.saveByQemu((file) => `cat > ${file} && mv ${file} ${this.#file}`);
+    if (eager) await this.saveByQemu((file) => `cat > ${file} && mv ${file} ${this.#file}`);
     await this.capture(IMAGE);
     await this.#stop(this.#running);
     this.#source = undefined;
@@ -168,8 +194,8 @@ export class QemuStage {
   }
 
   /** All that QEMU is sent made beforehand, in memory, and nobody runs; of a large machine until it would run. */
-  async readyMade(): Promise<Figures> {
-    const pagesMax = this.memoryMiB > READY_MIB_MAX ? READY_PAGES : undefined;
+  async readyMade(isWhole: boolean = this.memoryMiB <= READY_MIB_MAX): Promise<Figures> {
+    const pagesMax = isWhole ? undefined : READY_PAGES;
     if (this.#ready === undefined) {
       await using image = await openImageIn(this.#store, IMAGE);
       this.#ready = await ReadyStream.of(image, pagesMax);
@@ -234,7 +260,7 @@ export class QemuStage {
   }
 
   async #lazy(
-    { replay, delayMs = 0, isPlain = false, push = true, cut = false }: LazyOptions,
+    { replay, delayMs = 0, isPlain = false, push = true, cut = false, untilShell = !push }: LazyOptions,
     { record = false } = {},
   ): Promise<{ figures: Figures; touched: readonly number[] }> {
     const pool = push && delayMs === 0 ? new PagePool() : undefined;
@@ -280,7 +306,7 @@ export class QemuStage {
       await Promise.race([machine.runs(), restoring]);
       await machine.console.run("count", READY_MS);
       figures.shellMs = since();
-      if (!push) {
+      if (untilShell) {
         over.abort(new Error("enough"));
         await restoring.catch(() => {});
         return { figures, touched: [] };
@@ -344,4 +370,11 @@ export class QemuStage {
     this.#meter.leave(machine.process.pid!);
     await machine.stop();
   }
+}
+
+/** Processors' time of a process so far, that of its threads which have ended with it. */
+function processorMs(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return (Number(fields[11]) + Number(fields[12])) * TICK_MS;
 }

@@ -123,7 +123,6 @@ export class PackReader {
   contentSync(pack: string, place: Place, what: () => string): Uint8Array | undefined {
     const opened = this.#openedSync(pack);
     if (opened?.source?.readSync === undefined) return undefined;
-    this.#touch(pack, opened);
     const stored = new Uint8Array(place.storedBytes);
     checkWithin(opened.source, pack, place.offset, place.storedBytes);
     opened.source.readSync(place.offset, stored);
@@ -229,6 +228,7 @@ export class PackReader {
   /** A pack that is open, or can be opened without waiting. */
   #openedSync(pack: string): Opened | undefined {
     const known = this.#opened.get(pack);
+    if (known !== undefined) this.#touch(pack, known);
     if (known !== undefined || this.store.openSync === undefined) return known;
     const source = this.store.openSync(packKey(pack));
     const opened: Opened = { opening: Promise.resolve(source), source, readers: 0 };

@@ -108,7 +108,7 @@ test("the guide's commands work as they stand, and end in a restored machine", {
   assert.deepEqual((await vmm.touch({ count: PAGES / 2 })).wrong, []);
   const seen = run(workshop, guests);
   assert.match(seen, new RegExp(`^\\S+ +- +web +serving +${vmm.pid} `, "m"));
-  assert.match(seen, /^minorfault {2}ready {3}1 guests/m);
+  assert.match(seen, /^minorfault {2}ready {3}1 guest /m);
 
   run(workshop, stop);
   if (first.exitCode === null) await once(first, "exit");

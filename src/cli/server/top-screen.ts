@@ -27,7 +27,7 @@ export function rowsOf(frame: Frame, before: Frame | undefined, style: Style, ro
   const state = health.ready ? style.paint("green", "ready") : style.paint("red", health.why ?? "not ready");
   const head = [
     `${style.paint("bold", "minorfault")}  ${state}`,
-    `${countText(guests.length)} guests`,
+    `${countText(guests.length)} ${guests.length === 1 ? "guest" : "guests"}`,
     `${countText(total(faults))} faults/s`,
     `${bytesText(total((guest) => rate(guest, (each) => each.bytesInstalled)))}/s`,
     `${countText(total(({ waiting }) => waiting))} waiting`,

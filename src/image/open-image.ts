@@ -29,14 +29,15 @@ export interface OpenOptions {
   /** SHA-256 of the manifest that it must be: an image that was replaced or rolled back is refused. */
   readonly digest?: string;
   readonly signal?: AbortSignal;
-  /** What will be read first: of a store that has to be waited for it is asked for together with the index. */
+  /** What will be read first: it is asked for together with the index; of what lies in this machine's files the disk is told. */
   readonly ahead?: ReadFirst;
 }
 
 /** Names; those that the image does not have are passed over. */
 export interface ReadFirst {
   readonly attachments?: readonly string[];
-  readonly workingSet?: string;
+  /** True: the first one that the image has. */
+  readonly workingSet?: string | true;
 }
 
 /** Opens `folder/name`, `https://…/name` or `s3://bucket/prefix/name`; closing the image closes its store. */
@@ -226,7 +227,8 @@ export class OpenedImage implements Image {
   ): Promise<OpenedImage> {
     const packs = new PackReader(store);
     try {
-      // Begun before the index is there, so as to wait for both at once.
+      // Begun before the index is there, so as to wait for both at once; a disk brings them in this order.
+      packs.expect(loaded.manifest.root.pack, 0, loaded.manifest.root.packBytes);
       const begun = beginReading(packs, loaded.manifest, ahead, signal);
       const root = await loadRoot(packs, loaded.manifest, signal);
       return new OpenedImage(loaded, new IndexReader(root, packs), packs, release, begun);
@@ -448,14 +450,17 @@ interface Begun {
   frames?: FrameReader;
 }
 
-/** Nothing where nobody has to be waited for. */
 function beginReading(
   packs: PackReader,
   manifest: Manifest,
   { attachments = [], workingSet }: ReadFirst,
   signal: AbortSignal | undefined,
 ): Begun {
-  if (packs.isAtHand) return {};
+  const { workingSets } = manifest;
+  const set = workingSet === true ? workingSets[0] : workingSets.find(({ name }) => name === workingSet);
+  const frames = set && { frames: new FrameReader(packs, set, manifest.byteLength, signal) };
+  // What is at hand is read when it is asked for.
+  if (packs.isAtHand) return { ...frames };
   const found = manifest.attachments.filter(({ name }) => attachments.includes(name));
   const readings = found.map((entry) => {
     const reading = readAttachment(packs, entry, manifest.name, signal);
@@ -463,11 +468,7 @@ function beginReading(
     reading.catch(() => {});
     return [entry.name, reading] as const;
   });
-  const set = manifest.workingSets.find(({ name }) => name === workingSet);
-  return {
-    attachments: new Map(readings),
-    ...(set !== undefined && { frames: new FrameReader(packs, set, manifest.byteLength, signal) }),
-  };
+  return { attachments: new Map(readings), ...frames };
 }
 
 function readAttachment(

@@ -170,6 +170,11 @@ export class FetchAgent {
   #ask(asked: Asked): void {
     this.#asked.set(asked.ticket, asked);
     if (this.#isGathering) return;
+    // There is nothing that it could be gathered with, or that would be read before it.
+    if (asked.rank === RANK.FAULT && this.running === 1) {
+      this.#begin();
+      return;
+    }
     this.#isGathering = true;
     // When all messages that are there have been heard.
     setImmediate(() => {

@@ -45,7 +45,7 @@ try {
 }
 
 async function run(): Promise<void> {
-  const reader = await openUnits(order.source, order.unitBytesMin);
+  const reader = await openUnits(order.source, order.unitBytesMin, order.replay);
   const { name, byteLength, unitBytes, identity, content, image } = reader;
   // Far away, units are gathered to longer reads: as many reads need more units.
   const fetchesMax = order.fetchesMax * (reader.isLocal ? AT_HAND_MAX : GATHERED_MAX);

@@ -67,7 +67,12 @@ const IMAGE = "image ";
 /** Bytes of a raw object that are read at once. */
 const RAW_UNIT_BYTES = 64 * 1024;
 
-export async function openUnits(descriptor: SourceDescriptor, unitBytesMin: number): Promise<UnitReader> {
+/** `replay`: the working set that will be read first, true for the image's first. */
+export async function openUnits(
+  descriptor: SourceDescriptor,
+  unitBytesMin: number,
+  replay: boolean | string = false,
+): Promise<UnitReader> {
   if ("module" in descriptor) {
     const loaded = (await import(descriptor.module)) as {
       openSource?: (argument: unknown) => Promise<PageSource>;
@@ -80,7 +85,7 @@ export async function openUnits(descriptor: SourceDescriptor, unitBytesMin: numb
   const { url, kind, digest } = descriptor;
   if (kind !== "raw") {
     try {
-      return await openImageUnits(url, digest, unitBytesMin);
+      return await openImageUnits(url, digest, unitBytesMin, replay);
     } catch (error) {
       const isMissing = error instanceof MinorfaultError && error.code === "ERR_SOURCE_MISSING";
       if (kind === "image" || digest !== undefined || !isMissing) throw error;
@@ -105,12 +110,18 @@ async function openImageUnits(
   url: string,
   digest: string | undefined,
   unitBytesMin: number,
+  replay: boolean | string,
 ): Promise<UnitReader> {
   const { store: storeUrl, name } = splitImageUrl(url);
   // Chunks are smaller than blocks and lie anywhere: reading whole blocks would read most of them twice.
   const store = hardenStore(await openStore(storeUrl), { coalesce: false });
   try {
-    const image = await openImageIn(store, name, digest === undefined ? {} : { digest });
+    // What has to be waited for is read by whoever can be stopped.
+    const isAhead = replay !== false && store.openSync !== undefined;
+    const image = await openImageIn(store, name, {
+      ...(digest !== undefined && { digest }),
+      ...(isAhead && { ahead: { workingSet: replay } }),
+    });
     return new ImageUnits(image, store, Math.max(image.chunkBytes, RAW_UNIT_BYTES, unitBytesMin));
   } catch (error) {
     await store.close();

@@ -23,8 +23,8 @@ import type { ChunkRecord } from "./walk.ts";
  */
 const BATCHES_PER_THREAD = 8;
 
-/** How long threads that have nothing to do stay, for the next build: to start one takes 40 ms of a processor. */
-const IDLE_MS = 5000;
+/** How long threads that have nothing to do stay: to start one takes 40 ms of a processor, and its first work as long again. */
+const IDLE_MS = 15_000;
 
 /** Where the parts of a batch lie in its shared memory. */
 export interface BatchLayout {

@@ -9,8 +9,8 @@ import { Worker } from "node:worker_threads";
 import { type ErrorCode, MinorfaultError } from "../base/errors.ts";
 import type { PutOptions, Upload } from "./object-store.ts";
 
-/** How long the thread stays without work: to start one takes 40 ms of a processor. */
-const IDLE_MS = 5000;
+/** How long the thread stays without work: to start one takes 40 ms of a processor. As long as those of crunch-pool.ts. */
+const IDLE_MS = 15_000;
 
 export type WriteRequest = { readonly id: number; readonly upload: number } & (
   | { readonly op: "begin"; readonly path: string }

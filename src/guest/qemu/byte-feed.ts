@@ -9,6 +9,8 @@
 import { assert } from "../../base/errors.ts";
 
 const NOTHING = new Uint8Array(0);
+/** More than a page and its record. */
+const KEPT_BYTES_MIN = 8192;
 const decoder = new TextDecoder("utf-8", { fatal: true });
 
 export class ByteFeed {
@@ -18,6 +20,9 @@ export class ByteFeed {
   #available = 0;
   #offset: number;
   #joined = new Uint8Array(4096);
+  /** What `keep` has copied, in one of them and the next time in the other: a buffer for each would be much garbage. */
+  readonly #kept = [NOTHING, NOTHING];
+  #keptLast = 0;
 
   constructor(offset = 0) {
     this.#offset = offset;
@@ -47,7 +52,7 @@ export class ByteFeed {
   /** Copies what has not been read, which is little: pieces may change from now on. */
   keep(): void {
     if (this.#available === 0) return;
-    const rest = new Uint8Array(this.#available);
+    const rest = this.#room(this.#available);
     let at = 0;
     for (const piece of [this.#piece.subarray(this.#at), ...this.#waiting]) {
       rest.set(piece, at);
@@ -145,6 +150,17 @@ export class ByteFeed {
   skipped(byteLength: number): void {
     assert(this.#available === 0, "Bytes are passed over that have not been read");
     this.#offset += byteLength;
+  }
+
+  /** Room for what is kept, where nothing of it lies now. */
+  #room(byteLength: number): Uint8Array {
+    this.#keptLast = 1 - this.#keptLast;
+    let room = this.#kept[this.#keptLast]!;
+    if (room.byteLength < byteLength) {
+      room = new Uint8Array(Math.max(KEPT_BYTES_MIN, byteLength));
+      this.#kept[this.#keptLast] = room;
+    }
+    return room.subarray(0, byteLength);
   }
 
   #join(byteLength: number): Uint8Array {

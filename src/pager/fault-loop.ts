@@ -41,9 +41,9 @@ export interface FaultLoopOptions
   /** Keeps the resident pages below this. */
   readonly budget?: Pick<EvictorOptions, "caller" | "budgetBytes" | "swapFd"> | undefined;
   /** The content of these addresses is gone, or they are: what waits there for bytes has to look again. */
-  readonly onChange?: (resolver: Resolver, start: number, until: number) => void;
+  readonly onChange?: ((resolver: Resolver, start: number, until: number) => void) | undefined;
   /** Fetches the bytes from a page on, for sources that are AWAY: see `FetchClient.fetchFrom`. */
-  readonly fetchFrom?: (part: Part, page: number, until: number) => number | undefined;
+  readonly fetchFrom?: ((part: Part, page: number, until: number) => number | undefined) | undefined;
   /** What outlives this pager, where something has to. */
   readonly state?: LoopState | undefined;
   /** Brings huge pages ahead of guests that go through their memory in order. */
@@ -96,9 +96,26 @@ export class FaultLoop {
     const filler = this.#filler;
     const { budget } = options;
     this.#evictor = budget && new Evictor({ ...options, ...budget, filler });
+    // Each of these objects is written out: what comes of a spread has another hidden class for each guest, and with each of
+    // them all code is thrown away that has been compiled for it.
+    const { regions, source, counters, zeros, now, onError, onGone, onPutOff, park } = options;
+    const { deferralMsMax } = options;
     this.#ahead = options.hugePages && new HugeAhead(options.hugePages, filler, options.counters);
-    this.installer = new Installer({ ...options, filler, evictor: this.#evictor });
-    this.resolver = new Resolver({ ...options, filler: this.#filler, installer: this.installer });
+    const evictor = this.#evictor;
+    this.installer = new Installer({ filler, source, counters, zeros, evictor, onGone, onError });
+    const { installer } = this;
+    this.resolver = new Resolver({
+      filler,
+      installer,
+      source,
+      regions,
+      counters,
+      now,
+      deferralMsMax,
+      onError,
+      onPutOff,
+      park,
+    });
     this.#nanosecondsPerTick = options.port.nanosecondsPerTick;
     this.#pauseTicks = ((options.pauseMs ?? 1) * 1e6) / this.#nanosecondsPerTick;
     this.#part = options.regions.parts[0]!;

@@ -23,10 +23,10 @@ export interface InstallerOptions {
   readonly source: AddressableSource;
   readonly counters: Counters;
   /** Address of as many zeros as the largest page has bytes, for memory that does not take ZEROPAGE. */
-  readonly zeros?: number;
+  readonly zeros?: number | undefined;
   readonly evictor?: Evictor | undefined;
   /** The guest has ended. */
-  readonly onGone?: () => void;
+  readonly onGone?: (() => void) | undefined;
   readonly onError: (error: MinorfaultError) => void;
 }
 

@@ -33,12 +33,12 @@ export interface ResolverOptions {
   /** Milliseconds. */
   readonly now: () => number;
   /** How long a fault may be put off. Default 10 s. */
-  readonly deferralMsMax?: number;
+  readonly deferralMsMax?: number | undefined;
   readonly onError: (error: MinorfaultError) => void;
   /** A fault has been put off: `retry` when everything has been read. */
-  readonly onPutOff?: () => void;
+  readonly onPutOff?: (() => void) | undefined;
   /** For sources that are AWAY. */
-  readonly park?: (resolver: Resolver, fault: Fault, part: Part, page: number) => Parked;
+  readonly park?: ((resolver: Resolver, fault: Fault, part: Part, page: number) => Parked) | undefined;
 }
 
 /** "parked": the fault comes back later. "again": the region knows more of the page now. */

@@ -104,7 +104,9 @@ export class Seating {
       onFork: (child, memory) => this.#addLoop(common, child, memory),
       onPutOff: () => server.putOff(loop),
       onGone: () => server.gone(loop),
-      ...(client && { park: client.park, onChange: client.change, fetchFrom: client.fetchFrom }),
+      park: client?.park,
+      onChange: client?.change,
+      fetchFrom: client?.fetchFrom,
     });
     server.addLoop(seat, loop);
     if (client !== undefined) {

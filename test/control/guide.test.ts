@@ -16,6 +16,7 @@ import { DEFAULT_LIMITS } from "../../src/daemon/config.ts";
 import { CHANNELS } from "../../src/daemon/control/channels.ts";
 import { ROUTES } from "../../src/daemon/control/routes.ts";
 import { parsePolicy } from "../../src/daemon/policy-file.ts";
+import { guardServer } from "../daemon/guard.ts";
 import { startVmm } from "../daemon/vmm.ts";
 import { skipUnlessUserfaultfd } from "../linux/host.ts";
 import { openScene } from "./scene.ts";
@@ -41,7 +42,8 @@ interface Workshop {
 /** A folder with a snapshot in it, where `minorfault` is a command. */
 function openWorkshop(t: TestContext): Workshop {
   const folder = mkdtempSync(join(tmpdir(), "minorfault-guide-"));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  // Whatever is left of the server then, and of the folder.
+  t.after(guardServer(join(folder, "run"), folder));
   const random = new Random(3);
   writeFileSync(
     join(folder, "vm.mem"),

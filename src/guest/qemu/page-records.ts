@@ -30,7 +30,8 @@ export class PageRecords {
   pages(block: SourceBlock, first: number, bytes: Uint8Array): Uint8Array {
     const name = this.#nameOf(block);
     const count = bytes.byteLength / PAGE_BYTES;
-    const buffer = this.#allocate(name.byteLength + count * (8 + PAGE_BYTES));
+    const named = this.#last === block ? 0 : name.byteLength;
+    const buffer = this.#allocate(named + count * RECORD_BYTES);
     let at = 0;
     for (let index = 0; index < count; index++) {
       at = this.#head(buffer, at, block, first + index, RAM.page, name);
@@ -52,7 +53,8 @@ export class PageRecords {
   /** Records that say that pages are zeros. */
   zeros(block: SourceBlock, first: number, until: number): Uint8Array {
     const name = this.#nameOf(block);
-    const buffer = this.#allocate(name.byteLength + (until - first) * 9);
+    const named = this.#last === block ? 0 : name.byteLength;
+    const buffer = this.#allocate(named + (until - first) * 9);
     let at = 0;
     for (let page = first; page < until; page++) {
       at = this.#head(buffer, at, block, page, RAM.zero, name);

@@ -20,7 +20,7 @@ import { InlineReader, type PageReader } from "./page-reader.ts";
 import { PushPace } from "./push-pace.ts";
 import { PushQueue } from "./push-queue.ts";
 import { type ReturnMessage, ReturnPathReader } from "./return-path.ts";
-import { SlabPool } from "./slab-pool.ts";
+import { joined, SlabPool } from "./slab-pool.ts";
 import type { SourceAction, SourceMachineOptions, SourceState } from "./source-contract.ts";
 import { SourceMachine } from "./source-machine.ts";
 import { PAGE_BYTES } from "./stream-format.ts";
@@ -89,6 +89,8 @@ export class SourceSession {
   #pushes = false;
   #sendsNeighbours = false;
   #isGathering = false;
+  /** What has not been given to the socket yet: what lies behind it leaves with it. */
+  #gathered: Uint8Array | undefined;
 
   constructor(options: SessionOptions) {
     this.#options = options;
@@ -219,6 +221,7 @@ export class SourceSession {
     socket.cork();
     setImmediate(() => {
       this.#isGathering = false;
+      this.#letGo();
       socket.uncork();
     });
   }
@@ -241,6 +244,7 @@ export class SourceSession {
 
   #lost(): void {
     this.#socket = undefined;
+    this.#gathered = undefined;
     clearTimeout(this.#timer);
     this.#perform(this.machine.lost());
     this.#onDrained?.();
@@ -294,6 +298,23 @@ export class SourceSession {
     const socket = this.#socket;
     if (socket === undefined || socket.destroyed) return;
     this.#unsentBytes += bytes.byteLength;
+    if (!this.#isGathering || !this.#slabs.isSmall(bytes)) {
+      this.#letGo();
+      this.#put(socket, bytes);
+      return;
+    }
+    const both = this.#gathered && joined(this.#gathered, bytes);
+    if (both === undefined) this.#letGo();
+    this.#gathered = both ?? bytes;
+  }
+
+  #letGo(): void {
+    const bytes = this.#gathered;
+    this.#gathered = undefined;
+    if (bytes !== undefined && this.#socket !== undefined) this.#put(this.#socket, bytes);
+  }
+
+  #put(socket: Socket, bytes: Uint8Array): void {
     this.#queue.leaving(bytes);
     socket.write(bytes, () => {
       this.#slabs.give(bytes);

@@ -130,8 +130,8 @@ export async function loadRoot(
   manifest: Manifest,
   signal?: AbortSignal,
 ): Promise<RootIndex> {
-  const { pack } = manifest.root;
-  const { table, tail } = await packs.tail(pack, signal);
+  const { pack, packBytes } = manifest.root;
+  const { table, tail } = await packs.tail(pack, signal, packBytes);
   const place = rootPlace(table, manifest);
   // A store that is far away is not asked for the same bytes twice.
   const isThere = tail.byteLength === table.byteLength;

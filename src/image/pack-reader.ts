@@ -41,6 +41,7 @@ export class PackReader {
   readonly #opened = new Map<string, Opened>();
   /** Buffers that nobody uses now: as many as there were reads at once. */
   readonly #scratch: Uint8Array[] = [];
+  #isClosed = false;
 
   constructor(store: ObjectStore) {
     this.store = store;
@@ -159,6 +160,7 @@ export class PackReader {
 
   /** Bytes of a pack as they are stored. */
   async read(pack: string, offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+    if (this.#opensAt(pack, target) && (await this.#openAt(pack, offset, target, signal))) return;
     await this.#with(pack, (source) => {
       checkWithin(source, pack, offset, target.byteLength);
       return fill(source, offset, target, signal);
@@ -170,11 +172,22 @@ export class PackReader {
     return (await this.tail(pack, signal)).table;
   }
 
-  /** The same with what was read to get it: of a small pack that is all of it. */
-  async tail(pack: string, signal?: AbortSignal): Promise<{ table: PackTable; tail: Uint8Array }> {
+  /**
+   * The same with what was read to get it: of a small pack that is all of it. `packBytes`: how long the pack should be, if
+   * that is known.
+   */
+  async tail(
+    pack: string,
+    signal?: AbortSignal,
+    packBytes = 0,
+  ): Promise<{ table: PackTable; tail: Uint8Array }> {
+    const guess = new Uint8Array(tailGuess({ byteLength: packBytes }));
+    const from = packBytes - guess.byteLength;
+    const isRead = this.#opensAt(pack, guess) && (await this.#openAt(pack, from, guess, signal));
     return this.#with(pack, async (source) => {
-      let tail: Uint8Array | undefined;
-      for (let length = tailGuess(source); tail?.byteLength !== length; ) {
+      let tail = isRead && source.byteLength === packBytes ? guess : undefined;
+      let length = tail === undefined ? tailGuess(source) : tailNeeded(tail, source, pack);
+      while (tail?.byteLength !== length) {
         tail = new Uint8Array(length);
         await fill(source, source.byteLength - length, tail, signal);
         length = tailNeeded(tail, source, pack);
@@ -196,6 +209,28 @@ export class PackReader {
     return decodePackTable(tail, pack, source.byteLength);
   }
 
+  /** Whether a pack is opened by the request that reads these bytes. */
+  #opensAt(pack: string, { byteLength }: Uint8Array): boolean {
+    return byteLength > 0 && this.store.openAt !== undefined && this.#opened.get(pack)?.source === undefined;
+  }
+
+  /** Those who read at the same moment ask for theirs themselves. False where it has to be opened first. */
+  async #openAt(pack: string, offset: number, target: Uint8Array, signal?: AbortSignal): Promise<boolean> {
+    let source: PageSource;
+    try {
+      source = await this.store.openAt!(packKey(pack), offset, target, signal);
+    } catch (error) {
+      // What that says of the image is found out when the pack's length is known.
+      const isShorter = error instanceof MinorfaultError && error.code === "ERR_OUT_OF_RANGE";
+      if (isShorter && !this.#isClosed) return false;
+      throw error;
+    }
+    if (this.#isClosed || this.#opened.has(pack)) await source.close();
+    else this.#opened.set(pack, { opening: Promise.resolve(source), source, readers: 0 });
+    this.#closeSome();
+    return true;
+  }
+
   #takeScratch(byteLength: number): Uint8Array {
     const scratch = this.#scratch.pop();
     if (scratch !== undefined && scratch.byteLength >= byteLength) return scratch;
@@ -204,6 +239,7 @@ export class PackReader {
 
   /** What is at hand is closed when this returns: a thread that has no event loop need not wait for it. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     const all = [...this.#opened.values()];
     this.#opened.clear();
     await Promise.all(all.map((opened) => closeQuietly(opened)));
@@ -265,7 +301,7 @@ export class PackReader {
   }
 }
 
-function tailGuess({ byteLength }: PageSource): number {
+function tailGuess({ byteLength }: Pick<PageSource, "byteLength">): number {
   return Math.min(byteLength, TAIL_GUESS);
 }
 

@@ -12,16 +12,26 @@ export class HardenedStore implements ObjectStore {
   readonly #inner: ObjectStore;
   readonly #options: HardenOptions;
   readonly #lanes: Lanes;
+  readonly openAt?: NonNullable<ObjectStore["openAt"]>;
 
   constructor(inner: ObjectStore, options: HardenOptions = {}) {
     this.url = inner.url;
     this.#inner = inner;
     this.#options = options;
     this.#lanes = options.limit instanceof Lanes ? options.limit : new Lanes(options.limit);
+    if (inner.openAt === undefined) return;
+    this.openAt = async (key, offset, target, signal) => {
+      const opening = (limited: AbortSignal): Promise<PageSource> =>
+        inner.openAt!(key, offset, target, limited);
+      return this.#hardened(await this.#again(key, signal, opening));
+    };
   }
 
   async open(key: string, signal?: AbortSignal): Promise<PageSource> {
-    const source = await this.#again(key, signal, (limited) => this.#inner.open(key, limited));
+    return this.#hardened(await this.#again(key, signal, (limited) => this.#inner.open(key, limited)));
+  }
+
+  async #hardened(source: PageSource): Promise<PageSource> {
     try {
       const { cache, ...others } = this.#options;
       // What has no identity can't be cached; everything else still can be had.

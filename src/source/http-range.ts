@@ -23,10 +23,16 @@ interface ContentRange {
 }
 
 /**
- * The identity of an object by the answer to a request for its first `wanted` bytes (1 to open it, more to have all of
- * a small one): throws unless exactly these come, or all where there are fewer.
+ * The identity of an object by the answer to a request for `wanted` bytes of it (1 to open it, more to have all of a
+ * small one, or those that are read first): throws unless exactly these come, or all where there are fewer.
  */
-export function identify(status: number, headers: HttpHeaders, name: string, wanted: number): HttpIdentity {
+export function identify(
+  status: number,
+  headers: HttpHeaders,
+  name: string,
+  wanted: number,
+  offset = 0,
+): HttpIdentity {
   const validators = { etag: text(headers, "etag"), lastModified: text(headers, "last-modified") };
   if (status === 416 || status === 200) {
     // Nothing has no first byte: servers refuse the range, or answer with all of it.
@@ -39,8 +45,8 @@ export function identify(status: number, headers: HttpHeaders, name: string, wan
   if (status !== 206) throw statusFailure(status, name);
   checkPlain(headers, name);
   const { start, last, total } = parseContentRange(headers, name);
-  if (start !== 0 || total === undefined || last !== Math.min(wanted, total) - 1) {
-    throw rangeIgnored(name, "it did not answer with the first bytes and the length");
+  if (start !== offset || total === undefined || last !== Math.min(offset + wanted, total) - 1) {
+    throw rangeIgnored(name, "it did not answer with these bytes and the length");
   }
   return { byteLength: total, ...validators };
 }

@@ -9,7 +9,7 @@ import { setMaxListeners } from "node:events";
 import { MinorfaultError } from "../base/errors.ts";
 import type { HttpClient, HttpHeaders } from "./http-client.ts";
 import { checkRange, type HttpIdentity, identify, text } from "./http-range.ts";
-import { checkRead, closedSource, type PageSource } from "./page-source.ts";
+import { checkRead, closedSource, outOfRange, type PageSource } from "./page-source.ts";
 import { checkWhole } from "./whole.ts";
 
 /** LIMIT: redirects that one request follows. */
@@ -51,6 +51,26 @@ export class HttpSource implements PageSource {
       identity = identify(status, headers, target.name, 1);
       // The one byte is read, so that the connection can be used again.
       return status === 206 ? new Uint8Array(1) : undefined;
+    });
+    if (identity === undefined) throw new MinorfaultError("ERR_BUG", "An exchange ended without headers");
+    return new HttpSource(target, identity);
+  }
+
+  /** Opens it by the request that reads these bytes, of which there is one at least. */
+  static async openAt(
+    target: HttpTarget,
+    offset: number,
+    bytes: Uint8Array,
+    signal?: AbortSignal,
+  ): Promise<HttpSource> {
+    const { byteLength } = bytes;
+    const headers = { range: `bytes=${offset}-${offset + byteLength - 1}` };
+    let identity: HttpIdentity | undefined;
+    await request(target, headers, signal === undefined ? [] : [signal], (status, answer) => {
+      if (status === 416) throw outOfRange(target.name, offset, byteLength);
+      identity = identify(status, answer, target.name, byteLength, offset);
+      if (identity.byteLength < offset + byteLength) throw outOfRange(target.name, offset, byteLength);
+      return bytes;
     });
     if (identity === undefined) throw new MinorfaultError("ERR_BUG", "An exchange ended without headers");
     return new HttpSource(target, identity);

@@ -34,6 +34,10 @@ export class HttpStore implements ObjectStore {
     return HttpSource.open(this.#target(key), signal);
   }
 
+  async openAt(key: string, offset: number, target: Uint8Array, signal?: AbortSignal): Promise<PageSource> {
+    return HttpSource.openAt(this.#target(key), offset, target, signal);
+  }
+
   async get(key: string, bytesMax: number, signal?: AbortSignal): Promise<Uint8Array> {
     return HttpSource.whole(this.#target(key), bytesMax, signal);
   }

@@ -43,6 +43,12 @@ export interface ObjectStore {
   /** The same at once, where nothing has to be waited for; absent where it has. */
   openSync?(key: string): PageSource;
 
+  /**
+   * Opens an object, and fills a target with its bytes from `offset`, by one request; absent where opening costs none.
+   * What reaches beyond the object's end is ERR_OUT_OF_RANGE.
+   */
+  openAt?(key: string, offset: number, target: Uint8Array, signal?: AbortSignal): Promise<PageSource>;
+
   /** A whole small object; more than `bytesMax` is refused with ERR_SOURCE_TOO_LONG before it is loaded. */
   get(key: string, bytesMax: number, signal?: AbortSignal): Promise<Uint8Array>;
 

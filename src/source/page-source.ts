@@ -50,12 +50,14 @@ export interface PageSource {
 /** LAW 3, the same for every source. */
 export function checkRead(source: PageSource, offset: number, byteLength: number): void {
   if (!Number.isSafeInteger(offset) || offset < 0 || offset + byteLength > source.byteLength) {
-    throw new MinorfaultError(
-      "ERR_OUT_OF_RANGE",
-      `${byteLength} bytes at ${offset} are not within the ${source.byteLength} bytes of ${source.name}`,
-      { byteLength },
-    );
+    throw outOfRange(`the ${source.byteLength} bytes of ${source.name}`, offset, byteLength);
   }
+}
+
+/** `what` has no such bytes. */
+export function outOfRange(what: string, offset: number, byteLength: number): MinorfaultError {
+  const message = `${byteLength} bytes at ${offset} are not within ${what}`;
+  return new MinorfaultError("ERR_OUT_OF_RANGE", message, { byteLength });
 }
 
 /** The error of LAW 5. */

@@ -4,9 +4,9 @@
 import { setMaxListeners } from "node:events";
 import { MinorfaultError } from "../base/errors.ts";
 import { fillFromBody } from "./body.ts";
-import { TIMEOUT_MS_DEFAULT } from "./http-client.ts";
-import { checkRange, type HttpIdentity } from "./http-range.ts";
-import { checkRead, closedSource, type PageSource } from "./page-source.ts";
+import { type HttpHeaders, TIMEOUT_MS_DEFAULT } from "./http-client.ts";
+import { checkRange, type HttpIdentity, identify } from "./http-range.ts";
+import { checkRead, closedSource, outOfRange, type PageSource } from "./page-source.ts";
 import type { S3 } from "./s3-client.ts";
 import { s3Failure, statusOf } from "./s3-failure.ts";
 
@@ -35,6 +35,27 @@ export class S3Source implements PageSource {
     setMaxListeners(0, this.#closing.signal);
   }
 
+  /** Opens it by the request that reads these bytes, of which there is one at least. */
+  static async openAt(
+    object: S3Object,
+    offset: number,
+    target: Uint8Array,
+    signal: AbortSignal,
+  ): Promise<S3Source> {
+    const { name } = object;
+    const { byteLength } = target;
+    const answer = await getRange(object, offset, byteLength, undefined, signal).catch((error: unknown) => {
+      throw statusOf(error) === 416 ? outOfRange(name, offset, byteLength) : error;
+    });
+    const identity = judged(answer, (status, headers) => identify(status, headers, name, byteLength, offset));
+    if (identity.byteLength < offset + byteLength) {
+      discard(answer.Body);
+      throw outOfRange(name, offset, byteLength);
+    }
+    await fillFromBody(answer.Body as AsyncIterable<Uint8Array>, target, name, signal);
+    return new S3Source(object, identity);
+  }
+
   async read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
     if (this.#closing.signal.aborted) throw closedSource(this.name);
     signal?.throwIfAborted();
@@ -57,27 +78,11 @@ export class S3Source implements PageSource {
   }
 
   async #request(offset: number, target: Uint8Array, signal: AbortSignal): Promise<void> {
-    const { s3, bucket, key } = this.#object;
-    const { etag } = this.#identity;
-    const command = new s3.sdk.GetObjectCommand({
-      Bucket: bucket,
-      Key: key,
-      Range: `bytes=${offset}-${offset + target.byteLength - 1}`,
-      ...(etag === undefined ? {} : { IfMatch: etag }),
-    });
-    const answer = await s3.reader.send(command, { abortSignal: signal });
-    const headers = {
-      etag: answer.ETag,
-      "content-range": answer.ContentRange,
-      "content-encoding": answer.ContentEncoding,
-    };
-    const status = answer.$metadata.httpStatusCode ?? 0;
-    try {
-      checkRange(status, headers, this.name, this.#identity, offset, target.byteLength);
-    } catch (error) {
-      discard(answer.Body);
-      throw error;
-    }
+    const { byteLength } = target;
+    const answer = await getRange(this.#object, offset, byteLength, this.#identity.etag, signal);
+    judged(answer, (status, headers) =>
+      checkRange(status, headers, this.name, this.#identity, offset, byteLength),
+    );
     await fillFromBody(answer.Body as AsyncIterable<Uint8Array>, target, this.name, signal);
   }
 
@@ -87,6 +92,41 @@ export class S3Source implements PageSource {
 
   async close(): Promise<void> {
     if (!this.#closing.signal.aborted) this.#closing.abort(closedSource(this.name));
+  }
+}
+
+/** Asks for a range of an object, which must have this tag if one is given. */
+async function getRange(
+  { s3, bucket, key }: S3Object,
+  offset: number,
+  byteLength: number,
+  etag: string | undefined,
+  abortSignal: AbortSignal,
+) {
+  const command = new s3.sdk.GetObjectCommand({
+    Bucket: bucket,
+    Key: key,
+    Range: `bytes=${offset}-${offset + byteLength - 1}`,
+    ...(etag === undefined ? {} : { IfMatch: etag }),
+  });
+  return s3.reader.send(command, { abortSignal });
+}
+
+/** What is said of an answer by its headers; one that is refused is not read. */
+function judged<T>(
+  answer: Awaited<ReturnType<typeof getRange>>,
+  judge: (status: number, headers: HttpHeaders) => T,
+): T {
+  const headers = {
+    etag: answer.ETag,
+    "content-range": answer.ContentRange,
+    "content-encoding": answer.ContentEncoding,
+  };
+  try {
+    return judge(answer.$metadata.httpStatusCode ?? 0, headers);
+  } catch (error) {
+    discard(answer.Body);
+    throw error;
   }
 }
 

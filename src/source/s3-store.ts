@@ -70,6 +70,13 @@ export class S3Store implements ObjectStore {
     });
   }
 
+  async openAt(key: string, offset: number, target: Uint8Array, signal?: AbortSignal): Promise<PageSource> {
+    const object = this.#object(key, signal);
+    return this.#attempt(object, signal, (abortSignal) =>
+      S3Source.openAt(object, offset, target, abortSignal),
+    );
+  }
+
   async get(key: string, bytesMax: number, signal?: AbortSignal): Promise<Uint8Array> {
     const object = this.#object(key, signal);
     const command = new this.#s3.sdk.GetObjectCommand({ Bucket: this.#bucket, Key: object.key });

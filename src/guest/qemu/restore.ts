@@ -99,11 +99,12 @@ export async function restoreMachine(options: RestoreOptions): Promise<RestoreRe
     over.addEventListener("abort", hasRun);
     session.sendsNeighbours = neighbours ?? recording === undefined;
     session.start();
-    // What its devices need until it runs is a page or two: they are not kept waiting by the decoding of others.
-    if (image.isAtHand) await running;
     if (runs) {
+      // What its devices need until it runs is a page or two: where these are at hand, or the first ones of the set, the
+      // machine is not kept waiting by the decoding of others.
+      if (image.isAtHand) await running;
       // One that is damaged costs time and nothing else: what it held is asked for.
-      await replayInto(session, runs, over).catch((error: unknown) => {
+      await replayInto(session, runs, running, over).catch((error: unknown) => {
         replayError = error instanceof Error ? error.message : String(error);
       });
       replayedMs = performance.now() - startedAt;
@@ -140,10 +141,14 @@ function readAhead(image: Image, name: string): AsyncIterable<WorkingSetRun> {
   };
 }
 
-/** Gives the working set in the order in which it was touched, without getting far ahead of the socket. */
+/**
+ * Gives the working set in the order in which it was touched, without getting far ahead of the socket: its first pages at
+ * once, the others when the machine runs.
+ */
 async function replayInto(
   session: SourceSession,
   runs: AsyncIterable<WorkingSetRun>,
+  running: Promise<void>,
   over: AbortSignal,
 ): Promise<void> {
   let unheard = 0;
@@ -156,6 +161,7 @@ async function replayInto(
     unheard = 0;
     // A local image and a socket with room make nobody wait: requests would not be heard before the end.
     await nextTurn();
+    await running;
     await session.drained();
   }
 }

@@ -102,7 +102,8 @@ export class SourceSession {
       ...options,
       pushUnit: this.#piecePages,
       pushPagesMax: PUSH_AHEAD * this.#piecePages,
-      allocate: (byteLength) => this.#slabs.take(byteLength),
+      allocate: (byteLength) =>
+        this.#isGathering ? this.#slabs.gather(byteLength) : this.#slabs.take(byteLength),
       get push() {
         return session.#pushes;
       },
@@ -298,7 +299,7 @@ export class SourceSession {
     const socket = this.#socket;
     if (socket === undefined || socket.destroyed) return;
     this.#unsentBytes += bytes.byteLength;
-    if (!this.#isGathering || !this.#slabs.isSmall(bytes)) {
+    if (!this.#slabs.isGathered(bytes)) {
       this.#letGo();
       this.#put(socket, bytes);
       return;
@@ -311,7 +312,9 @@ export class SourceSession {
   #letGo(): void {
     const bytes = this.#gathered;
     this.#gathered = undefined;
-    if (bytes !== undefined && this.#socket !== undefined) this.#put(this.#socket, bytes);
+    if (bytes === undefined) return;
+    this.#slabs.cut(bytes);
+    if (this.#socket !== undefined) this.#put(this.#socket, bytes);
   }
 
   #put(socket: Socket, bytes: Uint8Array): void {

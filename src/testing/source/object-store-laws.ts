@@ -194,6 +194,42 @@ const READING_LAWS: readonly Law<StoreSubject>[] = [
     },
   },
   {
+    law: "what is opened by reading some of it is as if it had been opened first",
+    check: async ({ store, writer, seed }) => {
+      if (store.openAt === undefined) return;
+      const bytes = randomBytes(seed, 5000);
+      await writer.put("opened/object", bytes);
+      await writer.put("opened/empty", new Uint8Array(0));
+      for (const [start, end] of [
+        [0, 1],
+        [0, 5000],
+        [4999, 5000],
+        [1000, 3000],
+      ] as const) {
+        const target = new Uint8Array(end - start);
+        const source = await store.openAt("opened/object", start, target);
+        try {
+          equal(target, bytes.subarray(start, end));
+          assert.equal(source.byteLength, 5000);
+          const rest = new Uint8Array(5000);
+          await source.read(0, rest);
+          equal(rest, bytes);
+        } finally {
+          await source.close();
+        }
+      }
+      const target = new Uint8Array(2);
+      await assert.rejects(store.openAt("opened/object", 4999, target), code("ERR_OUT_OF_RANGE"));
+      await assert.rejects(store.openAt("opened/object", 6000, target), code("ERR_OUT_OF_RANGE"));
+      await assert.rejects(store.openAt("opened/empty", 0, target), code("ERR_OUT_OF_RANGE"));
+      await assert.rejects(store.openAt("opened/nothing", 0, target), code("ERR_SOURCE_MISSING"));
+      await assert.rejects(store.openAt("../opened", 0, target), code("ERR_STORE_PATH"));
+      const reason = new Error("enough");
+      const aborted = AbortSignal.abort(reason);
+      await assert.rejects(store.openAt("opened/object", 0, target, aborted), (error) => error === reason);
+    },
+  },
+  {
     law: "keys with characters that URLs and shells know are keys like others",
     check: async ({ store, writer }) => {
       for (const key of ["odd/a b", "odd/100%25", "odd/q?x=1&y", "odd/#1", "odd/ä+~€", "odd/a;b'c\"d"]) {

@@ -102,8 +102,7 @@ export class SourceSession {
       ...options,
       pushUnit: this.#piecePages,
       pushPagesMax: PUSH_AHEAD * this.#piecePages,
-      allocate: (byteLength) =>
-        this.#isGathering ? this.#slabs.gather(byteLength) : this.#slabs.take(byteLength),
+      allocate: (byteLength) => this.#slabs.take(byteLength),
       get push() {
         return session.#pushes;
       },
@@ -299,7 +298,7 @@ export class SourceSession {
     const socket = this.#socket;
     if (socket === undefined || socket.destroyed) return;
     this.#unsentBytes += bytes.byteLength;
-    if (!this.#slabs.isGathered(bytes)) {
+    if (!this.#isGathering || !this.#slabs.isSmall(bytes)) {
       this.#letGo();
       this.#put(socket, bytes);
       return;
@@ -312,9 +311,7 @@ export class SourceSession {
   #letGo(): void {
     const bytes = this.#gathered;
     this.#gathered = undefined;
-    if (bytes === undefined) return;
-    this.#slabs.cut(bytes);
-    if (this.#socket !== undefined) this.#put(this.#socket, bytes);
+    if (bytes !== undefined && this.#socket !== undefined) this.#put(this.#socket, bytes);
   }
 
   #put(socket: Socket, bytes: Uint8Array): void {

@@ -14,6 +14,7 @@ import type { SourceOrder } from "./control.ts";
 import { Companion } from "./fetch/companion.ts";
 import { REPLAY_BYTES } from "./fetch/link.ts";
 import { type FetchOrder, WIRE, WIRE_WORDS, type WireNews, type WireRequest } from "./fetch/order.ts";
+import { makePaneWords } from "./fetch/panes.ts";
 import { Follower } from "./follower.ts";
 import { makeGuestOrder } from "./guest-order.ts";
 import { Seating } from "./seating.ts";
@@ -158,6 +159,8 @@ function fetchOrder(byteLength: number, staging: number, bellFd: number): Omit<F
     replayStaging: staging,
     keptSlots: 0,
     stagingBytes: REPLAY_BYTES,
+    paneStaging: 0,
+    panes: makePaneWords(),
     holes: new Uint32Array(new SharedArrayBuffer(wordsFor(byteLength / UNIT_BYTES) * 4)),
     workingSets: [NAME],
     replaying: NAME,

@@ -99,8 +99,7 @@ function take(one: ServeOrder, server: Server, seating: Seating): void {
       seating.seat(one.order);
       return;
     case "source": {
-      const { source, unitBytes, identity } = one.order;
-      const direct = new DirectUnits(source, unitBytes, identity);
+      const direct = new DirectUnits(one.order);
       // Its guests are yet to come, and others may wait when they do.
       if (!isSole) direct.prepare();
       const companion = new Companion({ order: one.order, now, direct, room });

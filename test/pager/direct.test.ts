@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { buildImage } from "../../src/image/index.ts";
+import { local } from "../../src/linux/index.ts";
 import { DirectUnits } from "../../src/pager/fetch/direct.ts";
 import { openUnits } from "../../src/pager/fetch/opened-source.ts";
 import { MemorySource, openStore } from "../../src/source/index.ts";
@@ -45,18 +46,20 @@ for (const [what, make] of [
     const asked = await openUnits({ url }, 1);
     const { identity, unitBytes } = asked;
     await asked.close();
+    const panes = local.share(UNIT_BYTES);
+    t.after(() => panes.close());
     const before = descriptors();
     const addresses = new Set<number>();
     // No `await` in here: a thread that serves never comes to what is after one.
     for (let time = 0; time < 10; time++) {
-      const direct = new DirectUnits({ url }, unitBytes, identity);
+      const direct = new DirectUnits({ source: { url }, unitBytes, identity, paneStaging: panes.address });
       if (time & 1) direct.prepare();
-      assert.ok((direct.read(0, 1) ?? 0) > 0, "a unit was read");
+      assert.ok((direct.read(0, 1, 0) ?? 0) > 0, "a unit was read");
       assert.ok(descriptors() > before, "it reads by a descriptor of its own");
       addresses.add(direct.address);
       direct.close();
       direct.close();
-      assert.deepEqual([direct.read(0, 1), direct.address], [undefined, 0], "nothing is opened again");
+      assert.equal(direct.read(0, 1, 0), undefined, "nothing is opened again");
     }
     assert.equal(descriptors(), before);
     assert.equal(addresses.size, 1);

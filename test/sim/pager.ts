@@ -14,12 +14,14 @@ import type { FetchClient } from "../../src/pager/fetch/client.ts";
 import type { DirectReader } from "../../src/pager/fetch/direct.ts";
 import { Fetcher } from "../../src/pager/fetch/fetcher.ts";
 import type { Rank } from "../../src/pager/fetch/machine.ts";
+import { makePaneWords, PANE_UNITS, PANES } from "../../src/pager/fetch/panes.ts";
 import { CallerPort } from "../../src/pager/port.ts";
 import { Region, RegionMap, wholePart } from "../../src/pager/regions.ts";
 import { Repair } from "../../src/pager/repair.ts";
 import { PagerState, pagerStateBytes } from "../../src/pager/state.ts";
 import { Ioctls } from "../../src/uffd/ioctls.ts";
 import type { SoftwareProcess } from "../../src/uffd/software/index.ts";
+import { SimulatedFiller } from "./filler.ts";
 import { type SimulatedImage, SimulatedLink, type Weather } from "./link.ts";
 import type { Memory } from "./model.ts";
 
@@ -27,15 +29,16 @@ export const PAGES = 16;
 /** Far from where the system puts what has no address of its own. */
 export const BASE = 0x1000_0000;
 export const SLOTS = 6;
-/** What is read at a fault, at most. */
+/** What is read of a plain file at a fault, at most. */
 const DIRECT_UNITS = 3;
+const PANES_UNITS = PANES * PANE_UNITS;
 export const FETCHES_MAX = 3;
 const DEADLINE_MS = 100;
-const UNIT_PAGES = 4;
+const UNIT_PAGES = 2;
 const UNIT_BYTES = UNIT_PAGES * PAGE_SIZE;
 export const UNITS: number = PAGES / UNIT_PAGES;
 /** The unit that is nothing but zeros. */
-const HOLE = 2;
+const HOLE = 5;
 const SHAPES = [{ start: BASE, byteLength: PAGES * PAGE_SIZE, imageOffset: 0 }];
 
 export function imageByte(page: number): number {
@@ -76,12 +79,13 @@ export class SimulatedPager {
   counters: Counters = makeCounters();
   link!: SimulatedLink;
   fetcher!: Fetcher;
+  #other!: SimulatedFiller;
   #repair: Repair | undefined;
   #weather: Weather;
   /** Calls until death. */
   #left = Number.POSITIVE_INFINITY;
   readonly #options: SimulatedPagerOptions;
-  /** As many zeros as a unit has, then the slots, then where is read directly. */
+  /** As many zeros as a unit has, then the slots, then where is read directly: of a plain file, or panes. */
   readonly #staging;
   readonly #caller: Caller;
 
@@ -89,7 +93,7 @@ export class SimulatedPager {
     this.#options = options;
     this.#weather = weather;
     const { process } = options;
-    this.#staging = process.share((SLOTS + 1 + DIRECT_UNITS) * UNIT_BYTES);
+    this.#staging = process.share((SLOTS + 1 + PANES_UNITS) * UNIT_BYTES);
     this.#caller = {
       call: (name, ...args) => this.#lived(() => process.call(name, ...args)),
       ioctl: (fd, request, argument) => this.#lived(() => process.ioctl(fd, request, argument)),
@@ -103,6 +107,13 @@ export class SimulatedPager {
   set weather(weather: Weather) {
     this.#weather = weather;
     this.link.weather = weather;
+    this.#other.weather = weather;
+  }
+
+  /** Something happens in the thread that fetches. */
+  progress(): void {
+    if (this.#options.random.below(2) === 0) this.link.progress();
+    else this.#other.progress();
   }
 
   /** Serves a guest's memory: fresh, or as a child has it. */
@@ -193,6 +204,10 @@ export class SimulatedPager {
       },
     };
     const staging = this.#staging.bytes.subarray(UNIT_BYTES, (SLOTS + 1) * UNIT_BYTES);
+    const from = (SLOTS + 1) * UNIT_BYTES;
+    const windows = this.#staging.bytes.subarray(from, from + PANES_UNITS * UNIT_BYTES);
+    const panes = makePaneWords();
+    this.#other = new SimulatedFiller({ random, image, panes, memory: windows, weather: this.#weather });
     this.link = new SimulatedLink(random, image, staging, this.#weather);
     this.fetcher = new Fetcher({
       byteLength: PAGES * PAGE_SIZE,
@@ -208,25 +223,31 @@ export class SimulatedPager {
       room: { slots: 0 },
       link: this.link,
       holes: new Uint32Array(1),
-      direct: random.below(3) === 0 ? this.#directReader(image) : undefined,
+      direct: random.below(2) === 0 ? this.#directReader(image, windows) : undefined,
+      panes,
+      ring: () => undefined,
+      // It may do all that it has begun, or nothing.
+      await: () => {
+        if (random.below(2) === 0) this.#other.end();
+      },
       now: () => clock.ms,
     });
   }
 
   /** Reads at the fault itself, when it can; what is there after a failure is anything. */
-  #directReader(image: SimulatedImage): DirectReader {
+  #directReader(image: SimulatedImage, memory: Uint8Array): DirectReader {
     const { random } = this.#options;
-    const from = (SLOTS + 1) * UNIT_BYTES;
-    const target = this.#staging.bytes.subarray(from, from + DIRECT_UNITS * UNIT_BYTES);
-    const isPlain = random.below(2) === 0;
+    const isPlain = random.below(3) === 0;
     return {
-      address: this.#staging.address + from,
+      address: this.#staging.address + (SLOTS + 1) * UNIT_BYTES,
       isPlain,
-      unitsMax: isPlain ? DIRECT_UNITS : 1,
+      unitsMax: isPlain ? DIRECT_UNITS : PANE_UNITS,
       isCached: () => [true, false, undefined][random.below(3)],
-      read: (first, count) => {
+      read: (first, count, slot) => {
+        this.#other.checkNotTaken(slot);
+        const target = memory.subarray(slot * UNIT_BYTES, (slot + count) * UNIT_BYTES);
         target.fill(random.below(256));
-        if (random.below(3) === 0) return undefined;
+        if (random.below(isPlain ? 3 : 10) === 0) return undefined;
         for (let unit = first; unit < first + count; unit++) {
           if (image.isHole(unit)) return unit - first;
           image.fill(unit, target.subarray((unit - first) * UNIT_BYTES));
@@ -246,7 +267,7 @@ export class SimulatedPager {
         pageSize: PAGE_SIZE,
         pageCount: PAGES,
         imageOffset: 0,
-        windowPages: (2 * UNIT_PAGES) >> random.below(4),
+        windowPages: 8 >> random.below(4),
         resident: new Uint32Array(wordsFor(PAGES)),
         zero: state?.zeroBits(0) ?? new Uint32Array(wordsFor(PAGES)),
         hasZeros: adopts,

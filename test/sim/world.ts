@@ -114,7 +114,7 @@ export class World {
     else if (roll < 39) this.#fork();
     else if (roll < 60) this.#pager.pump();
     else if (roll < 72) this.#collect();
-    else if (roll < 89) this.#pager.link.progress();
+    else if (roll < 89) this.#pager.progress();
     else if (roll < 93) this.#pass(this.#random.below(60));
     else if (roll < 96) this.#wantSome();
     else if (roll < 98) this.#pager.repairSome();
@@ -128,7 +128,7 @@ export class World {
     this.#pager.weather = { failing: 0, hanging: 0 };
     for (let round = 0; round < rounds && (this.#doing.length > 0 || this.#forking !== undefined); round++) {
       this.#pager.pump();
-      this.#pager.link.progress();
+      this.#pager.progress();
       this.#collect();
       this.#pass(5);
       this.settle();
@@ -145,7 +145,7 @@ export class World {
         });
         for (let round = 0; round < rounds && this.#doing.length > 0; round++) {
           this.#pager.pump();
-          this.#pager.link.progress();
+          this.#pager.progress();
           this.#collect();
           this.#pass(5);
           this.settle();

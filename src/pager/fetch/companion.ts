@@ -14,6 +14,8 @@ import type { KeptRoom } from "./replays.ts";
 
 /** So many microseconds of waiting for a disk are worth waking the thread that fetches; a power of two. */
 const TOLD_WAIT_US = 4096;
+/** LIMIT: how long a unit of the other thread is waited for: some three times what it takes to verify one. */
+const AWAIT_MS = 0.15;
 /** Taken out of the pipe at once. */
 const BELL_BYTES = 4096;
 
@@ -40,7 +42,8 @@ export class Companion {
     this.#words = order.words;
     this.#link = new PortLink(order);
     this.#direct = direct;
-    this.fetcher = new Fetcher({ ...order, link: this.#link, now, direct, room });
+    const ring = (): void => this.#link.ring();
+    this.fetcher = new Fetcher({ ...order, link: this.#link, now, direct, room, ring, await: awaitBriefly });
   }
 
   /** To be called before a sleep; false when there is something to collect already. */
@@ -143,5 +146,13 @@ class PortLink implements FetchLink {
     if (message.kind === "piece" || message.kind === "replaying") return message;
     const { error, ...news } = message;
     return error === undefined ? news : { ...news, error: errorOf(error) };
+  }
+}
+
+/** A sleep would take as long, and whoever waits for the fault has this CPU otherwise. */
+function awaitBriefly(isSo: () => boolean): void {
+  const until = performance.now() + AWAIT_MS;
+  while (!isSo() && performance.now() < until) {
+    // The other thread runs, on another CPU.
   }
 }

@@ -1,9 +1,27 @@
-// What was read at the last fault that was read directly: units that lie side by side, the fault's own among them.
+// What was read of a plain file at the last fault: units that lie side by side, the fault's own among them.
 
 import { planRun } from "../plan.ts";
 import { type Part, untilPage } from "../regions.ts";
 import type { DirectReader } from "./direct.ts";
 import { unitOf } from "./unit-pages.ts";
+
+/** What has been read around faults, and lies in memory in pieces. */
+export interface FaultWindow {
+  readonly isPlain: boolean;
+  /** Whether a unit is read without waiting for a disk; undefined: that is not known. */
+  isCached(unit: number): boolean | undefined;
+  has(unit: number): boolean;
+  /** The units that lie in one piece with one that it has, as far as it has them. */
+  firstOf(unit: number): number;
+  untilOf(unit: number): number;
+  /** Where a unit is that it has. */
+  addressOf(unit: number): number;
+  /**
+   * Reads the unit of a page, and with it those of its window; with `asks` another thread may do a part of that. Answers what
+   * the unit is; undefined: it can't be read so.
+   */
+  read(part: Part, page: number, asks: boolean): "bytes" | "zero" | undefined;
+}
 
 export interface DirectWindowOptions {
   readonly reader: DirectReader;
@@ -12,10 +30,11 @@ export interface DirectWindowOptions {
   readonly isWanted: (unit: number) => boolean;
 }
 
-export class DirectWindow {
+export class DirectWindow implements FaultWindow {
+  readonly isPlain = true;
   /** Units [first, until); none until something has been read. */
-  first = 0;
-  until = 0;
+  #first = 0;
+  #until = 0;
   readonly #options: DirectWindowOptions;
   readonly #run = { first: 0, until: 0 };
 
@@ -23,26 +42,27 @@ export class DirectWindow {
     this.#options = options;
   }
 
-  get isPlain(): boolean {
-    return this.#options.reader.isPlain;
-  }
-
-  /** Whether a unit is read without waiting for a disk; undefined: that is not known. */
   isCached(unit: number): boolean | undefined {
     return this.#options.reader.isCached(unit);
   }
 
   has(unit: number): boolean {
-    return unit >= this.first && unit < this.until;
+    return unit >= this.#first && unit < this.#until;
   }
 
-  /** Where a unit is that it has. */
+  firstOf(): number {
+    return this.#first;
+  }
+
+  untilOf(): number {
+    return this.#until;
+  }
+
   addressOf(unit: number): number {
     const { reader, unitBytes } = this.#options;
-    return reader.address + (unit - this.first) * unitBytes;
+    return reader.address + (unit - this.#first) * unitBytes;
   }
 
-  /** Reads the unit of a page, and with it those of its window. Answers what that unit is; undefined: it can't be read so. */
   read(part: Part, page: number): "bytes" | "zero" | undefined {
     const unit = unitOf(part, page, this.#options.unitBytes);
     const { first, until } = this.#around(part, page);
@@ -53,11 +73,11 @@ export class DirectWindow {
   }
 
   #readRun(first: number, count: number): boolean {
-    this.first = this.until = 0;
-    const units = this.#options.reader.read(first, count);
+    this.#first = this.#until = 0;
+    const units = this.#options.reader.read(first, count, 0);
     if (units === undefined) return false;
-    this.first = first;
-    this.until = first + units;
+    this.#first = first;
+    this.#until = first + units;
     return true;
   }
 

@@ -1,21 +1,22 @@
 // Reads units of a local source in the thread that serves, at the fault itself: no other thread has to wake up for it.
 //
 // Only what is at hand: a file of this machine. As it is, it is read as far as the fault's window goes, and nothing is read
-// ahead: two CPUs that speak about a read cost more than the read. What has to be verified is read likewise for a guest of a host
-// that is alone with its image. What can't be read so, or fails, takes the way over the thread that fetches.
+// ahead: two CPUs that speak about a read cost more than the read. What has to be verified is read unit by unit, for a
+// guest of a host that is alone with its image (verified-window.ts). What can't be read so, or fails, takes the way over
+// the thread that fetches.
 
 import type { Memory } from "../../linux/index.ts";
 import { giveMemory, takeMemory } from "../memory-pool.ts";
 import { isPlainFile, openUnitsSync, type UnitReader } from "./opened-source.ts";
 import type { SourceDescriptor } from "./options.ts";
+import { paneUnits } from "./panes.ts";
+import { type SlotMemory, slotsAt } from "./slots.ts";
 
 /** LIMIT: bytes that are read at one fault, of what costs no more than a read. */
 const READ_BYTES_MAX = 2 * 1024 * 1024;
-/** LIMIT: the same of what has to be verified: a tenth of a millisecond's work. */
-const VERIFIED_BYTES_MAX = 256 * 1024;
 
 export interface DirectReader {
-  /** Address of what `read` has read. */
+  /** Address of slot 0: of what `read` has read where all is plain, else of the panes. */
   readonly address: number;
   /** A unit costs no more than a read: it is cheaper to read it for each guest than to fetch it once for all. */
   readonly isPlain: boolean;
@@ -24,58 +25,68 @@ export interface DirectReader {
   /** Whether a unit is read without waiting for a disk; undefined: that is not known. */
   isCached(unit: number): boolean | undefined;
   /**
-   * Reads units that lie side by side to `address`, and answers how many of them, from the first on, have bytes: 0 when the
-   * first one is zeros; undefined: it can't be read so.
+   * Reads units that lie side by side to a slot and those behind it, one at once of what has to be verified. Answers how many
+   * of them, from the first on, have bytes: 0 when the first one is zeros; undefined: it can't be read so.
    */
-  read(first: number, count: number): number | undefined;
+  read(first: number, count: number, slot: number): number | undefined;
+}
+
+export interface DirectUnitsOptions {
+  readonly source: SourceDescriptor;
+  readonly unitBytes: number;
+  /** What whoever fetches has opened. */
+  readonly identity: string | undefined;
+  /** Where the panes are. */
+  readonly paneStaging: number;
 }
 
 export class DirectUnits implements DirectReader {
-  readonly #source: SourceDescriptor;
-  readonly #unitBytes: number;
-  readonly #identity: string | undefined;
   readonly isPlain: boolean;
   readonly unitsMax: number;
-  #opened: { readonly reader: UnitReader; readonly memory: Memory; readonly target: Uint8Array } | undefined;
+  readonly #options: DirectUnitsOptions;
+  readonly #panes: SlotMemory;
+  #reader: UnitReader | undefined;
+  /** Of plain files. */
+  #memory: Memory | undefined;
   #isOpenable = true;
 
-  /** `identity`: what whoever fetches has opened. */
-  constructor(source: SourceDescriptor, unitBytes: number, identity: string | undefined) {
-    this.#source = source;
-    this.#unitBytes = unitBytes;
-    this.#identity = identity;
+  constructor(options: DirectUnitsOptions) {
+    const { source, unitBytes, identity, paneStaging } = options;
+    this.#options = options;
     this.isPlain = isPlainFile(source, identity);
-    const bytesMax = this.isPlain ? READ_BYTES_MAX : VERIFIED_BYTES_MAX;
-    this.unitsMax = Math.max(1, Math.floor(bytesMax / unitBytes));
+    this.#panes = slotsAt(paneStaging, unitBytes);
+    this.unitsMax = this.isPlain ? Math.max(1, Math.floor(READ_BYTES_MAX / unitBytes)) : paneUnits(unitBytes);
   }
 
   get address(): number {
-    return this.#opened?.memory.address ?? 0;
+    return this.isPlain ? (this.#memory?.address ?? 0) : this.#options.paneStaging;
   }
 
   /** Opens it now, while nobody waits. */
   prepare(): void {
     try {
-      this.#opened ??= this.#open();
+      this.#reader ??= this.#open();
     } catch {
       // As in `#open`.
     }
   }
 
   isCached(unit: number): boolean | undefined {
-    return this.#opened?.reader.isCached(unit);
+    return this.#reader?.isCached(unit);
   }
 
-  read(first: number, count: number): number | undefined {
+  read(first: number, count: number, slot: number): number | undefined {
     if (!this.#isOpenable) return undefined;
     try {
-      this.#opened ??= this.#open();
-      if (this.#opened === undefined) return undefined;
-      const { reader, target } = this.#opened;
+      this.#reader ??= this.#open();
+      if (this.#reader === undefined) return undefined;
+      if (!this.isPlain) {
+        const result = this.#reader.readSync(first, this.#panes(slot));
+        return result === undefined ? undefined : result === "zero" ? 0 : 1;
+      }
       const units = Math.min(count, this.unitsMax);
-      if (!this.isPlain) return this.#readEach(reader, target, first, units);
-      const result = reader.readSync(first, target.subarray(0, units * this.#unitBytes));
-      return result === undefined ? undefined : units;
+      const target = this.#memory!.bytes.subarray(0, units * this.#options.unitBytes);
+      return this.#reader.readSync(first, target) === undefined ? undefined : units;
     } catch {
       return undefined;
     }
@@ -83,45 +94,26 @@ export class DirectUnits implements DirectReader {
 
   /** Nothing can be read any more. What it has opened is closed when this returns: a thread that serves has no later. */
   close(): void {
-    const opened = this.#opened;
     this.#isOpenable = false;
-    this.#opened = undefined;
-    if (opened === undefined) return;
     // It was only read from: what its closing has to say is of no use to anybody.
-    opened.reader.close().catch(() => undefined);
-    giveMemory(opened.memory, this.#byteLength);
+    this.#reader?.close().catch(() => undefined);
+    if (this.#memory !== undefined) giveMemory(this.#memory, this.#byteLength);
+    this.#reader = undefined;
+    this.#memory = undefined;
   }
 
   get #byteLength(): number {
-    return this.unitsMax * this.#unitBytes;
+    return this.unitsMax * this.#options.unitBytes;
   }
 
-  /** Up to the first one that is zeros, or that is wrong: whoever asks for that one hears of it. */
-  #readEach(reader: UnitReader, target: Uint8Array, first: number, count: number): number | undefined {
-    for (let index = 0; index < count; index++) {
-      const part = target.subarray(index * this.#unitBytes, (index + 1) * this.#unitBytes);
-      const result = index === 0 ? reader.readSync(first, part) : readOr(reader, first + index, part);
-      if (result === undefined) return index === 0 ? undefined : index;
-      if (result === "zero") return index;
-    }
-    return count;
-  }
-
-  #open() {
+  #open(): UnitReader | undefined {
+    const { source, unitBytes, identity } = this.#options;
     this.#isOpenable = false;
     // If this throws, whoever fetches has opened it, and will say what is wrong now.
-    const reader = openUnitsSync(this.#source, this.#unitBytes, this.#identity);
+    const reader = openUnitsSync(source, unitBytes, identity);
     if (reader === undefined) return undefined;
-    const memory = takeMemory(this.#byteLength);
+    if (this.isPlain) this.#memory = takeMemory(this.#byteLength);
     this.#isOpenable = true;
-    return { reader, memory, target: memory.bytes.subarray(0, this.#byteLength) };
-  }
-}
-
-function readOr(reader: UnitReader, unit: number, target: Uint8Array): "bytes" | "zero" | undefined {
-  try {
-    return reader.readSync(unit, target);
-  } catch {
-    return undefined;
+    return reader;
   }
 }

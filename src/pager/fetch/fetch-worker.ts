@@ -10,7 +10,7 @@ import { HUGE_PAGE_SIZE, MADV } from "../../abi/memory.ts";
 import { wordsFor } from "../../base/bitmap.ts";
 import { MinorfaultError } from "../../base/errors.ts";
 import { roundUp } from "../../base/range.ts";
-import { expectRead, isCached, local, mmap, threadId } from "../../linux/index.ts";
+import { affinity, expectRead, isCached, local, mmap, threadId } from "../../linux/index.ts";
 import { lendReadAhead } from "../../source/read-ahead.ts";
 import { noteOf } from "../notes.ts";
 import { orderOf } from "../thread-order.ts";
@@ -18,6 +18,7 @@ import { FetchAgent } from "./agent.ts";
 import { REPLAY_BYTES, REPLAY_SLOTS } from "./link.ts";
 import { GATHERED_MAX, openUnits, type UnitReader } from "./opened-source.ts";
 import { type FetchWorkOrder, type OpenedMessage, WIRE, type WireNews, type WireRequest } from "./order.ts";
+import { makePaneWords, PANE_UNITS, PANES, PaneFiller } from "./panes.ts";
 import { ReplaySlots } from "./replay-slots.ts";
 import { Replayer } from "./replayer.ts";
 import { slotsAt } from "./slots.ts";
@@ -29,9 +30,16 @@ const LEARNT_UNITS_MAX = 65_536;
 const AT_HAND_MAX = 2;
 /** How often who waits for the serving thread looks whether all is over. */
 const LOOK_MS = 100;
+/**
+ * LIMIT: how long this thread stays awake after it has filled a unit of a pane: about as long as a guest takes to go through
+ * a window. To be woken for the next one costs both threads more than the reading of a unit.
+ */
+const LINGER_MS = 0.3;
 
 const bell = local.share(4096);
 lendReadAhead({ expect: expectRead, isCached });
+/** Another one for the thread that serves, which has us kept off its own. */
+const hasOtherCpus = affinity(local).length > 1;
 const order = await orderOf<FetchWorkOrder>([], [rehearse]);
 const { words, port, bellFd } = order;
 /** Requests that have been looked for. */
@@ -50,7 +58,8 @@ async function run(): Promise<void> {
   // Far away, units are gathered to longer reads: as many reads need more units.
   const fetchesMax = order.fetchesMax * (reader.isLocal ? AT_HAND_MAX : GATHERED_MAX);
   const slots = Math.max(order.slots, fetchesMax + (fetchesMax >> 2));
-  const replayAt = roundUp(slots * unitBytes, HUGE_PAGE_SIZE);
+  const paneAt = slots * unitBytes;
+  const replayAt = roundUp(paneAt + PANES * PANE_UNITS * unitBytes, HUGE_PAGE_SIZE);
   const { staging, stagingBytes, keptSlots } = mapStaging(
     replayAt + REPLAY_SLOTS * REPLAY_BYTES,
     image === undefined ? 0 : order.keptSlots,
@@ -64,6 +73,7 @@ async function run(): Promise<void> {
   advise(MADV.HUGEPAGE, 0, slotCount);
   const units = Math.ceil(byteLength / unitBytes);
   const holes = new Uint32Array(new SharedArrayBuffer(wordsFor(units) * 4));
+  const panes = makePaneWords();
   const agent = new FetchAgent({
     reader,
     slots: slotsAt(staging, unitBytes),
@@ -72,6 +82,15 @@ async function run(): Promise<void> {
     tell,
   });
   const sweep = order.sweeps ? new Sweep({ reader, words }) : undefined;
+  const paneSlots = slotsAt(staging + paneAt, unitBytes);
+  const filler = new PaneFiller(panes, (unit, slot) => reader.readSync(unit, paneSlots(slot)));
+  const fills = image !== undefined && reader.isLocal && hasOtherCpus;
+  const rest = (): void => {
+    filler.listens = fills;
+    const isEnough = () => agent.running > 0 || wanted.length > 0;
+    serve(agent, isEnough, () => (filler.fill() ? 0 : sweep?.step()));
+    filler.listens = false;
+  };
   const pool = new ReplaySlots({
     count: slotCount,
     transitMax: REPLAY_SLOTS,
@@ -105,6 +124,8 @@ async function run(): Promise<void> {
     replayStaging,
     keptSlots,
     stagingBytes,
+    paneStaging: staging + paneAt,
+    panes,
     holes,
     workingSets,
     replaying,
@@ -125,7 +146,7 @@ async function run(): Promise<void> {
   port.on("message", (request: WireRequest) => {
     agent.handle(request);
     if (isOver()) void stop();
-    else if (agent.running === 0 && agent.isLocal && replayer === undefined) sleep(agent, sweep, wanted);
+    else if (agent.running === 0 && agent.isLocal && replayer === undefined) rest();
     while (agent.work());
     if (isOver()) void stop();
     replayer ??= next();
@@ -156,7 +177,7 @@ async function run(): Promise<void> {
   };
   await replayAll();
   while (!isOver() && agent.isLocal && agent.running === 0) {
-    sleep(agent, sweep, wanted);
+    rest();
     replayer ??= next();
     await replayAll();
   }
@@ -196,24 +217,16 @@ function isOver(): boolean {
   return Atomics.load(words, WIRE.STOP) !== 0;
 }
 
-/** Serves from outside the event loop until a read has to wait, something is to be replayed, or the end. */
-function sleep(agent: FetchAgent, sweep: Sweep | undefined, wanted: readonly string[]): void {
-  serve(
-    agent,
-    () => agent.running > 0 || wanted.length > 0,
-    () => sweep?.step(),
-  );
-}
-
 /**
  * Serves what is asked for until something is so, asleep in between; false: all is over. What there is to do `beside` it is
- * asked for after each unit, and answers when it is to be asked again.
+ * asked for after each unit, and answers when it is to be asked again; 0: at once, and there is likely to be more in a moment.
  */
 function serve(
   agent: FetchAgent,
   isEnough: () => boolean,
   beside: () => number | undefined = () => undefined,
 ): boolean {
+  let lingersUntil = 0;
   for (;;) {
     const rung = Atomics.load(words, WIRE.RUNG);
     if (rung !== heard) hear(agent);
@@ -225,7 +238,9 @@ function serve(
     }
     // Asked between any two runs of a replay, so the usual answer has to be cheap.
     if (isEnough()) return true;
-    Atomics.wait(words, WIRE.RUNG, rung, beside() ?? LOOK_MS);
+    const restMs = beside();
+    if (restMs === 0) lingersUntil = performance.now() + LINGER_MS;
+    else if (!linger(rung, lingersUntil)) Atomics.wait(words, WIRE.RUNG, rung, restMs ?? LOOK_MS);
   }
 }
 
@@ -233,6 +248,12 @@ function hear(agent: FetchAgent): void {
   for (let got = receiveMessageOnPort(port); got !== undefined; got = receiveMessageOnPort(port)) {
     agent.handle(got.message as WireRequest);
   }
+}
+
+/** Stays awake for what is asked for next; false: the time is over. */
+function linger(rung: number, untilMs: number): boolean {
+  while (performance.now() < untilMs) if (Atomics.load(words, WIRE.RUNG) !== rung) return true;
+  return false;
 }
 
 function tell(news: WireNews): void {

@@ -24,11 +24,12 @@ import { type AddressableSource, AWAY } from "../source.ts";
 import { BulkFetch } from "./bulk-fetch.ts";
 import { type ClientOptions, FetchClient, type Fetching } from "./client.ts";
 import type { DirectReader } from "./direct.ts";
-import { DirectWindow } from "./direct-window.ts";
+import { DirectWindow, type FaultWindow } from "./direct-window.ts";
 import type { FetchEnd, FetchLink, FetchNews } from "./link.ts";
 import { type Action, FetchMachine, type MachineOptions, RANK, type Rank } from "./machine.ts";
 import { type KeptRoom, Replays } from "./replays.ts";
 import { knowZeros, type PartPages, pagesOf, unitOf } from "./unit-pages.ts";
+import { VerifiedWindow, type VerifiedWindowOptions } from "./verified-window.ts";
 
 /** What is installed at once, in between looks for faults: a tenth of a millisecond's work. */
 const SLICE_BYTES = 256 * 1024;
@@ -37,7 +38,9 @@ const HOLD_MS = 3;
 /** LIMIT: failures that are kept until somebody asks. */
 const FAILED_MAX = 1024;
 
-export interface FetcherOptions extends MachineOptions {
+export interface FetcherOptions
+  extends MachineOptions,
+    Pick<VerifiedWindowOptions, "panes" | "ring" | "await"> {
   /** Bytes of the image. */
   readonly byteLength: number;
   /** Where slot 0 is, in the memory of who installs; the others follow. */
@@ -80,7 +83,7 @@ export class Fetcher implements AddressableSource, Fetching {
   #allowance = SLICE_BYTES;
   #isPutOff = false;
   #lastWaiter = 0;
-  readonly #direct: DirectWindow | undefined;
+  readonly #direct: FaultWindow | undefined;
   /** Units that failed although nobody waited for them, until somebody asks. */
   readonly #failed = new Map<number, MinorfaultError>();
   #lastEnd: FetchEnd | undefined;
@@ -94,9 +97,10 @@ export class Fetcher implements AddressableSource, Fetching {
     this.byteLength = options.byteLength;
     this.unitBytes = options.unitBytes;
     this.machine = new FetchMachine(options);
-    const { replayStaging, keptSlots, room, unitBytes, link, direct } = options;
+    const { replayStaging, keptSlots, room, link, direct } = options;
     const isWanted = (unit: number): boolean => !hasBit(options.holes, unit) && !this.machine.isKnown(unit);
-    this.#direct = direct && new DirectWindow({ reader: direct, unitBytes, isWanted });
+    const window = direct?.isPlain ? DirectWindow : VerifiedWindow;
+    this.#direct = direct && new window({ ...options, reader: direct, isWanted });
     this.replays = new Replays({ staging: replayStaging, keptSlots, room, link });
     const isUnlimited = options.backgroundRate === Number.POSITIVE_INFINITY;
     this.#bulk = new BulkFetch({
@@ -104,7 +108,7 @@ export class Fetcher implements AddressableSource, Fetching {
       isKnown: (each) => this.machine.isKnown(each),
       want: (client, each, rank) => this.want(client, each, rank),
       readDirectly: (part, page) => {
-        const isRead = this.#readDirectly(part, page);
+        const isRead = this.#readDirectly(part, page, false);
         // In order: nothing would be gained by reading in order beside it.
         takeDiskWait();
         return isRead;
@@ -147,12 +151,12 @@ export class Fetcher implements AddressableSource, Fetching {
 
   reach(offset: number): number {
     const unit = Math.floor(offset / this.unitBytes);
-    return (this.#direct?.has(unit) ? this.#direct.until : unit + 1) * this.unitBytes - offset;
+    return (this.#direct?.has(unit) ? this.#direct.untilOf(unit) : unit + 1) * this.unitBytes - offset;
   }
 
   reachBack(offset: number): number {
     const unit = Math.floor(offset / this.unitBytes);
-    return offset - (this.#direct?.has(unit) ? this.#direct.first : unit) * this.unitBytes;
+    return offset - (this.#direct?.has(unit) ? this.#direct.firstOf(unit) : unit) * this.unitBytes;
   }
 
   addressOf(offset: number, byteLength: number): number {
@@ -179,7 +183,7 @@ export class Fetcher implements AddressableSource, Fetching {
     const { counters } = client.options;
     // Who fills has other things to do than to wait for a disk.
     const waits = this.#bulk.isWhole && this.#direct?.isCached(unit) === false;
-    if (!waits && this.#readDirectly(part, page)) {
+    if (!waits && this.#readDirectly(part, page, client.options.followsFaults)) {
       counters[COUNTER.READ_AT_FAULT]! += 1;
       if (hasBit(this.#options.holes, unit)) knowZeros(part, unit, this.unitBytes);
       else if (installsWhole && !client.options.followsFaults) this.#goAhead(client, part, unit);
@@ -233,13 +237,13 @@ export class Fetcher implements AddressableSource, Fetching {
   }
 
   /** Reads the unit of a page at once, and with it the others of its window, unless it is on its way already. */
-  #readDirectly(part: Part, page: number): boolean {
+  #readDirectly(part: Part, page: number, asks: boolean): boolean {
     const direct = this.#direct;
     const unit = this.#unitOf(part, page);
     if (direct === undefined || this.machine.isKnown(unit)) return false;
     // What has to be decoded would be there for none of the other guests.
     if (this.#clients.size > 1 && !direct.isPlain) return false;
-    const result = direct.read(part, page);
+    const result = direct.read(part, page, asks);
     if (result === "zero") this.#knowHole(unit);
     return result !== undefined;
   }

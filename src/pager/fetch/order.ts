@@ -73,6 +73,9 @@ export interface OpenedSource {
   readonly replayStaging: number;
   readonly keptSlots: number;
   readonly stagingBytes: number;
+  /** Where the panes are, and their words (panes.ts). */
+  readonly paneStaging: number;
+  readonly panes: Int32Array;
   readonly holes: Uint32Array;
   readonly workingSets: readonly string[];
   /** The one that is being replayed. */

@@ -70,7 +70,7 @@ function tally(): Tally {
 }
 
 /** After a takeover those who wait come first. */
-const KEEP_AFTER_MS = 2000;
+const READY_AFTER_MS = 2000;
 
 async function prepare(): Promise<void> {
   const config = configOf(crew.ledger.get(CONFIG_ID)!);
@@ -117,8 +117,8 @@ async function serve(why: string): Promise<void> {
   table!.open(configOf(crew.ledger.get(CONFIG_ID)!));
   const socket = crew.ledger.get(CONTROL_ID)?.descriptors[0];
   if (socket !== undefined) void operate(socket);
-  if (guests === 0) table!.keepWorkingSets();
-  else setTimeout(() => table!.keepWorkingSets(), KEEP_AFTER_MS).unref();
+  if (guests === 0) table!.getReady();
+  else setTimeout(() => table!.getReady(), READY_AFTER_MS).unref();
 }
 
 /** Whatever becomes of the control API, guests are served. */

@@ -36,7 +36,7 @@ import type { Entry } from "./link.ts";
 import { canonicalImage, type Policy, policyOrOwn } from "./policy.ts";
 import type { PolicyFile } from "./policy-file.ts";
 import type { Readiness } from "./readiness.ts";
-import { rehearse } from "./rehearsal.ts";
+import { practise, rehearse } from "./rehearsal.ts";
 import { checkName, closeListener, imageListener, ticketListener } from "./sockets.ts";
 import { step } from "./step.ts";
 import type { Tally } from "./tally.ts";
@@ -98,7 +98,7 @@ export class Guests implements GuestTable {
     const limits = (): ServerLimits => this.limits;
   }
 
-  /** Opens the images that are to be warm, and rehearses with them; failures are in their status. */
+  /** Opens the images that are to be warm, and rehearses with them while it has no guests; failures are in their status. */
   async prepare(): Promise<void> {
     for (const image of this.#config.images) this.#images.add(image);
     const warm = this.#config.images.filter((image) => image.warm !== false);
@@ -107,7 +107,6 @@ export class Guests implements GuestTable {
 
   async #warmUp(image: ImageConfig): Promise<void> {
     const { byteLength } = await this.#images.open(image.name);
-    // Guests of its own that are there already are not to wait for this.
     const isLate = () => this.#crew.isServing && this.#guests.size + this.#starting.size > 0;
     if (isLate()) return;
     await rehearse(this.#host, image, byteLength, (pager) => {
@@ -141,9 +140,10 @@ export class Guests implements GuestTable {
     for (const entry of this.#crew.ledger.of("connection")) this.#enter(entry);
   }
 
-  /** Gets working sets ready for guests that are yet to come. */
-  keepWorkingSets(): void {
+  /** Gets working sets ready for guests that are yet to come, and itself. */
+  getReady(): void {
     this.#images.keepWorkingSets();
+    void practise(this.#host, this.#config.images, this.#images, () => this.#guests.size === 0);
   }
 
   // ── what operators see ──

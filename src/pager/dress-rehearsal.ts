@@ -108,7 +108,7 @@ class Feeder {
     let count = 0;
     for (let request = this.#hear(); request !== undefined; request = this.#hear()) {
       if (request.kind !== "fetch") continue;
-      this.#tell({ kind: "end", ticket: request.ticket, result: "bytes" });
+      this.#tell({ kind: "end", ticket: request.ticket, count: request.count, result: "bytes" });
       count++;
     }
     return count === 0;
@@ -154,6 +154,7 @@ function fetchOrder(byteLength: number, staging: number, bellFd: number): Omit<F
     content: undefined,
     slots: 2,
     fetchesMax: 1,
+    runMax: 1,
     tid: threadId(local),
     staging,
     replayStaging: staging,

@@ -10,6 +10,7 @@ const DEFAULTS: MachineOptions = {
   deadlineMs: 1000,
   expires: true,
   unitBytes: 65_536,
+  runMax: 1,
   backgroundRate: Number.POSITIVE_INFINITY,
 };
 
@@ -133,4 +134,57 @@ test("slots are reused from the unit that was used longest ago", () => {
   machine.ended(4, "bytes", 0);
   assert.equal(machine.slotOf(2), -1);
   assert.ok(machine.slotOf(1) >= 0 && machine.slotOf(3) >= 0 && machine.slotOf(4) >= 0);
+});
+
+/** Units of each fetch, and the slots that they are to fill. */
+function runs(machine: FetchMachine): string[] {
+  return machine
+    .takeActions()
+    .flatMap((action) =>
+      action.kind === "fetch" ? [`${action.unit}+${action.count} into ${action.slot} #${action.ticket}`] : [],
+    );
+}
+
+function machineOfRuns(): FetchMachine {
+  const machine = machineWith({ slots: 20, fetchesMax: 16, runMax: 4 });
+  for (let unit = 0; unit < 12; unit++) machine.want(unit, RANK.BACKGROUND, 0);
+  return machine;
+}
+
+test("units side by side are one fetch into slots side by side, and served as one", () => {
+  const machine = machineOfRuns();
+  assert.deepEqual(runs(machine), ["0+4 into 0 #1", "4+4 into 4 #5", "8+2 into 8 #9"]);
+  machine.ended(5, "bytes", 1, 3);
+  assert.deepEqual(machine.takeActions()[0], { kind: "serve", unit: 4, count: 3, waiters: [] });
+  assert.deepEqual([machine.stagedUntil(3), machine.stagedUntil(4), machine.stagedUntil(6)], [3, 7, 7]);
+  assert.equal(machine.slotOf(6), machine.slotOf(4) + 2);
+});
+
+test("the background goes on when it has places for a run", () => {
+  const machine = machineOfRuns();
+  runs(machine);
+  for (let unit = 12; unit < 20; unit++) machine.want(unit, RANK.BACKGROUND, 0);
+  assert.deepEqual(runs(machine), [], "there are two places, and units for both");
+  assert.equal(machine.nextTickMs(1), Number.POSITIVE_INFINITY);
+  machine.ended(1, "bytes", 1);
+  assert.deepEqual(runs(machine), ["10+3 into 10 #11"]);
+});
+
+test("who waits for a unit of a run is served by itself", () => {
+  const machine = machineOfRuns();
+  machine.need(1, 5, 0, 0);
+  runs(machine);
+  machine.ended(5, "bytes", 1, 4);
+  assert.deepEqual(told(machine).slice(0, 3), ["serve 4 for ", "serve 5 for 1", "serve 6 for "]);
+});
+
+test("a run that is not wanted any more ends unit by unit, and its slots are had again when it has", () => {
+  const machine = machineOfRuns();
+  runs(machine);
+  machine.drop(RANK.BACKGROUND, 0);
+  assert.equal(machine.takeActions().filter(({ kind }) => kind === "cancel").length, 10);
+  machine.ended(1, "bytes", 1, 10);
+  assert.equal(machine.stagedUntil(0), 0);
+  assert.equal(machine.bounds.slots, 20);
+  assert.equal(machine.bounds.low, 0);
 });

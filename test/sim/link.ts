@@ -53,10 +53,19 @@ export class SimulatedLink implements FetchLink {
     }
     // Nothing is replayed here.
     if (request.kind !== "fetch") return;
-    if (this.#owned.has(request.slot)) throw new Error(`Slot ${request.slot} is given to two fetches`);
-    this.#owned.add(request.slot);
-    const isHung = this.#random.below(100) < this.weather.hanging;
-    this.#pending.push({ ...request, isCancelled: false, isHung });
+    const { ticket, unit, slot, count } = request;
+    for (let at = 0; at < count; at++) {
+      if (this.#owned.has(slot + at)) throw new Error(`Slot ${slot + at} is given to two fetches`);
+      this.#owned.add(slot + at);
+      const isHung = this.#random.below(100) < this.weather.hanging;
+      this.#pending.push({
+        ticket: ticket + at,
+        unit: unit + at,
+        slot: slot + at,
+        isCancelled: false,
+        isHung,
+      });
+    }
   }
 
   receive(): FetchEnd | undefined {
@@ -75,7 +84,7 @@ export class SimulatedLink implements FetchLink {
     // A reply that comes once more.
     const [old] = this.#echoes;
     if (old !== undefined && this.#random.below(50) === 0)
-      this.#ends.push({ kind: "end", ticket: old, result: "bytes" });
+      this.#ends.push({ kind: "end", ticket: old, count: 1, result: "bytes" });
     if (this.#pending.length === 0) return;
     const index = this.#random.below(this.#pending.length);
     const fetch = this.#pending[index]!;
@@ -95,13 +104,14 @@ export class SimulatedLink implements FetchLink {
       return {
         kind: "end",
         ticket,
+        count: 1,
         result: "failed",
         error: new MinorfaultError("ERR_WRONG_BYTES", `unit ${unit} is a lie`),
       };
     }
-    if (this.#image.isHole(unit)) return { kind: "end", ticket, result: "zero" };
+    if (this.#image.isHole(unit)) return { kind: "end", ticket, count: 1, result: "zero" };
     this.#image.fill(unit, slot);
-    return { kind: "end", ticket, result: "bytes" };
+    return { kind: "end", ticket, count: 1, result: "bytes" };
   }
 
   #slot(slot: number): Uint8Array {

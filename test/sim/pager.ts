@@ -212,6 +212,7 @@ export class SimulatedPager {
     this.fetcher = new Fetcher({
       byteLength: PAGES * PAGE_SIZE,
       unitBytes: UNIT_BYTES,
+      runMax: 1 + random.below(3),
       slots: SLOTS,
       fetchesMax: FETCHES_MAX,
       deadlineMs: DEADLINE_MS,

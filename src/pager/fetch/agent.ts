@@ -6,6 +6,7 @@
 // What has to be waited for is gathered first: units that lie side by side and were asked for together are one read.
 //
 //   asked for   8 9 10 11   40        reads   [8 9 10 11]   [40]        faults before what nobody waits for
+//   slots       2 3  4  5   17                one read fills slots that lie side by side as well
 //
 // A slot is written to from its request until its end is told, and never later: also a cancelled fetch has its end, when
 // its source has let go.
@@ -27,20 +28,23 @@ export interface AgentOptions {
   readonly tell: (news: WireNews) => void;
 }
 
-/** A unit that waits for its read. */
+/** A unit that waits for its read, or a run of them. */
 interface Asked {
   readonly ticket: number;
   readonly unit: number;
+  readonly slot: number;
+  readonly count: number;
   readonly rank: Rank;
-  readonly target: Uint8Array;
+  /** Tickets of units that are still wanted, and have not ended. */
+  readonly wanted: Set<number>;
   /** The disk has been told. */
   isExpected?: boolean;
 }
 
+/** What is read as one. */
 interface Read {
   readonly controller: AbortController;
-  /** Units that are still wanted. */
-  wanted: number;
+  readonly gathered: readonly Asked[];
 }
 
 export class FetchAgent {
@@ -50,9 +54,7 @@ export class FetchAgent {
   readonly #due = new Map<number, Asked>();
   /** What has to be waited for, in the order of its asking. */
   readonly #asked = new Map<number, Asked>();
-  /** By the tickets of their units. */
-  readonly #running = new Map<number, Read>();
-  #reads = 0;
+  readonly #reads = new Set<Read>();
   #lowReads = 0;
   #isGathering = false;
   readonly #spans = new Set<number>();
@@ -72,9 +74,9 @@ export class FetchAgent {
     this.isLocal = options.reader.isLocal;
   }
 
-  /** Units that wait for something. */
+  /** What waits for something. */
   get running(): number {
-    return this.#running.size + this.#asked.size;
+    return this.#reads.size + this.#asked.size;
   }
 
   handle(request: WireRequest): void {
@@ -83,18 +85,16 @@ export class FetchAgent {
     else if (request.kind === "replay") this.onReplay?.(request.workingSet);
     else if (request.kind === "fill") this.onFill?.();
     else if (request.kind === "cancel") this.#cancel(request.ticket);
-    else if (request.kind === "fetch") {
-      this.#fetch(request.ticket, request.unit, request.slot, request.rank);
-    }
+    else if (request.kind === "fetch") this.#fetch(request);
   }
 
   /** Reads one unit that need not be waited for; false: there is none. */
   work(): boolean {
-    const asked = this.#nextDue();
-    if (asked === undefined) return false;
-    this.#dueFaults.delete(asked.ticket);
-    this.#due.delete(asked.ticket);
-    if (!this.#readAtOnce(asked)) this.#ask(asked);
+    const due = this.#nextDue();
+    if (due === undefined) return false;
+    this.#dueFaults.delete(due.ticket);
+    this.#due.delete(due.ticket);
+    this.#readOrAsk(due);
     return true;
   }
 
@@ -103,7 +103,7 @@ export class FetchAgent {
     this.#dueFaults.clear();
     this.#due.clear();
     this.#asked.clear();
-    for (const { controller } of this.#running.values()) controller.abort(cancelled());
+    for (const { controller } of this.#reads) controller.abort(cancelled());
   }
 
   /** Marks the holes among the first units, as far as the index is in memory. */
@@ -132,10 +132,10 @@ export class FetchAgent {
     }
   }
 
-  #fetch(ticket: number, unit: number, slot: number, rank: Rank): void {
-    const asked: Asked = { ticket, unit, rank, target: this.#options.slots(slot) };
-    if (this.isLocal) (rank === RANK.FAULT ? this.#dueFaults : this.#due).set(ticket, asked);
-    else if (!this.#readAtOnce(asked)) this.#ask(asked);
+  #fetch({ ticket, unit, slot, count, rank }: Extract<WireRequest, { readonly kind: "fetch" }>): void {
+    const one = asked(ticket, unit, slot, count, rank);
+    if (this.isLocal) (rank === RANK.FAULT ? this.#dueFaults : this.#due).set(ticket, one);
+    else this.#readOrAsk(one);
   }
 
   #nextDue(): Asked | undefined {
@@ -152,26 +152,40 @@ export class FetchAgent {
     return other ?? first;
   }
 
+  /** Reads what need not be waited for, and asks for the rest. */
+  #readOrAsk({ ticket, unit, slot, count, rank }: Asked): void {
+    let away = 0;
+    for (let index = 0; index <= count; index++) {
+      if (index < count && !this.#readAtOnce(ticket + index, unit + index, slot + index)) {
+        away++;
+      } else if (away > 0) {
+        const from = index - away;
+        this.#ask(asked(ticket + from, unit + from, slot + from, away, rank));
+        away = 0;
+      }
+    }
+  }
+
   /** False: it has to be waited for. */
-  #readAtOnce({ ticket, unit, target }: Asked): boolean {
-    const { reader, tell } = this.#options;
+  #readAtOnce(ticket: number, unit: number, slot: number): boolean {
+    const { reader, slots, tell } = this.#options;
     try {
-      const result = reader.readSync(unit, target);
+      const result = reader.readSync(unit, slots(slot));
       this.isLocal = result !== undefined;
       if (result === undefined) return false;
-      tell({ kind: "end", ticket, result });
+      tell({ kind: "end", ticket, count: 1, result });
       this.#learnAround(unit);
     } catch (error) {
-      tell({ kind: "end", ticket, result: "failed", error: noteOf(error) });
+      tell({ kind: "end", ticket, count: 1, result: "failed", error: noteOf(error) });
     }
     return true;
   }
 
-  #ask(asked: Asked): void {
-    this.#asked.set(asked.ticket, asked);
+  #ask(one: Asked): void {
+    this.#asked.set(one.ticket, one);
     if (this.#isGathering) return;
     // There is nothing that it could be gathered with, or that would be read before it.
-    if (asked.rank === RANK.FAULT && this.running === 1) {
+    if (one.rank === RANK.FAULT && this.running === 1) {
       this.#begin();
       return;
     }
@@ -184,19 +198,28 @@ export class FetchAgent {
   }
 
   #cancel(ticket: number): void {
-    if (this.#dueFaults.delete(ticket) || this.#due.delete(ticket) || this.#asked.delete(ticket)) {
-      this.#options.tell({ kind: "end", ticket, result: "failed", error: noteOf(cancelled()) });
+    for (const queue of [this.#dueFaults, this.#due, this.#asked]) {
+      for (const each of queue.values()) {
+        if (!each.wanted.delete(ticket)) continue;
+        if (each.wanted.size > 0) return;
+        queue.delete(each.ticket);
+        const error = noteOf(cancelled());
+        this.#options.tell({ kind: "end", ticket: each.ticket, count: each.count, result: "failed", error });
+        return;
+      }
+    }
+    for (const { gathered, controller } of this.#reads) {
+      if (!gathered.some(({ wanted }) => wanted.delete(ticket))) continue;
+      if (gathered.every(({ wanted }) => wanted.size === 0)) controller.abort(cancelled());
       return;
     }
-    const read = this.#running.get(ticket);
-    if (read !== undefined && --read.wanted === 0) read.controller.abort(cancelled());
   }
 
   /** Begins as many reads as may be. */
   #begin(): void {
     const { readsMax } = this.#options;
     const lowMax = Math.max(1, readsMax - Math.max(1, readsMax >> 2));
-    while (this.#reads < readsMax) {
+    while (this.#reads.size < readsMax) {
       const first = this.#first();
       if (first === undefined || (first.rank !== RANK.FAULT && this.#lowReads >= lowMax)) return;
       void this.#read(this.#gather(first));
@@ -206,57 +229,95 @@ export class FetchAgent {
   /** Faults first. */
   #first(): Asked | undefined {
     let best: Asked | undefined;
-    for (const asked of this.#asked.values()) {
-      if (best === undefined || asked.rank < best.rank) best = asked;
+    for (const each of this.#asked.values()) {
+      if (best === undefined || each.rank < best.rank) best = each;
       if (best.rank === RANK.FAULT) return best;
     }
     return best;
   }
 
-  /** Takes a unit, and those around it that are asked for with the same rank. */
+  /** Takes what is to be read, and what lies beside it there and in the slots, and is asked for with the same rank. */
   #gather(one: Asked): readonly Asked[] {
-    const sameRank = new Map<number, Asked>();
-    for (const asked of this.#asked.values()) if (asked.rank === one.rank) sameRank.set(asked.unit, asked);
-    let first = one.unit;
-    while (one.unit - first < GATHERED_MAX - 1 && sameRank.has(first - 1)) first--;
-    const gathered: Asked[] = [];
-    for (let asked = sameRank.get(first); asked !== undefined; asked = sameRank.get(asked.unit + 1)) {
-      if (gathered.length === GATHERED_MAX) break;
-      this.#asked.delete(asked.ticket);
-      gathered.push(asked);
+    const starts = new Map<number, Asked>();
+    const ends = new Map<number, Asked>();
+    for (const each of this.#asked.values()) {
+      if (each.rank !== one.rank) continue;
+      starts.set(each.unit, each);
+      ends.set(each.unit + each.count, each);
     }
+    let room = GATHERED_MAX - one.count;
+    const gathered = [one];
+    const take = (each: Asked | undefined, follows: (each: Asked) => boolean): each is Asked => {
+      if (each === undefined || each.count > room || !follows(each)) return false;
+      room -= each.count;
+      return true;
+    };
+    for (let first = one; ; ) {
+      const before = ends.get(first.unit);
+      if (!take(before, ({ slot, count }) => slot + count === first.slot)) break;
+      gathered.unshift(before);
+      first = before;
+    }
+    for (let last = one; ; ) {
+      const next = starts.get(last.unit + last.count);
+      if (!take(next, ({ slot }) => slot === last.slot + last.count)) break;
+      gathered.push(next);
+      last = next;
+    }
+    for (const { ticket } of gathered) this.#asked.delete(ticket);
     return gathered;
   }
 
   async #read(gathered: readonly Asked[]): Promise<void> {
-    const { reader, tell } = this.#options;
-    const [{ unit, rank }] = gathered as readonly [Asked];
-    const read: Read = { controller: new AbortController(), wanted: gathered.length };
-    for (const { ticket } of gathered) this.#running.set(ticket, read);
-    this.#reads++;
+    const { reader, slots, tell } = this.#options;
+    const [{ unit, slot, rank }] = gathered as readonly [Asked];
+    const read: Read = { controller: new AbortController(), gathered };
+    this.#reads.add(read);
     if (rank !== RANK.FAULT) this.#lowReads++;
+    const units = gathered.flatMap((of) => Array.from({ length: of.count }, (_, index) => ({ of, index })));
+    const open = new Set(units.keys());
     let ends: WireEnd[] = [];
     const end = (index: number, result: WireEnd["result"], error?: unknown): void => {
-      const { ticket } = gathered[index]!;
-      if (!this.#running.delete(ticket)) return;
-      ends.push({ kind: "end", ticket, result, ...(error === undefined ? {} : { error: noteOf(error) }) });
-      if (ends.length > 1) return;
+      if (!open.delete(index)) return;
+      const { of, index: within } = units[index]!;
+      const ticket = of.ticket + within;
+      of.wanted.delete(ticket);
       // When those have come that come with it.
-      queueMicrotask(() => {
-        tell(ends.length === 1 ? ends[0]! : { kind: "ends", ends });
-        ends = [];
-      });
+      if (ends.length === 0) {
+        queueMicrotask(() => {
+          tell(ends.length === 1 ? ends[0]! : { kind: "ends", ends });
+          ends = [];
+        });
+      }
+      addEnd(ends, ticket, result, error);
     };
-    const targets = gathered.map(({ target }) => target);
     try {
-      await reader.readRun(unit, targets, read.controller.signal, end);
+      await reader.readRun(unit, slots(slot, units.length), read.controller.signal, end);
       this.#learnAround(unit);
     } catch (error) {
-      for (const index of gathered.keys()) end(index, "failed", error);
+      for (const index of open) end(index, "failed", error);
     }
-    this.#reads--;
+    this.#reads.delete(read);
     if (rank !== RANK.FAULT) this.#lowReads--;
     this.#begin();
+  }
+}
+
+function asked(ticket: number, unit: number, slot: number, count: number, rank: Rank): Asked {
+  const wanted = new Set<number>();
+  for (let each = ticket; each < ticket + count; each++) wanted.add(each);
+  return { ticket, unit, slot, count, rank, wanted };
+}
+
+/** Adds the end of a unit: to the last one, where they are alike. */
+function addEnd(ends: WireEnd[], ticket: number, result: WireEnd["result"], error: unknown): void {
+  const last = ends.at(-1);
+  const follows = last !== undefined && last.ticket + last.count === ticket;
+  if (follows && last.result === result && result !== "failed") {
+    ends[ends.length - 1] = { ...last, count: last.count + 1 };
+  } else {
+    const note = error === undefined ? {} : { error: noteOf(error) };
+    ends.push({ kind: "end", ticket, count: 1, result, ...note });
   }
 }
 

@@ -86,9 +86,8 @@ class PortLink implements FetchLink {
   readonly #order: FetchOrder;
   /** Sent, and not ended yet. */
   readonly #open = new Set<number>();
-  /** Came with others. */
-  #ends: readonly WireEnd[] = [];
-  #nextEnd = 0;
+  /** Came with others, or was too long to be taken as a whole. */
+  #ends: WireEnd[] = [];
   #seen = 0;
 
   constructor(order: FetchOrder) {
@@ -97,14 +96,17 @@ class PortLink implements FetchLink {
 
   get hasNews(): boolean {
     const { words } = this.#order;
-    if (this.#nextEnd < this.#ends.length) return true;
+    if (this.#ends.length > 0) return true;
     if (Atomics.load(words, WIRE.DEAD) !== 0) return this.#open.size > 0;
     return Atomics.load(words, WIRE.DONE) !== this.#seen;
   }
 
   send(request: FetchRequest): void {
     const { port } = this.#order;
-    if (request.kind === "fetch") this.#open.add(request.ticket);
+    if (request.kind === "fetch") {
+      const { ticket, count } = request;
+      for (let each = ticket; each < ticket + count; each++) this.#open.add(each);
+    }
     port.postMessage(request);
     this.ring();
   }
@@ -116,9 +118,10 @@ class PortLink implements FetchLink {
     Atomics.notify(words, WIRE.RUNG);
   }
 
-  receive(): FetchNews | undefined {
+  receive(unitsMax: number): FetchNews | undefined {
     const { port, words } = this.#order;
-    if (this.#nextEnd < this.#ends.length) return this.#take(this.#ends[this.#nextEnd++]!);
+    const next = this.#ends.shift();
+    if (next !== undefined) return this.#takeEnd(next, unitsMax);
     if (!this.hasNews) return undefined;
     const got = receiveMessageOnPort(port);
     if (got === undefined) {
@@ -129,24 +132,32 @@ class PortLink implements FetchLink {
       return {
         kind: "end",
         ticket,
+        count: 1,
         result: "failed",
         error: new MinorfaultError("ERR_BUG", "The thread that fetches has failed"),
       };
     }
     this.#seen = (this.#seen + 1) | 0;
     const message = got.message as WireNews;
-    if (message.kind !== "ends") return this.#take(message);
-    this.#ends = message.ends;
-    this.#nextEnd = 0;
-    return this.receive();
+    if (message.kind === "piece" || message.kind === "replaying") return message;
+    if (message.kind === "end") return this.#takeEnd(message, unitsMax);
+    if (message.kind === "replayed") return withError(message);
+    this.#ends = [...message.ends];
+    return this.receive(unitsMax);
   }
 
-  #take(message: Exclude<WireNews, { readonly kind: "ends" }>): FetchNews {
-    if (message.kind === "end") this.#open.delete(message.ticket);
-    if (message.kind === "piece" || message.kind === "replaying") return message;
-    const { error, ...news } = message;
-    return error === undefined ? news : { ...news, error: errorOf(error) };
+  #takeEnd(end: WireEnd, unitsMax: number): FetchNews {
+    const count = Math.min(end.count, Math.max(1, unitsMax));
+    const { ticket } = end;
+    for (let each = ticket; each < ticket + count; each++) this.#open.delete(each);
+    if (count < end.count) this.#ends.unshift({ ...end, ticket: ticket + count, count: end.count - count });
+    return withError({ ...end, count });
   }
+}
+
+function withError(message: Extract<WireNews, { readonly kind: "end" | "replayed" }>): FetchNews {
+  const { error, ...news } = message;
+  return error === undefined ? news : { ...news, error: errorOf(error) };
 }
 
 /** A sleep would take as long, and whoever waits for the fault has this CPU otherwise. */

@@ -76,7 +76,7 @@ async function run(): Promise<void> {
   const panes = makePaneWords();
   const agent = new FetchAgent({
     reader,
-    slots: slotsAt(staging, unitBytes),
+    slots: slotsAt(staging, unitBytes, slots),
     holes,
     readsMax: order.fetchesMax,
     tell,
@@ -119,6 +119,7 @@ async function run(): Promise<void> {
     content,
     slots,
     fetchesMax,
+    runMax: reader.isLocal ? 1 : GATHERED_MAX,
     tid: threadId(local),
     staging,
     replayStaging,

@@ -30,6 +30,7 @@ import { type Action, FetchMachine, type MachineOptions, RANK, type Rank } from 
 import { type KeptRoom, Replays } from "./replays.ts";
 import { knowZeros, type PartPages, pagesOf, unitOf } from "./unit-pages.ts";
 import { VerifiedWindow, type VerifiedWindowOptions } from "./verified-window.ts";
+import { Wanting } from "./wanting.ts";
 
 /** What is installed at once, in between looks for faults: a tenth of a millisecond's work. */
 const SLICE_BYTES = 256 * 1024;
@@ -63,7 +64,7 @@ interface Waiting {
   readonly fault: Fault;
 }
 
-/** A unit's pages in a client's memory. */
+/** Units' pages in a client's memory. */
 interface Piece extends PartPages {
   readonly client: FetchClient;
 }
@@ -75,8 +76,7 @@ export class Fetcher implements AddressableSource, Fetching {
   readonly #options: FetcherOptions;
   readonly #waiting = new Map<number, FetchClient>();
   readonly #clients = new Map<FaultLoop, FetchClient>();
-  /** Who would like a unit, but does not wait for it. */
-  readonly #wanting = new Map<number, Set<FetchClient>>();
+  readonly #wanting = new Wanting<FetchClient>();
   /** What is still to be installed of units that are there. */
   #todo: Piece[] = [];
   /** Bytes that may still be installed in this round. */
@@ -137,9 +137,7 @@ export class Fetcher implements AddressableSource, Fetching {
     if (client === undefined) return;
     this.#clients.delete(loop);
     for (const waiter of [...client.waiting.keys()]) this.#withdraw(client, waiter);
-    for (const [unit, wanting] of this.#wanting) {
-      if (wanting.delete(client) && wanting.size === 0) this.#wanting.delete(unit);
-    }
+    this.#wanting.remove(client);
     this.#todo = this.#todo.filter((piece) => piece.client !== client);
     this.replays.remove(client);
   }
@@ -151,7 +149,8 @@ export class Fetcher implements AddressableSource, Fetching {
 
   reach(offset: number): number {
     const unit = Math.floor(offset / this.unitBytes);
-    return (this.#direct?.has(unit) ? this.#direct.untilOf(unit) : unit + 1) * this.unitBytes - offset;
+    const until = this.#direct?.has(unit) ? this.#direct.untilOf(unit) : this.machine.stagedUntil(unit);
+    return Math.max(unit + 1, until) * this.unitBytes - offset;
   }
 
   reachBack(offset: number): number {
@@ -168,6 +167,7 @@ export class Fetcher implements AddressableSource, Fetching {
     }
     if (this.#direct?.has(unit)) return this.#direct.addressOf(unit) + within;
     const slot = this.machine.slotOf(unit);
+    for (let at = unit + 1; at * unitBytes < offset + byteLength; at++) this.machine.slotOf(at);
     return slot < 0 ? AWAY : this.#options.staging + slot * unitBytes + within;
   }
 
@@ -190,7 +190,7 @@ export class Fetcher implements AddressableSource, Fetching {
       return "again";
     }
     counters[this.machine.isKnown(unit) ? COUNTER.JOINED : COUNTER.FETCHED]! += 1;
-    if (this.#wanting.get(unit)?.has(client)) counters[COUNTER.AHEAD_MET]! += 1;
+    if (this.#wanting.has(unit, client)) counters[COUNTER.AHEAD_MET]! += 1;
     const waiter = ++this.#lastWaiter;
     client.wait(waiter, fault);
     this.#waiting.set(waiter, client);
@@ -284,11 +284,7 @@ export class Fetcher implements AddressableSource, Fetching {
       return true;
     }
     const isTaken = this.machine.want(unit, rank, this.#options.now());
-    if (isTaken) {
-      const wanting = this.#wanting.get(unit);
-      if (wanting === undefined) this.#wanting.set(unit, new Set([client]));
-      else wanting.add(client);
-    }
+    if (isTaken) this.#wanting.add(unit, client);
     this.#perform();
     return isTaken;
   }
@@ -321,7 +317,7 @@ export class Fetcher implements AddressableSource, Fetching {
     if (this.#todo.length > 0) this.#installTodo();
     // No more than can be installed: the slot of a unit that has been heard of may be taken for the next one.
     while (this.#allowance > 0) {
-      const news = link.receive();
+      const news = link.receive(Math.ceil(this.#allowance / this.unitBytes));
       if (news === undefined) break;
       this.#hear(news);
     }
@@ -356,7 +352,7 @@ export class Fetcher implements AddressableSource, Fetching {
       return;
     }
     this.#lastEnd = news;
-    this.machine.ended(news.ticket, news.result, this.#options.now());
+    this.machine.ended(news.ticket, news.result, this.#options.now(), news.count);
     this.#perform();
   }
 
@@ -381,7 +377,7 @@ export class Fetcher implements AddressableSource, Fetching {
         this.#options.link.send(action);
         return;
       case "serve":
-        this.#serve(action.unit, this.#takeWaiters(action.waiters));
+        this.#serve(action.unit, action.count, this.#takeWaiters(action.waiters));
         return;
       case "zero":
         this.#zero(action.unit, this.#takeWaiters(action.waiters));
@@ -407,17 +403,18 @@ export class Fetcher implements AddressableSource, Fetching {
     }
   }
 
-  #serve(unit: number, waiters: readonly Waiting[]): void {
-    this.#failed.delete(unit);
+  #serve(unit: number, count: number, waiters: readonly Waiting[]): void {
+    if (this.#failed.size > 0) for (let each = unit; each < unit + count; each++) this.#failed.delete(each);
     for (const { client, fault } of waiters) client.loop.resolver.resume(fault);
-    const wanting = this.#takeWanting(unit);
-    for (const { client } of waiters) if (client.options.installsWhole) wanting.add(client);
-    for (const client of wanting) this.#install(client, unit);
+    for (const { client } of waiters) if (client.options.installsWhole) this.#wanting.add(unit, client);
+    for (const { client, first, until } of this.#wanting.takeRuns(unit, count)) {
+      this.#install(client, first, until - first);
+    }
   }
 
   #zero(unit: number, waiters: readonly Waiting[]): void {
     this.#knowHole(unit);
-    const wanting = this.#takeWanting(unit);
+    const wanting = this.#wanting.take(unit);
     for (const { client } of waiters) wanting.add(client);
     for (const client of wanting) {
       const { parts } = client.loop.regions;
@@ -428,15 +425,15 @@ export class Fetcher implements AddressableSource, Fetching {
 
   #refuse(unit: number, waiters: readonly Waiting[]): void {
     const cause = this.#lastEnd?.error ?? new MinorfaultError("ERR_BUG", "A fetch failed without a reason");
-    this.#takeWanting(unit);
+    this.#wanting.forget(unit);
     if (waiters.length === 0 && this.#failed.size < FAILED_MAX) this.#failed.set(unit, cause);
     for (const { client, fault } of waiters) client.loop.resolver.lose(fault, cause);
   }
 
-  /** Installs what a client misses of a unit that is there. */
-  #install(client: FetchClient, unit: number): void {
+  /** Installs what a client misses of units that are there. */
+  #install(client: FetchClient, unit: number, count = 1): void {
     const { parts } = client.loop.regions;
-    for (const pages of pagesOf(parts, unit, this.unitBytes)) this.#installPiece({ client, ...pages });
+    for (const pages of pagesOf(parts, unit, this.unitBytes, count)) this.#installPiece({ client, ...pages });
   }
 
   #installPiece(piece: Piece): void {
@@ -472,12 +469,6 @@ export class Fetcher implements AddressableSource, Fetching {
     });
   }
 
-  #takeWanting(unit: number): Set<FetchClient> {
-    const wanting = this.#wanting.get(unit) ?? new Set();
-    this.#wanting.delete(unit);
-    return wanting;
-  }
-
   #withdraw(client: FetchClient, waiter: number): void {
     client.leave(waiter);
     this.#held.delete(waiter);
@@ -489,7 +480,7 @@ export class Fetcher implements AddressableSource, Fetching {
 
   /** With the last who waited for it a unit may have been given up that others would have liked. */
   #forgetIfUnknown(unit: number): void {
-    if (!this.machine.isKnown(unit)) this.#wanting.delete(unit);
+    if (!this.machine.isKnown(unit)) this.#wanting.forget(unit);
   }
 
   #unitOf(part: Part, page: number): number {

@@ -16,12 +16,13 @@ export type FetchRequest =
   /** The piece of a replay in this slot has been installed, or is kept no more. */
   | { readonly kind: "free"; readonly slot: number };
 
-/** The end of one fetch. From now on its slot is not written to. */
+/** The end of the fetch of so many units, from that ticket on. From now on their slots are not written to. */
 export interface FetchEnd {
   readonly kind: "end";
   readonly ticket: number;
+  readonly count: number;
   readonly result: FetchResult;
-  /** Of a fetch that failed. */
+  /** Of those that failed. */
   readonly error?: MinorfaultError;
 }
 
@@ -51,7 +52,8 @@ export type FetchNews = FetchEnd | ReplayBegin | ReplayPiece | ReplayEnd;
 /** The serving side's end of the line. Never waits. */
 export interface FetchLink {
   send(request: FetchRequest): void;
-  receive(): FetchNews | undefined;
+  /** Of what has come the next; of an end at most so many units, the others with the next call. */
+  receive(unitsMax: number): FetchNews | undefined;
 }
 
 /**

@@ -9,22 +9,32 @@
 // A unit is the piece of the image that is fetched at once, a slot the memory for one. Faults come first, then what
 // they announce (ahead), then filling in the background; a quarter of the places is kept for faults.
 //
+// Units that lie side by side and are asked for together get slots that lie side by side, and are one fetch: a run. The
+// background waits until it has places for one.
+//
 // Every waiter leaves in exactly one of serve, zero, refuse, expire, or because it was withdrawn.
 
 export const RANK = { FAULT: 0, AHEAD: 1, BACKGROUND: 2 } as const;
 export type Rank = (typeof RANK)[keyof typeof RANK];
 
 export type Action =
+  /** So many units from that one on, into as many slots; each has a ticket of its own, one after the other as well. */
   | {
       readonly kind: "fetch";
       readonly ticket: number;
       readonly unit: number;
       readonly slot: number;
+      readonly count: number;
       readonly rank: Rank;
     }
   | { readonly kind: "cancel"; readonly ticket: number }
-  /** The unit's bytes are in its slot. */
-  | { readonly kind: "serve"; readonly unit: number; readonly waiters: readonly number[] }
+  /** The bytes of so many units are in their slots; of more than one nobody waits for any. */
+  | {
+      readonly kind: "serve";
+      readonly unit: number;
+      readonly count: number;
+      readonly waiters: readonly number[];
+    }
   /** The unit is nothing but zeros. */
   | { readonly kind: "zero"; readonly unit: number; readonly waiters: readonly number[] }
   /** The unit can't be brought. */
@@ -49,6 +59,8 @@ export interface MachineOptions {
   /** Whether a waiter is let go of at its deadline. */
   readonly expires: boolean;
   readonly unitBytes: number;
+  /** LIMIT: units of a run; 1 where nothing is gained by it. */
+  readonly runMax: number;
   /** Bytes a second for the background; Infinity: as fast as it comes. */
   readonly backgroundRate: number;
 }
@@ -57,6 +69,8 @@ export interface MachineOptions {
 export const WANTED_MAX = 256;
 /** What the background may do at once after a rest, as time of its rate. */
 const BURST_MS = 50;
+/** No unit. */
+const NOBODY = -1;
 
 interface Wanted {
   readonly unit: number;
@@ -92,10 +106,14 @@ export class FetchMachine {
   readonly #waiters = new Map<number, Waiter>();
   /** Unit to slot, the one that was used last at the end. */
   readonly #staged = new Map<number, number>();
-  readonly #free: number[] = [];
+  /** And back; NOBODY's are free, or being written to. */
+  readonly #units: Int32Array;
+  readonly #free = new Set<number>();
   readonly #queues: readonly Set<number>[] = [new Set(), new Set(), new Set()];
   #actions: Action[] = [];
   #lastTicket = 0;
+  /** What was fetched last. */
+  #last: { readonly unit: number; readonly slot: number; readonly rank: Rank } | undefined;
   #lowFetches = 0;
   #allowance = 0;
   #allowanceAtMs = Number.NaN;
@@ -104,7 +122,8 @@ export class FetchMachine {
 
   constructor(options: MachineOptions) {
     this.#options = options;
-    for (let slot = options.slots - 1; slot >= 0; slot--) this.#free.push(slot);
+    this.#units = new Int32Array(options.slots).fill(NOBODY);
+    for (let slot = 0; slot < options.slots; slot++) this.#free.add(slot);
   }
 
   /** What is to be done since this was asked last, in order. */
@@ -166,17 +185,25 @@ export class FetchMachine {
     return unit;
   }
 
-  /** How a fetch has ended; until then its slot is the fetcher's. */
-  ended(ticket: number, result: FetchResult, now: number): void {
+  /** How the fetch of so many units has ended, from that ticket on; until then their slots are the fetcher's. */
+  ended(ticket: number, result: FetchResult, now: number, count = 1): void {
+    for (let each = ticket; each < ticket + count; each++) this.#end(each, result);
+    this.#pump(now);
+  }
+
+  #end(ticket: number, result: FetchResult): void {
     const fetch = this.#fetches.get(ticket);
     if (fetch === undefined) return;
     this.#fetches.delete(ticket);
     if (fetch.rank !== RANK.FAULT) this.#lowFetches--;
     const { wanted, slot } = fetch;
-    if (wanted === undefined || result !== "bytes") this.#free.push(slot);
-    else this.#staged.set(wanted.unit, slot);
+    if (wanted === undefined || result !== "bytes") {
+      this.#free.add(slot);
+    } else {
+      this.#staged.set(wanted.unit, slot);
+      this.#units[slot] = wanted.unit;
+    }
     if (wanted !== undefined) this.#settle(wanted, result, ticket);
-    this.#pump(now);
   }
 
   /** Time has passed. */
@@ -203,8 +230,7 @@ export class FetchMachine {
   /** When `tick` is due; Infinity when nothing waits for time to pass. */
   nextTickMs(now: number): number {
     let next = this.#lookAtMs;
-    const hasRoom = this.#lowFetches < this.#lowMax && this.#fetches.size < this.#options.fetchesMax;
-    if (hasRoom && this.#queues[RANK.BACKGROUND]!.size > 0) {
+    if (this.#hasRoomForRun && this.#queues[RANK.BACKGROUND]!.size > 0) {
       const missing = Math.max(0, this.#options.unitBytes - this.#allowanceAt(now));
       next = Math.min(next, now + (missing * 1000) / this.#options.backgroundRate);
     }
@@ -218,6 +244,15 @@ export class FetchMachine {
     this.#staged.delete(unit);
     this.#staged.set(unit, slot);
     return slot;
+  }
+
+  /** The end of the units from that one on whose bytes lie side by side; itself where it has none. */
+  stagedUntil(unit: number): number {
+    const slot = this.#staged.get(unit);
+    if (slot === undefined) return unit;
+    let until = unit + 1;
+    while (this.#units[slot + until - unit] === until) until++;
+    return until;
   }
 
   isStaged(unit: number): boolean {
@@ -249,7 +284,7 @@ export class FetchMachine {
     readonly low: number;
     readonly queued: number;
   } {
-    const slots = this.#free.length + this.#staged.size + this.#fetches.size;
+    const slots = this.#free.size + this.#staged.size + this.#fetches.size;
     const queued = this.#queues[RANK.AHEAD]!.size + this.#queues[RANK.BACKGROUND]!.size;
     return { slots, fetches: this.#fetches.size, low: this.#lowFetches, queued };
   }
@@ -257,6 +292,13 @@ export class FetchMachine {
   get #lowMax(): number {
     const { fetchesMax } = this.#options;
     return Math.max(1, fetchesMax - Math.max(1, fetchesMax >> 2));
+  }
+
+  /** Whether the background may begin: with as much at once as it can. */
+  get #hasRoomForRun(): boolean {
+    const { fetchesMax, runMax } = this.#options;
+    const room = Math.min(this.#lowMax - this.#lowFetches, fetchesMax - this.#fetches.size);
+    return room >= Math.max(1, Math.min(runMax, this.#lowMax >> 2));
   }
 
   #enqueue(unit: number, rank: Rank): Wanted {
@@ -298,17 +340,28 @@ export class FetchMachine {
     const waiters = [...wanted.waiters];
     this.#wanted.delete(unit);
     for (const waiter of waiters) this.#waiters.delete(waiter);
-    if (result === "bytes") this.#actions.push({ kind: "serve", unit, waiters });
+    if (result === "bytes") this.#tellServed(unit, waiters);
     else if (result === "zero") this.#actions.push({ kind: "zero", unit, waiters });
     else this.#actions.push({ kind: "refuse", unit, waiters, ticket });
   }
 
+  #tellServed(unit: number, waiters: readonly number[]): void {
+    const last = this.#actions.at(-1);
+    const isLonely = waiters.length === 0 && last?.kind === "serve" && last.waiters.length === 0;
+    if (isLonely && last.unit + last.count === unit) {
+      this.#actions[this.#actions.length - 1] = { ...last, count: last.count + 1 };
+    } else {
+      this.#actions.push({ kind: "serve", unit, count: 1, waiters });
+    }
+  }
+
   /** Begins as many fetches as may be. */
   #pump(now: number): void {
+    const hasRoom = this.#hasRoomForRun;
     while (this.#fetches.size < this.#options.fetchesMax) {
-      const wanted = this.#next(now);
+      const wanted = this.#next(now, hasRoom);
       if (wanted === undefined) return;
-      const slot = this.#takeSlot();
+      const slot = this.#takeSlot(wanted);
       if (slot < 0) return;
       const { unit, rank } = wanted;
       const ticket = ++this.#lastTicket;
@@ -317,18 +370,32 @@ export class FetchMachine {
       this.#fetches.set(ticket, { slot, rank, wanted });
       if (rank !== RANK.FAULT) this.#lowFetches++;
       if (rank === RANK.BACKGROUND) this.#allowance -= this.#options.unitBytes;
-      this.#actions.push({ kind: "fetch", ticket, unit, slot, rank });
+      this.#tellFetch(ticket, unit, slot, rank);
     }
   }
 
-  #next(now: number): Wanted | undefined {
+  #tellFetch(ticket: number, unit: number, slot: number, rank: Rank): void {
+    const last = this.#actions.at(-1);
+    this.#last = { unit, slot, rank };
+    if (last?.kind === "fetch" && last.rank === rank && last.count < this.#options.runMax) {
+      const { count } = last;
+      const follows = last.unit + count === unit && last.slot + count === slot;
+      if (follows && last.ticket + count === ticket) {
+        this.#actions[this.#actions.length - 1] = { ...last, count: count + 1 };
+        return;
+      }
+    }
+    this.#actions.push({ kind: "fetch", ticket, unit, slot, count: 1, rank });
+  }
+
+  #next(now: number, hasRoom: boolean): Wanted | undefined {
     const [fault] = this.#queues[RANK.FAULT]!;
     if (fault !== undefined) return this.#wanted.get(fault);
     if (this.#lowFetches >= this.#lowMax) return undefined;
     const [ahead] = this.#queues[RANK.AHEAD]!;
     if (ahead !== undefined) return this.#wanted.get(ahead);
     const [background] = this.#queues[RANK.BACKGROUND]!;
-    if (background === undefined) return undefined;
+    if (background === undefined || !hasRoom) return undefined;
     this.#allowance = this.#allowanceAt(now);
     this.#allowanceAtMs = now;
     return this.#allowance < this.#options.unitBytes ? undefined : this.#wanted.get(background);
@@ -344,14 +411,32 @@ export class FetchMachine {
     return Math.min(burst, grown);
   }
 
-  /** A slot that is free, or whose unit has not been used for the longest time; -1 when all are being written to. */
-  #takeSlot(): number {
-    const free = this.#free.pop();
-    if (free !== undefined) return free;
-    for (const [unit, slot] of this.#staged) {
-      this.#staged.delete(unit);
+  /**
+   * A slot that is free, or whose unit has not been used for the longest time; -1 when all are being written to. For what
+   * follows the last fetch the one behind that one's, if it can be had.
+   */
+  #takeSlot({ unit, rank }: Wanted): number {
+    const last = this.#last;
+    if (this.#options.runMax > 1 && last?.unit === unit - 1 && last.rank === rank) {
+      const slot = last.slot + 1;
+      if (this.#free.delete(slot) || this.#unstage(slot)) return slot;
+    }
+    for (const slot of this.#free) {
+      this.#free.delete(slot);
+      return slot;
+    }
+    for (const slot of this.#staged.values()) {
+      this.#unstage(slot);
       return slot;
     }
     return -1;
+  }
+
+  #unstage(slot: number): boolean {
+    const unit = this.#units[slot] ?? NOBODY;
+    if (unit === NOBODY) return false;
+    this.#units[slot] = NOBODY;
+    this.#staged.delete(unit);
+    return true;
   }
 }

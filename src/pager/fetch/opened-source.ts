@@ -44,10 +44,10 @@ export interface UnitReader {
   /** Whether everything is read at once. */
   readonly isLocal: boolean;
   /**
-   * Reads units that lie side by side, at most GATHERED_MAX, and tells how each has ended: from then on its target is
-   * somebody else's. What it throws is the end of those that it has not told of.
+   * Reads units that lie side by side, as many as there is room for in the target, and tells how each has ended: from then on
+   * its part of the target is somebody else's. What it throws is the end of those that it has not told of.
    */
-  readRun(first: number, targets: readonly Uint8Array[], signal: AbortSignal, end: RunEnd): Promise<void>;
+  readRun(first: number, target: Uint8Array, signal: AbortSignal, end: RunEnd): Promise<void>;
   /** Bytes in which the source is stored, about. */
   readonly storedBytes: number;
   /** What lies in this machine's files, in the order in which it is best read. Each is good until the next one is asked for. */
@@ -176,8 +176,6 @@ export class RawUnits implements UnitReader {
   readonly image = undefined;
   readonly spanUnits = 1;
   readonly isLocal: boolean;
-  /** For runs: as many as there were at once. */
-  readonly #scratch: Uint8Array[] = [];
   readonly #source: PageSource;
 
   constructor(source: PageSource, unitBytes: number) {
@@ -202,33 +200,14 @@ export class RawUnits implements UnitReader {
     return "bytes";
   }
 
-  async readRun(
-    first: number,
-    targets: readonly Uint8Array[],
-    signal: AbortSignal,
-    end: RunEnd,
-  ): Promise<void> {
-    if (targets.length === 1) {
-      end(0, await this.read(first, targets[0]!, signal));
-      return;
-    }
-    const { unitBytes } = this;
-    const offset = first * unitBytes;
-    const scratch = this.#scratch.pop() ?? new Uint8Array(GATHERED_MAX * unitBytes);
-    const run = scratch.subarray(0, Math.min(targets.length * unitBytes, this.byteLength - offset));
+  async readRun(first: number, target: Uint8Array, signal: AbortSignal, end: RunEnd): Promise<void> {
+    const count = target.byteLength / this.unitBytes;
     try {
-      await this.#source.read(offset, run, signal);
-      for (const [index, target] of targets.entries()) {
-        const part = run.subarray(index * unitBytes, (index + 1) * unitBytes);
-        target.set(part);
-        target.fill(0, part.byteLength);
-        end(index, "bytes");
-      }
+      const result = await this.read(first, target, signal);
+      for (let index = 0; index < count; index++) end(index, result);
     } catch (error) {
-      if (signal.aborted) throw error;
-      await eachAlone(this, first, targets, signal, end);
-    } finally {
-      this.#scratch.push(scratch);
+      if (signal.aborted || count === 1) throw error;
+      await eachAlone(this, first, target, signal, end);
     }
   }
 
@@ -304,19 +283,15 @@ export class ImageUnits implements UnitReader {
     return this.isHole(unit) === true ? "zero" : "bytes";
   }
 
-  async readRun(
-    first: number,
-    targets: readonly Uint8Array[],
-    signal: AbortSignal,
-    end: RunEnd,
-  ): Promise<void> {
+  async readRun(first: number, target: Uint8Array, signal: AbortSignal, end: RunEnd): Promise<void> {
     const { chunkBytes } = this.image;
+    const count = target.byteLength / this.unitBytes;
     // A unit of many chunks is a run by itself; the end of the image is part of one.
-    if (targets.length > 1 && this.unitBytes === chunkBytes && first + targets.length <= this.#chunks) {
-      const areRead = await this.image.readChunks(first, targets, signal, end);
+    if (count > 1 && this.unitBytes === chunkBytes && first + count <= this.#chunks) {
+      const areRead = await this.image.readChunks(first, unitsOf(target, chunkBytes), signal, end);
       if (areRead) return;
     }
-    await eachAlone(this, first, targets, signal, end);
+    await eachAlone(this, first, target, signal, end);
   }
 
   get storedBytes(): number {
@@ -362,17 +337,24 @@ export class ImageUnits implements UnitReader {
 async function eachAlone(
   reader: UnitReader,
   first: number,
-  targets: readonly Uint8Array[],
+  target: Uint8Array,
   signal: AbortSignal,
   end: RunEnd,
 ): Promise<void> {
   await Promise.all(
-    targets.map(async (target, index) => {
+    unitsOf(target, reader.unitBytes).map(async (part, index) => {
       try {
-        end(index, await reader.read(first + index, target, signal));
+        end(index, await reader.read(first + index, part, signal));
       } catch (error) {
         end(index, "failed", error);
       }
     }),
+  );
+}
+
+function unitsOf(target: Uint8Array, unitBytes: number): Uint8Array[] {
+  const count = target.byteLength / unitBytes;
+  return Array.from({ length: count }, (_, index) =>
+    target.subarray(index * unitBytes, (index + 1) * unitBytes),
   );
 }

@@ -65,6 +65,8 @@ export interface OpenedSource {
   /** Pieces of memory for one unit each, and how many units may be on their way at once. */
   readonly slots: number;
   readonly fetchesMax: number;
+  /** Units that are read as one. */
+  readonly runMax: number;
   /** Of the thread that fetches. */
   readonly tid: number;
   /** Address of slot 0. */
@@ -100,7 +102,7 @@ export type WireEnd = Omit<FetchEnd, "error"> & { readonly error?: ErrorNote };
 
 export type WireNews =
   | WireEnd
-  /** Of units that were read as one: a message costs more than an end. */
+  /** Of units that were read as one, and ended in more than one way: a message costs more than an end. */
   | { readonly kind: "ends"; readonly ends: readonly WireEnd[] }
   | ReplayBegin
   | ReplayPiece

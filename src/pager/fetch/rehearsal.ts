@@ -92,13 +92,14 @@ async function rehearseUnits(reader: UnitReader, staging: Uint8Array): Promise<v
       holes: new Uint32Array(1),
       readsMax: 1,
       tell: (news) => {
-        left -= news.kind === "ends" ? news.ends.length : 1;
+        if (news.kind === "end") left -= news.count;
+        else if (news.kind === "ends") for (const { count } of news.ends) left -= count;
         if (left === 0) resolve();
       },
     });
     agent.learnFirst(UNITS);
     for (let unit = 0; unit < UNITS; unit++) {
-      agent.handle({ kind: "fetch", ticket: unit + 1, unit, slot: unit, rank: RANK.FAULT });
+      agent.handle({ kind: "fetch", ticket: unit + 1, unit, slot: unit, count: 1, rank: RANK.FAULT });
     }
     while (agent.work());
   });
@@ -113,7 +114,7 @@ async function rehearseRaw(staging: Uint8Array): Promise<void> {
 }
 
 function slotsOf(staging: Uint8Array, slotBytes: number): SlotMemory {
-  return (slot) => staging.subarray(slot * slotBytes, (slot + 1) * slotBytes);
+  return (slot, count = 1) => staging.subarray(slot * slotBytes, (slot + count) * slotBytes);
 }
 
 /** Where images lie mostly. Any file will do: it is looked for as an image, and then opened as it is. */

@@ -3,13 +3,21 @@
 
 import { viewMemory } from "../../linux/index.ts";
 
-/** Gives the memory of a slot. */
-export type SlotMemory = (slot: number) => Uint8Array;
+/** Gives the memory of a slot, or of so many that lie side by side. */
+export type SlotMemory = (slot: number, count?: number) => Uint8Array;
 
-/** SAFETY: the memory must stay mapped as long as this thread runs. */
-export function slotsAt(address: number, slotBytes: number): SlotMemory {
+/**
+ * `slots`: how many there are, where more than one is to be had at once.
+ * SAFETY: the memory must stay mapped as long as this thread runs.
+ */
+export function slotsAt(address: number, slotBytes: number, slots = 1): SlotMemory {
   const views: (Uint8Array | undefined)[] = [];
-  return (slot) => {
+  let whole: Uint8Array | undefined;
+  return (slot, count = 1) => {
+    if (count > 1) {
+      whole ??= new Uint8Array(viewMemory(address, slots * slotBytes));
+      return whole.subarray(slot * slotBytes, (slot + count) * slotBytes);
+    }
     views[slot] ??= new Uint8Array(viewMemory(address + slot * slotBytes, slotBytes));
     return views[slot];
   };

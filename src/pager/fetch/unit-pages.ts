@@ -14,19 +14,24 @@ export function unitOf({ region }: Part, page: number, unitBytes: number): numbe
   return Math.floor((region.imageOffset + page * region.pageSize) / unitBytes);
 }
 
-/** The pages of a unit wherever they are in these parts. */
-export function* pagesOf(parts: readonly Part[], unit: number, unitBytes: number): Generator<PartPages> {
+/** The pages of units that lie side by side, wherever they are in these parts. */
+export function* pagesOf(
+  parts: readonly Part[],
+  unit: number,
+  unitBytes: number,
+  count = 1,
+): Generator<PartPages> {
   for (const part of parts) {
-    const pages = pagesWithin(part, unit, unitBytes);
+    const pages = pagesWithin(part, unit, unitBytes, count);
     if (pages.first < pages.until) yield pages;
   }
 }
 
-/** The pages of a unit in a part; none where `first` is not below `until`. */
-export function pagesWithin(part: Part, unit: number, unitBytes: number): PartPages {
+/** The pages of units in a part; none where `first` is not below `until`. */
+export function pagesWithin(part: Part, unit: number, unitBytes: number, count = 1): PartPages {
   const { imageOffset, pageSize } = part.region;
   const from = Math.floor((unit * unitBytes - imageOffset) / pageSize);
-  const until = Math.min(untilPage(part), from + unitBytes / pageSize);
+  const until = Math.min(untilPage(part), from + (count * unitBytes) / pageSize);
   return { part, first: Math.max(part.firstPage, from), until };
 }
 

@@ -22,6 +22,7 @@ function scene({ helps = true, holes = [] as readonly number[] } = {}) {
   const holeBits = new Uint32Array(wordsFor(UNITS));
   for (const hole of holes) setBits(holeBits, hole, hole + 1);
   const known = new Set<number>();
+  const asked: number[] = [];
   const read: number[] = [];
   const state = { whole: 0 };
   const install = (_part: unknown, first: number, until: number): void => setBits(resident, first, until);
@@ -32,7 +33,10 @@ function scene({ helps = true, holes = [] as readonly number[] } = {}) {
     fetchesMax: FETCHES,
     holes: holeBits,
     isKnown: (unit) => known.has(unit),
-    want: (_client, unit) => known.add(unit) !== undefined,
+    want: (_client, unit) => {
+      asked.push(unit);
+      return known.add(unit) !== undefined;
+    },
     readDirectly: (_part, page) => read.push(page / UNIT_PAGES) > 0,
     helps,
     onWhole: () => void state.whole++,
@@ -42,7 +46,7 @@ function scene({ helps = true, holes = [] as readonly number[] } = {}) {
     for (let unit = first; unit < until; unit++) known.delete(unit);
   };
   const goOn = (unit: number, last = UNITS - 1): boolean => bulk.goOn(client, part, unit, last);
-  return { known, read, arrive, goOn, state, bulk };
+  return { known, asked, read, arrive, goOn, state, bulk };
 }
 
 test("what is there already is not fetched again", () => {
@@ -62,6 +66,21 @@ test("nothing is asked for while half of what was asked for is on its way", () =
   arrive(3, 6);
   goOn(6);
   assert.equal(Math.max(...known), 14);
+});
+
+test("what is on its way is not asked for again, and what was given up is", () => {
+  const { known, asked, arrive, goOn } = scene({ helps: false });
+  goOn(0);
+  arrive(0, 6);
+  goOn(6);
+  assert.deepEqual(asked, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
+  arrive(6, 10);
+  for (const unit of [10, 12]) known.delete(unit);
+  goOn(10);
+  assert.deepEqual(
+    [10, 12, 18].map((unit) => known.has(unit)),
+    [true, true, true],
+  );
 });
 
 test("this thread reads what lies behind that, each unit once and no holes", () => {

@@ -34,6 +34,8 @@ export class BulkFetch {
   #part: Part | undefined;
   /** Where `#readBehind` goes on in it. */
   #unit = 0;
+  /** What has been asked for of it ends here. */
+  #askedUntil = 0;
 
   constructor(options: BulkFetchOptions) {
     this.#options = options;
@@ -46,20 +48,29 @@ export class BulkFetch {
       this.isWhole = true;
       onWhole();
     }
+    if (this.#part !== part) this.#begin(part);
     // Once half of what was asked for is there, the other half is on its way, and it is time to ask for more.
     const ahead = 2 * fetchesMax;
-    const isUnderWay = isKnown(unit) && isKnown(Math.min(last, unit + fetchesMax));
-    for (let next = unit; !isUnderWay && next <= Math.min(last, unit + ahead); next++) {
+    const isComing = isKnown(unit);
+    const isUnderWay = isComing && isKnown(Math.min(last, unit + fetchesMax));
+    // One that does not come was given up: what is behind it may have been as well.
+    let next = isComing ? Math.max(unit, this.#askedUntil) : unit;
+    for (; !isUnderWay && next <= Math.min(last, unit + ahead); next++) {
       if (isResident(pagesWithin(part, next, unitBytes))) continue;
       if (!want(client, next, RANK.BACKGROUND)) break;
     }
+    this.#askedUntil = next;
     return helps && this.#readBehind(client, part, unit + ahead + 1, last);
+  }
+
+  #begin(part: Part): void {
+    this.#part = part;
+    this.#unit = 0;
+    this.#askedUntil = 0;
   }
 
   #readBehind(client: FetchClient, part: Part, first: number, last: number): boolean {
     const { unitBytes, holes, isKnown, readDirectly } = this.#options;
-    if (this.#part !== part) this.#unit = 0;
-    this.#part = part;
     for (let unit = Math.max(first, this.#unit); unit <= last; unit++) {
       this.#unit = unit + 1;
       const pages = pagesWithin(part, unit, unitBytes);

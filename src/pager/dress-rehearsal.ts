@@ -13,10 +13,20 @@ import { openUserfaultfd } from "../uffd/open.ts";
 import type { SourceOrder } from "./control.ts";
 import { Companion } from "./fetch/companion.ts";
 import { REPLAY_BYTES } from "./fetch/link.ts";
-import { type FetchOrder, WIRE, WIRE_WORDS, type WireNews, type WireRequest } from "./fetch/order.ts";
+import {
+  type FetchSettings,
+  makeFetchOrder,
+  type OpenedSource,
+  WIRE,
+  WIRE_WORDS,
+  type WireNews,
+  type WireRequest,
+} from "./fetch/order.ts";
 import { makePaneWords } from "./fetch/panes.ts";
 import { Follower } from "./follower.ts";
 import { makeGuestOrder } from "./guest-order.ts";
+import { FILL_BYTES_MAX } from "./installer.ts";
+import type { Seat } from "./seat.ts";
 import { Seating } from "./seating.ts";
 import { Server } from "./server.ts";
 
@@ -24,6 +34,7 @@ import { Server } from "./server.ts";
 const GUESTS_BYTES = [4 * 2 ** 30, 64 * 2 ** 20];
 /** So often until what installs a replay has been compiled for the last time, which takes half of a replay's time. */
 const ROUNDS = 3;
+const FILL_ROUNDS = 2;
 const PIECE_PAGES = REPLAY_BYTES / PAGE_SIZE;
 const PIECES = 64;
 const UNIT_BYTES = 64 * 1024;
@@ -31,26 +42,65 @@ const SOURCE = 1;
 const GUEST = 1;
 const FAULTS = 128;
 const NAME = "rehearsal";
+/** As many as make runs. */
+const SLOTS = 64;
+const FETCHES_MAX = 48;
+const RUN_MAX = 8;
+const FILL = 1;
+/** What is filled of each guest. */
+const FILLED_BYTES = 16 * 2 ** 20;
 /** LIMIT: whatever may go wrong, a thread is ready after that. */
 const DEADLINE_MS = 500;
+const SETTINGS: FetchSettings = {
+  deadlineMs: DEADLINE_MS,
+  fetchesMax: FETCHES_MAX,
+  backgroundRate: Number.POSITIVE_INFINITY,
+  expires: false,
+  kills: false,
+};
+
+interface Stage {
+  readonly server: Server;
+  readonly seat: Seat;
+  readonly feeder: Feeder;
+  readonly address: number;
+  readonly guestBytes: number;
+  readonly isLate: () => boolean;
+}
+
+type Act = (stage: Stage) => void;
 
 /** Throws what opening a userfaultfd throws where this process may not have one. */
 export function rehearseReplays(now: () => number): void {
-  for (let round = 0; round < ROUNDS; round++) {
-    for (const guestBytes of GUESTS_BYTES) rehearseReplay(guestBytes, now);
+  rehearse(ROUNDS, now, replay);
+}
+
+/**
+ * The same for guests that are filled. Not the last thing to be rehearsed: what this leaves for the compiler to do, it would do
+ * while a guest begins.
+ */
+export function rehearseFills(now: () => number): void {
+  rehearse(FILL_ROUNDS, now, fill);
+}
+
+function rehearse(rounds: number, now: () => number, act: Act): void {
+  for (let round = 0; round < rounds; round++) {
+    for (const guestBytes of GUESTS_BYTES) rehearseGuest(guestBytes, now, act);
   }
 }
 
-function rehearseReplay(guestBytes: number, now: () => number): void {
+function rehearseGuest(guestBytes: number, now: () => number, act: Act): void {
   const uffd = openUserfaultfd("kernel", local);
   const address = mmap(local, guestBytes, { flags: MAP.PRIVATE | MAP.ANONYMOUS | MAP.NORESERVE });
-  const staging = local.share(REPLAY_BYTES);
+  const staging = local.share(SLOTS * UNIT_BYTES);
   const { port1, port2 } = new MessageChannel();
   // Nobody rings.
   const [bell, ringer] = pipe();
-  const order = fetchOrder(guestBytes, staging.address, bell);
+  const words = new Int32Array(new SharedArrayBuffer(WIRE_WORDS * 4));
+  const wire = { source: { url: NAME }, port: port1, words, bellFd: bell };
+  const order = makeFetchOrder(SETTINGS, openedSource(guestBytes, staging.address), wire);
   const companion = new Companion({
-    order: { ...structuredClone(order), port: port1 },
+    order: structuredClone(order, { transfer: [port1] }),
     now,
     direct: undefined,
     room: { slots: 0 },
@@ -67,15 +117,11 @@ function rehearseReplay(guestBytes: number, now: () => number): void {
     seating.seat(
       structuredClone(makeGuestOrder(GUEST, { descriptor: uffd.fd, regions }, imageOrder(guestBytes))),
     );
-    const feeder = new Feeder(order.words, port2, guestBytes);
+    const feeder = new Feeder(words, port2, guestBytes, ringer);
     const until = now() + DEADLINE_MS;
-    server.serve(() => feeder.hasReplayed || now() > until);
-    const loop = server.seatOf(GUEST)?.loops[0];
-    for (let fault = 0; loop !== undefined && fault < FAULTS; fault++) {
-      // Not all of them in one unit, and none in a run.
-      loop.resolver.resolve(address + ((fault * 37) % (guestBytes / UNIT_BYTES)) * UNIT_BYTES, 0);
-      server.serve(() => feeder.hasFetched || now() > until);
-    }
+    const seat = server.seatOf(GUEST);
+    if (seat === undefined) return;
+    act({ server, seat, feeder, address, guestBytes, isLate: () => now() > until });
   } finally {
     server.close();
     port2.close();
@@ -86,16 +132,36 @@ function rehearseReplay(guestBytes: number, now: () => number): void {
   }
 }
 
+/** The working set, and faults at what is not in it. */
+function replay({ server, seat, feeder, address, guestBytes, isLate }: Stage): void {
+  server.serve(() => feeder.hasReplayed || isLate());
+  for (let fault = 0; fault < FAULTS; fault++) {
+    // Not all of them in one unit, and none in a run.
+    const unit = (fault * 37) % (guestBytes / UNIT_BYTES);
+    seat.loops[0]?.resolver.resolve(address + unit * UNIT_BYTES, 0);
+    server.serve(() => feeder.hasFetched || isLate());
+  }
+}
+
+/** A part of it, in order. */
+function fill({ server, seat, feeder, address, isLate }: Stage): void {
+  seat.beginBulk(FILL, FILL_BYTES_MAX, { start: address, until: address + FILLED_BYTES });
+  server.noticeWork(seat);
+  server.serve(() => (feeder.hasFetched && !seat.hasBulk) || isLate());
+}
+
 /** Says what the thread that fetches would say: the next piece when one has been installed, and that a unit has come. */
 class Feeder {
   readonly #words: Int32Array;
   readonly #port: MessagePort;
   readonly #pages: Uint32Array;
+  readonly #bellFd: number;
   #pieces = 0;
   #freed = 0;
   #hasTold = false;
 
-  constructor(words: Int32Array, port: MessagePort, guestBytes: number) {
+  constructor(words: Int32Array, port: MessagePort, guestBytes: number, bellFd: number) {
+    this.#bellFd = bellFd;
     this.#pages = new Random(1).sample(PIECES * PIECE_PAGES, guestBytes / PAGE_SIZE);
     // Each piece has a page that is there by then.
     for (let at = PIECE_PAGES; at < this.#pages.length; at += PIECE_PAGES) this.#pages[at] = this.#pages[0]!;
@@ -103,8 +169,10 @@ class Feeder {
     this.#port = port;
   }
 
-  /** Whether a unit has been asked for, and been told of. */
+  /** Whether nothing is asked for any more; what has been is told of. */
   get hasFetched(): boolean {
+    // So that nobody waits for what is asked for next.
+    local.call("write", this.#bellFd, local.scratch.address, 1);
     let count = 0;
     for (let request = this.#hear(); request !== undefined; request = this.#hear()) {
       if (request.kind !== "fetch") continue;
@@ -144,32 +212,26 @@ class Feeder {
   }
 }
 
-function fetchOrder(byteLength: number, staging: number, bellFd: number): Omit<FetchOrder, "port"> {
+function openedSource(byteLength: number, staging: number): OpenedSource {
   return {
-    source: { url: NAME },
     name: NAME,
     byteLength,
     unitBytes: UNIT_BYTES,
     identity: undefined,
     content: undefined,
-    slots: 2,
-    fetchesMax: 1,
-    runMax: 1,
+    slots: SLOTS,
+    fetchesMax: FETCHES_MAX,
+    runMax: RUN_MAX,
     tid: threadId(local),
     staging,
     replayStaging: staging,
     keptSlots: 0,
-    stagingBytes: REPLAY_BYTES,
+    stagingBytes: SLOTS * UNIT_BYTES,
     paneStaging: 0,
     panes: makePaneWords(),
     holes: new Uint32Array(new SharedArrayBuffer(wordsFor(byteLength / UNIT_BYTES) * 4)),
     workingSets: [NAME],
     replaying: NAME,
-    words: new Int32Array(new SharedArrayBuffer(WIRE_WORDS * 4)),
-    bellFd,
-    deadlineMs: DEADLINE_MS,
-    expires: false,
-    backgroundRate: Number.POSITIVE_INFINITY,
   };
 }
 

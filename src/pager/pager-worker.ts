@@ -6,10 +6,11 @@ import { MinorfaultError } from "../base/errors.ts";
 import { acceptInterrupts, affinity, expectRead, isCached, local, threadId } from "../linux/index.ts";
 import { lendReadAhead } from "../source/read-ahead.ts";
 import { CONTROL, type SeatOrder, type ServeMessage, type ServeOrder, type ThreadOrder } from "./control.ts";
-import { rehearseReplays } from "./dress-rehearsal.ts";
+import { rehearseFills, rehearseReplays } from "./dress-rehearsal.ts";
 import { Companion } from "./fetch/companion.ts";
 import { DirectUnits } from "./fetch/direct.ts";
 import { REPLAY_BYTES } from "./fetch/link.ts";
+import { isAtHand } from "./fetch/opened-source.ts";
 import { KEPT_BYTES_MAX, type KeptRoom } from "./fetch/replays.ts";
 import { Follower } from "./follower.ts";
 import { noteOf } from "./notes.ts";
@@ -27,10 +28,10 @@ const DRAIN_MS = { sole: 200, shared: 5 } as const;
 const SHARED_PIECE_BYTES = 256 * 1024;
 
 let isRehearsed = false;
+const now = (): number => performance.now();
 lendReadAhead({ expect: expectRead, isCached });
 const order = await orderOf<ThreadOrder>([rehearseOnce], [rehearseMore]);
 const { control, orders, isSole } = order;
-const now = (): number => performance.now();
 const tell = (message: ServeMessage): void => parentPort?.postMessage(message);
 const companions = new Map<number, Companion>();
 const room: KeptRoom = { slots: KEPT_BYTES_MAX / REPLAY_BYTES };
@@ -51,9 +52,9 @@ async function run(): Promise<void> {
   const server = new Server({ mode: placement.mode, follower, now, isNested: order.isNested, isSole });
   const seating = new Seating({ server, companions, isSole, now, tell });
   try {
-    const first = isSole ? await firstOrders() : [];
+    const first = isSole ? await firstOrders((source) => take(source, server, seating)) : undefined;
     tell({ kind: "placed", placement });
-    for (const one of first) take(one, server, seating);
+    if (first !== undefined) take(first, server, seating);
     for (const { order: guest } of server.seats) follower.follow(guest.tid);
     serve(server, seating);
   } finally {
@@ -81,16 +82,18 @@ function serve(server: Server, seating: Seating): void {
   }
 }
 
-/** Everything up to the order of the only guest: without one there is nothing to wait for. */
-async function firstOrders(): Promise<ServeOrder[]> {
-  const taken: ServeOrder[] = [];
-  await new Promise<void>((resolve) => {
+/** Waits for the only guest: without one there is nothing to wait for. Its source comes first, and is taken at once. */
+function firstOrders(takeSource: (one: ServeOrder) => void): Promise<ServeOrder> {
+  return new Promise((resolve, reject) => {
     orders.on("message", (one: ServeOrder) => {
-      taken.push(one);
-      if (one.kind !== "source") resolve();
+      try {
+        if (one.kind === "source") takeSource(one);
+        else resolve(one);
+      } catch (error) {
+        reject(error);
+      }
     });
   });
-  return taken;
 }
 
 function take(one: ServeOrder, server: Server, seating: Seating): void {
@@ -99,9 +102,10 @@ function take(one: ServeOrder, server: Server, seating: Seating): void {
       seating.seat(one.order);
       return;
     case "source": {
-      const direct = new DirectUnits(one.order);
+      const { source, identity } = one.order;
+      const direct = isAtHand(source, identity) ? new DirectUnits(one.order) : undefined;
       // Its guests are yet to come, and others may wait when they do.
-      if (!isSole) direct.prepare();
+      if (!isSole) direct?.prepare();
       const companion = new Companion({ order: one.order, now, direct, room });
       companions.set(one.source, companion);
       server.addCompanion(companion);
@@ -157,8 +161,9 @@ function takeFor(seat: Seat, one: SeatOrder, server: Server): void {
 async function rehearseMore(): Promise<void> {
   try {
     const { rehearseFetching } = await import("./fetch/rehearsal.ts");
+    rehearseFills(now);
     await rehearseFetching();
-    rehearseReplays(() => performance.now());
+    rehearseReplays(now);
   } catch {
     // As below.
   }

@@ -45,9 +45,11 @@ interface Common {
   readonly regions: readonly Region[];
 }
 
+/** As many zeros as a huge page has, for all guests of this thread; 0 until one needs them. */
+let zeros = 0;
+
 export class Seating {
   readonly #options: SeatingOptions;
-  #zeros = 0;
 
   constructor(options: SeatingOptions) {
     this.#options = options;
@@ -193,13 +195,13 @@ export class Seating {
     const takesZeropage = regions.every(({ pageSize }) => pageSize === PAGE_SIZE);
     // A copy of zeros also takes the place of poison, which only a source that fails leaves behind.
     if (takesZeropage && writes === "ignore" && !("source" in image)) return 0;
-    if (this.#zeros === 0) {
+    if (zeros === 0) {
       const flags = MAP.PRIVATE | MAP.ANONYMOUS;
       const address = mmap(local, HUGE_PAGE_SIZE, { protection: PROT.READ, flags });
       process.on("exit", () => munmap(local, address, HUGE_PAGE_SIZE));
-      this.#zeros = address;
+      zeros = address;
     }
-    return this.#zeros;
+    return zeros;
   }
 }
 

@@ -138,7 +138,7 @@ export function openUnitsSync(
   unitBytes: number,
   identity: string | undefined,
 ): UnitReader | undefined {
-  if (!isPath(descriptor) || identity === undefined) return;
+  if (!isAtHand(descriptor, identity) || identity === undefined) return;
   const { url } = descriptor;
   if (isPlainFile(descriptor, identity)) {
     const file = FileSource.open(url);
@@ -154,12 +154,15 @@ export function openUnitsSync(
 
 /** Whether that is a file of this machine as it is: there is nothing to verify, and nothing to decode. */
 export function isPlainFile(descriptor: SourceDescriptor, identity: string | undefined): boolean {
-  return isPath(descriptor) && identity !== undefined && !identity.startsWith(IMAGE);
+  return isAtHand(descriptor, identity) && !identity?.startsWith(IMAGE);
 }
 
-/** A scheme means a network, or something that says itself where it is. */
-function isPath(descriptor: SourceDescriptor): descriptor is SourceDescriptor & { readonly url: string } {
-  return "url" in descriptor && schemeOf(descriptor.url) === undefined;
+/** Whether it lies in this machine's files. A scheme means a network, or something that says itself where it is. */
+export function isAtHand(
+  descriptor: SourceDescriptor,
+  identity: string | undefined,
+): descriptor is SourceDescriptor & { readonly url: string } {
+  return identity !== undefined && "url" in descriptor && schemeOf(descriptor.url) === undefined;
 }
 
 /** What goes over a network is asked again, hedged and limited. */

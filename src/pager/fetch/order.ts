@@ -96,6 +96,20 @@ export interface FetchOrder extends OpenedSource {
   readonly backgroundRate: number;
 }
 
+/** What holds for a source, as its owner has asked for it. */
+export type FetchSettings = Pick<FetchOrder, "deadlineMs" | "fetchesMax" | "backgroundRate" | "expires"> & {
+  readonly kills: boolean;
+};
+
+/** In one place, since code that was compiled for one order holds only for those that were made in the same way. */
+export function makeFetchOrder(
+  settings: FetchSettings,
+  opened: OpenedSource,
+  { source, port, words, bellFd }: Pick<FetchOrder, "source" | "port" | "words" | "bellFd">,
+): FetchOrder {
+  return { ...settings, ...opened, source, port, words, bellFd };
+}
+
 export type WireRequest = FetchRequest;
 
 export type WireEnd = Omit<FetchEnd, "error"> & { readonly error?: ErrorNote };

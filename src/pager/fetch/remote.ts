@@ -9,7 +9,9 @@ import { REPLAY_BYTES } from "./link.ts";
 import type { FetchOptions, PagerSource } from "./options.ts";
 import {
   type FetchOrder,
+  type FetchSettings,
   type FetchWorkOrder,
+  makeFetchOrder,
   type OpenedMessage,
   type OpenedSource,
   WIRE,
@@ -22,10 +24,6 @@ const FETCHES_MAX = 16;
 const UNIT_BYTES_MIN = 64 * 1024;
 /** How long the end of the thread is waited for before it is ended by force. */
 const STOP_MS = 500;
-
-export type FetchSettings = Pick<FetchOrder, "deadlineMs" | "fetchesMax" | "backgroundRate" | "expires"> & {
-  readonly kills: boolean;
-};
 
 /** The thread that fetches, with its source open. */
 export interface Remote {
@@ -89,7 +87,7 @@ export async function openRemote(source: PagerSource, options: RemoteOptions): P
   // The serving thread decides whether the process goes on.
   worker.unref();
   return {
-    order: { ...settings, ...opened, source: order.source, port: port1, words, bellFd: reader },
+    order: makeFetchOrder(settings, opened, { source: order.source, port: port1, words, bellFd: reader }),
     transfer: [port1],
     async close(wasTaken) {
       if (!wasTaken) {

@@ -2,7 +2,7 @@
 
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -51,6 +51,14 @@ export class CHandlers {
     const child = this.#spawn(mode, post, []);
     const line = await this.#line(child);
     if (line !== "ready") throw new Error(`The C handler said ${line}`);
+  }
+
+  /** Serves many guests of one image in one thread; the CPU and the image are those of the first. */
+  async serveCrowd(posts: readonly Post[]): Promise<void> {
+    const [{ image, cpu }] = posts as readonly [Post];
+    const list = join(this.#folder, "crowd");
+    writeFileSync(list, posts.map(({ pid, fd, base }) => `${pid} ${fd} ${base}\n`).join(""));
+    await this.#lines(["crowd", list, image, String(cpu)]);
   }
 
   /** Installs a range in pieces; the nanoseconds that the loop took. */

@@ -7,6 +7,8 @@ import { type GuestProcess, type GuestThread, KernelSystem } from "../src/guest/
 import { affinity, close, local, mmap } from "../src/linux/index.ts";
 import type { Pager, PagerHost, PagerOptions } from "../src/pager/index.ts";
 import { openUserfaultfd } from "../src/uffd/open.ts";
+import type { Post } from "./c-handler.ts";
+import type { LoadMeter } from "./load.ts";
 
 /** LIMIT: a walk that takes longer hangs. */
 const WALK_MS = 60_000;
@@ -17,6 +19,8 @@ export interface CrowdOptions {
   /** Pages of a walk, at most; default: all. */
   readonly recordPages?: number;
   readonly features?: readonly FeatureName[];
+  /** What the guests use of the CPUs is the benchmark's own. */
+  readonly meter: LoadMeter;
   /** Beside descriptor, regions and guest. */
   readonly pager: Partial<PagerOptions>;
 }
@@ -24,6 +28,9 @@ export interface CrowdOptions {
 /** What is needed of a pager here. */
 export type Served = Pick<Pager, "threadId" | "close"> &
   Partial<Pick<Pager, "installAll" | "residency">> & { readonly ended: Promise<unknown> };
+
+/** Where somebody else finds a guest. */
+export type Place = Pick<Post, "pid" | "fd" | "base">;
 
 export interface Member {
   readonly process: GuestProcess;
@@ -55,22 +62,20 @@ export class Crowd {
 
   /** Starts the processes, each with its memory in the host's hands. */
   async start(host: PagerHost): Promise<void> {
-    for (let index = 0; index < this.#options.guests; index++) {
-      this.members.push(await this.#member((options) => host.start(options)));
-    }
+    await this.startEach((options) => host.start(options));
+  }
+
+  /** The same, each served by whatever `serve` starts. */
+  async startEach(serve: (options: PagerOptions, place: Place) => Promise<Served>): Promise<void> {
+    for (let index = 0; index < this.#options.guests; index++) this.members.push(await this.#member(serve));
     this.#ticksPerUs = this.members[0]!.process.tickRate() / 1e6;
   }
 
-  /** A single one, served by whatever `serve` starts. */
-  async startOne(serve: (options: PagerOptions) => Promise<Served>): Promise<void> {
-    this.members.push(await this.#member(serve));
-    this.#ticksPerUs = this.members[0]!.process.tickRate() / 1e6;
-  }
-
-  async #member(serve: (options: PagerOptions) => Promise<Served>): Promise<Member> {
-    const { pages, recordPages = pages, features = [], pager: more } = this.#options;
+  async #member(serve: (options: PagerOptions, place: Place) => Promise<Served>): Promise<Member> {
+    const { pages, recordPages = pages, features = [], pager: more, meter } = this.#options;
     const byteLength = pages * PAGE_SIZE;
     const process = this.#system.spawnProcess();
+    meter.add(process.pid);
     const thread = process.spawnThread();
     const [home = 0] = affinity(local);
     thread.pin(home);
@@ -84,13 +89,16 @@ export class Crowd {
     thread.wait(WALK_MS);
     const descriptor = process.descriptor(uffd.fd);
     try {
-      const pager = await serve({
-        descriptor,
-        regions: [{ start: base, byteLength, imageOffset: 0 }],
-        guest: { pid: process.pid, tid: thread.tid },
-        onError: (error) => console.error("pager:", error.message),
-        ...more,
-      });
+      const pager = await serve(
+        {
+          descriptor,
+          regions: [{ start: base, byteLength, imageOffset: 0 }],
+          guest: { pid: process.pid, tid: thread.tid },
+          onError: (error) => console.error("pager:", error.message),
+          ...more,
+        },
+        { pid: process.pid, fd: uffd.fd, base },
+      );
       return { process, thread, base, pager, record, touched: 0 };
     } finally {
       close(local, descriptor);
@@ -134,17 +142,23 @@ export class Crowd {
 
   /** A process that uses all of a CPU: wherever the scheduler puts it, or the guests' one. Answers how to end it. */
   hog(isPinned: boolean): () => void {
+    const { meter } = this.#options;
     const process = this.#system.spawnProcess();
+    meter.add(process.pid);
     const thread = process.spawnThread();
     const [home = 0] = affinity(local);
     if (isPinned) thread.pin(home);
     const base = mmap(process, PAGE_SIZE);
     thread.walk({ base, order: { count: 2 ** 31, stride: 0 } });
-    return () => process.kill();
+    return () => {
+      meter.leave(process.pid);
+      process.kill();
+    };
   }
 
   /** Ends the guests, and waits for their pagers to see it. */
   async close(): Promise<void> {
+    for (const { process } of this.members) this.#options.meter.leave(process.pid);
     this.#system.close();
     await Promise.all(this.members.map(({ pager }) => pager.ended));
   }

@@ -7,6 +7,7 @@
  *   handler listen SOCKET IMAGE CPU              takes hand-overs of Firecracker, a process a guest; prints each one's faults and processor time
  *   handler set    SOCKET IMAGE CPU LIST         the same, and installs a working set first: LIST is its pages, 32 bits each, in order
  *   handler keep   SOCKET IMAGE CPU              takes one, and keeps a worker and a spare for it; prints "worker PID"
+ *   handler crowd  LIST IMAGE CPU                many guests in one thread by epoll; lines of LIST: PID FD BASE
  *
  * Prints "ready" once it serves. CPU -1: not pinned. The byte at BASE + n is the image's byte n. Ends by SIGKILL. */
 #define _GNU_SOURCE
@@ -20,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -234,11 +236,57 @@ static void keep(int listener, char *image) {
     }
 }
 
+/* ── Many guests, one thread ── */
+
+static int take_uffd(int pid, int fd) {
+    int process = syscall(SYS_pidfd_open, pid, 0);
+    if (process < 0) die("pidfd_open");
+    int uffd = syscall(SYS_pidfd_getfd, process, fd, 0);
+    if (uffd < 0) die("pidfd_getfd");
+    close(process);
+    return uffd;
+}
+
+/* Every message that one of them has, then the next one that is ready. */
+static void serve_crowd(const char *list, char *image) {
+    enum { GUESTS_MAX = 4096 };
+    static struct { int uffd; uint64_t base; } guests[GUESTS_MAX];
+    FILE *lines = fopen(list, "r");
+    int epoll = epoll_create1(EPOLL_CLOEXEC), count = 0, pid, fd;
+    unsigned long base;
+    if (lines == NULL) die(list);
+    for (; count < GUESTS_MAX && fscanf(lines, "%d %d %lu", &pid, &fd, &base) == 3; count++) {
+        guests[count].uffd = take_uffd(pid, fd);
+        guests[count].base = base;
+        fcntl(guests[count].uffd, F_SETFL, fcntl(guests[count].uffd, F_GETFL) | O_NONBLOCK);
+        struct epoll_event event = {.events = EPOLLIN, .data.u32 = count};
+        if (epoll_ctl(epoll, EPOLL_CTL_ADD, guests[count].uffd, &event) < 0) die("epoll_ctl");
+    }
+    printf("ready\n");
+    fflush(stdout);
+    for (;;) {
+        struct epoll_event ready[64];
+        int found = epoll_wait(epoll, ready, 64, -1);
+        for (int index = 0; index < found; index++) {
+            int uffd = guests[ready[index].data.u32].uffd;
+            base = guests[ready[index].data.u32].base;
+            struct uffd_msg message;
+            while (read(uffd, &message, sizeof message) == sizeof message) {
+                if (message.event != UFFD_EVENT_PAGEFAULT) continue;
+                uint64_t page = message.arg.pagefault.address & ~4095ULL;
+                struct uffdio_copy copy = {.dst = page, .src = (uint64_t)(image + (page - base)), .len = 4096};
+                if (ioctl(uffd, UFFDIO_COPY, &copy) < 0 && errno != EEXIST) die("UFFDIO_COPY");
+            }
+        }
+    }
+}
+
 static int serve_socket(int argc, char **argv) {
     pin(atoi(argv[4]));
     char *image = map_image(argv[3]);
     long count = 0;
     const uint32_t *set = argc > 5 ? map_list(argv[5], &count) : NULL;
+    if (strcmp(argv[1], "crowd") == 0) serve_crowd(argv[2], image);
     int listener = listen_at(argv[2]);
     printf("ready\n");
     fflush(stdout);
@@ -248,15 +296,11 @@ static int serve_socket(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-    if (argc == 5 && (strcmp(argv[1], "listen") == 0 || strcmp(argv[1], "keep") == 0)) return serve_socket(argc, argv);
+    if (argc == 5) return serve_socket(argc, argv);
     if (argc == 6 && strcmp(argv[1], "set") == 0) return serve_socket(argc, argv);
     if (argc < 7) return 2;
     pin(atoi(argv[4]));
-    int process = syscall(SYS_pidfd_open, atoi(argv[2]), 0);
-    if (process < 0) die("pidfd_open");
-    int uffd = syscall(SYS_pidfd_getfd, process, atoi(argv[3]), 0);
-    if (uffd < 0) die("pidfd_getfd");
-
+    int uffd = take_uffd(atoi(argv[2]), atoi(argv[3]));
     char *image = map_image(argv[5]);
     uint64_t base = strtoull(argv[6], 0, 0);
 

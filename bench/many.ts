@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { MAP } from "../src/abi/memory.ts";
-import { close, local, memfd, mmap, munmap } from "../src/linux/index.ts";
+import { affinity, close, local, memfd, mmap, munmap } from "../src/linux/index.ts";
 import {
   openPagerHost,
   type PagerHost,
@@ -10,6 +10,7 @@ import {
   pagerStateBytes,
   startPager,
 } from "../src/pager/index.ts";
+import { CHandlers, type Post } from "./c-handler.ts";
 import { Crowd, times } from "./crowd.ts";
 import { Litterer } from "./litterer.ts";
 import { LoadMeter } from "./load.ts";
@@ -54,56 +55,118 @@ function dropImage({ address, byteLength }: Image): void {
 
 // ── a fault of one guest, alone and among a thousand ──
 
+/** How many guests, and pages of each for all rounds. */
+interface Turns {
+  readonly guests: number;
+  readonly pages: number;
+  readonly meter: LoadMeter;
+}
+
 async function latencies({ rounds, quick, meter = new LoadMeter() }: ManyOptions): Promise<Group> {
-  const count = quick ? 100 : GUESTS;
-  const turns = roundsMax(rounds) + 1;
-  const samples = count * TURN;
-  const image = makeImage((samples + TURN) * turns * PAGE);
-  const placement = "auto";
-  const plan = { faultAroundPages: 1 };
-  const alone = new Crowd({ guests: 1, pages: samples * turns, pager: { image, plan, placement } });
-  await alone.startOne(startPager);
-  const host = await openPagerHost({ placement });
+  const guests = quick ? 100 : GUESTS;
   // The first of them walks alone as well.
-  const pages = (samples + TURN) * turns;
-  const crowd = new Crowd({ guests: count, pages, recordPages: TURN, pager: { image, plan } });
-  await crowd.start(host);
-  const lone = (one: Crowd): number[] =>
-    Array.from({ length: count }, () => one.touch(one.members.slice(0, 1), TURN)).flat();
+  const pages = (guests + 1) * TURN * (roundsMax(rounds) + 1);
+  const turns = { guests, pages, meter };
+  const handlers = CHandlers.compile(meter);
+  const ours = await ourCrowds(turns);
+  const others = typeof handlers === "string" ? undefined : await crowdsInC(handlers, turns);
+  const lone = (crowd: Crowd) => () => ({
+    ...times(Array.from({ length: guests }, () => crowd.touch(crowd.members.slice(0, 1), TURN)).flat()),
+  });
+  const inTurn = (crowd: Crowd) => () => ({ ...times(crowd.touch(crowd.members, TURN)) });
+  const [one, amongMany, eachInTurn] = [
+    "one guest",
+    `one of ${guests}, the others idle`,
+    `${guests} guests in turn`,
+  ];
   try {
-    const series = await alternate(
-      [
-        { name: "one guest", run: () => ({ ...times(lone(alone)) }) },
-        { name: `one of ${count}, the others idle`, run: () => ({ ...times(lone(crowd)) }) },
-        { name: `${count} guests in turn`, run: () => ({ ...times(crowd.touch(crowd.members, TURN)) }) },
-      ],
-      rounds,
-      meter,
-    );
-    const ratio = (name: string): number => ratioOf(series, "p99", name, "one guest");
+    const contestants = [
+      { name: one, run: lone(ours.alone) },
+      { name: amongMany, run: lone(ours.many) },
+      { name: eachInTurn, run: inTurn(ours.many) },
+    ];
+    if (others !== undefined) {
+      contestants.push({ name: `C: ${one}`, run: lone(others.alone) });
+      contestants.push({ name: `C: ${eachInTurn}`, run: inTurn(others.many) });
+    }
+    const series = await alternate(contestants, rounds, meter);
+    const ratio = (name: string, than = one): number => ratioOf(series, "p99", name, than);
+    const inC = others && `the same in C: ${ratio(`C: ${eachInTurn}`, `C: ${one}`).toFixed(2)}`;
     return {
       title: "Many guests in one pager",
       columns: COLUMNS,
       ...measured(series),
       verdicts: [
-        atMost(
-          `p99 of a fault, one of ${count} guests : one alone`,
-          ratio(`one of ${count}, the others idle`),
-          2,
-        ),
-        atMost(`p99 of a fault, ${count} guests in turn : one alone`, ratio(`${count} guests in turn`), 2),
+        atMost(`p99 of a fault, one of ${guests} guests : one alone`, ratio(amongMany), 2),
+        atMost(`p99 of a fault, ${guests} guests in turn : one alone`, ratio(eachInTurn), 2),
       ],
       notes: [
-        `${TURN} faults at a time, ${samples} a round; time of the access as the guest sees it (rdtsc)`,
+        `${TURN} faults at a time, ${guests * TURN} a round; time of the access as the guest sees it (rdtsc)`,
+        `in turn: the first of ${TURN} faults finds neither guest nor pager in the CPU's caches; ${inC ?? handlers}`,
       ],
     };
   } finally {
+    await ours.close();
+    await others?.close();
+    if (typeof handlers !== "string") await handlers.close();
+  }
+}
+
+interface Crowds {
+  readonly alone: Crowd;
+  readonly many: Crowd;
+  close(): Promise<void>;
+}
+
+/** A guest with a pager of its own, and many that share one. */
+async function ourCrowds({ guests, pages, meter }: Turns): Promise<Crowds> {
+  const image = makeImage(pages * PAGE);
+  const placement = "auto";
+  const pager = { image, plan: { faultAroundPages: 1 } };
+  const alone = new Crowd({ guests: 1, pages, meter, pager: { ...pager, placement } });
+  await alone.startEach(startPager);
+  const host = await openPagerHost({ placement });
+  const many = new Crowd({ guests, pages, recordPages: TURN, meter, pager });
+  await many.start(host);
+  const close = async (): Promise<void> => {
     await host.close();
     await Promise.all(alone.members.map(({ pager }) => pager.close()));
-    await crowd.close();
+    await many.close();
     await alone.close();
     dropImage(image);
-  }
+  };
+  return { alone, many, close };
+}
+
+/** The same served by one thread in C, on the guests' own CPU. */
+async function crowdsInC(handlers: CHandlers, { guests, pages, meter }: Turns): Promise<Crowds> {
+  const [cpu = 0] = affinity(local);
+  const descriptor = memfd(local, "minorfault-bench-image", pages * PAGE);
+  const image = `/proc/${process.pid}/fd/${descriptor}`;
+  const serve = async (count: number): Promise<Crowd> => {
+    const crowd = new Crowd({
+      guests: count,
+      pages,
+      recordPages: count === 1 ? pages : TURN,
+      meter,
+      pager: {},
+    });
+    const posts: Post[] = [];
+    await crowd.startEach(async (_, place) => {
+      posts.push({ ...place, cpu, image });
+      return { threadId: 0, close: async () => undefined, ended: Promise.resolve() };
+    });
+    await handlers.serveCrowd(posts);
+    return crowd;
+  };
+  const [alone, many] = [await serve(1), await serve(guests)];
+  const end = async (): Promise<void> => {
+    await handlers.stop();
+    await many.close();
+    await alone.close();
+    close(local, descriptor);
+  };
+  return { alone, many, close: end };
 }
 
 // ── the same guest, with somebody who disturbs ──
@@ -113,12 +176,17 @@ async function disturbances({ rounds, quick, meter = new LoadMeter() }: ManyOpti
   const turns = roundsMax(rounds) + 1;
   const image = makeImage(2 * pages * PAGE * turns);
   // The one beside hogs walks twice a round.
-  const options = { guests: 1, pages: 2 * pages * turns, pager: { image, plan: { faultAroundPages: 1 } } };
+  const options = {
+    guests: 1,
+    pages: 2 * pages * turns,
+    meter,
+    pager: { image, plan: { faultAroundPages: 1 } },
+  };
   const [quiet, hogged, littered] = [new Crowd(options), new Crowd(options), new Crowd(options)];
   const litter = new Litterer();
-  await quiet.startOne((more) => startPager({ ...more, placement: "same-cpu" }));
-  await hogged.startOne((more) => startPager({ ...more, placement: "same-cpu" }));
-  await littered.startOne(async (more) => litter.serve(more));
+  await quiet.startEach((more) => startPager({ ...more, placement: "same-cpu" }));
+  await hogged.startEach((more) => startPager({ ...more, placement: "same-cpu" }));
+  await littered.startEach(async (more) => litter.serve(more));
   const walk = (crowd: Crowd): Record<string, number> => ({ ...times(crowd.touch(crowd.members, pages)) });
   const beside = (isPinned: boolean): Record<string, number> => {
     const end = hogged.hog(isPinned);
@@ -175,10 +243,10 @@ async function costs({ quick, meter = new LoadMeter() }: ManyOptions): Promise<G
   meter.begin();
   const host = await openPagerHost({ placement: "auto" });
   try {
-    const small = await memoryOfSmall(host, quick ? 100 : GUESTS);
-    const page = await memoryOfPages(host, 64 * GIB);
+    const small = await memoryOfSmall(host, quick ? 100 : GUESTS, meter);
+    const page = await memoryOfPages(host, 64 * GIB, meter);
     const ready: number[] = [];
-    for (let time = 0; time < 5; time++) ready.push(await readyIn(host, 64 * GIB));
+    for (let time = 0; time < 5; time++) ready.push(await readyIn(host, 64 * GIB, meter));
     const readyMs = median(ready);
     const rows: Row[] = [
       { name: `${small.guests} guests of 2 MiB`, figures: { kib: small.kib, idle: small.idleUs } },
@@ -210,9 +278,9 @@ async function costs({ quick, meter = new LoadMeter() }: ManyOptions): Promise<G
   }
 }
 
-async function memoryOfSmall(host: PagerHost, guests: number) {
+async function memoryOfSmall(host: PagerHost, guests: number, meter: LoadMeter) {
   const image = makeImage(2 * MIB);
-  const crowd = new Crowd({ guests, pages: 512, pager: { image } });
+  const crowd = new Crowd({ guests, pages: 512, meter, pager: { image } });
   try {
     const before = ownBytes();
     await crowd.start(host);
@@ -231,11 +299,18 @@ async function memoryOfSmall(host: PagerHost, guests: number) {
 }
 
 /** Bytes that this process has more for each page of a guest, when there is something to note of every one of them. */
-async function memoryOfPages(host: PagerHost, byteLength: number): Promise<number> {
+async function memoryOfPages(host: PagerHost, byteLength: number, meter: LoadMeter): Promise<number> {
   const descriptor = memfd(local, "minorfault-bench-sparse", byteLength);
   const image: PagerImage = { descriptor, byteLength };
   const pages = byteLength / PAGE;
-  const crowd = new Crowd({ guests: 1, pages, recordPages: 1, features: ["EVENT_REMOVE"], pager: { image } });
+  const crowd = new Crowd({
+    guests: 1,
+    pages,
+    recordPages: 1,
+    features: ["EVENT_REMOVE"],
+    meter,
+    pager: { image },
+  });
   try {
     const before = ownBytes();
     await crowd.start(host);
@@ -253,7 +328,7 @@ async function memoryOfPages(host: PagerHost, byteLength: number): Promise<numbe
 }
 
 /** Milliseconds until a large guest is served, what outlives the pager included. */
-async function readyIn(host: PagerHost, byteLength: number): Promise<number> {
+async function readyIn(host: PagerHost, byteLength: number, meter: LoadMeter): Promise<number> {
   const descriptor = memfd(local, "minorfault-bench-sparse", byteLength);
   const image: PagerImage = { descriptor, byteLength };
   const stateDescriptor = memfd(local, "minorfault-bench-state", pagerStateBytes([{ byteLength }]));
@@ -261,11 +336,12 @@ async function readyIn(host: PagerHost, byteLength: number): Promise<number> {
     guests: 1,
     pages: byteLength / PAGE,
     recordPages: 1,
+    meter,
     pager: { image, stateDescriptor },
   });
   let ms = Number.NaN;
   try {
-    await crowd.startOne(async (options) => {
+    await crowd.startEach(async (options) => {
       const begin = performance.now();
       const pager = await host.start(options);
       ms = performance.now() - begin;

@@ -5,7 +5,7 @@
 //
 // It uses no thread of libuv's pool: all of those may be standing in faults that this thread is about to end.
 
-import { parentPort, receiveMessageOnPort } from "node:worker_threads";
+import { type MessagePort, parentPort, receiveMessageOnPort } from "node:worker_threads";
 import { HUGE_PAGE_SIZE, MADV } from "../../abi/memory.ts";
 import { wordsFor } from "../../base/bitmap.ts";
 import { MinorfaultError } from "../../base/errors.ts";
@@ -40,19 +40,25 @@ const bell = local.share(4096);
 lendReadAhead({ expect: expectRead, isCached });
 /** Another one for the thread that serves, which has us kept off its own. */
 const hasOtherCpus = affinity(local).length > 1;
-const order = await orderOf<FetchWorkOrder>([], [rehearse]);
-const { words, port, bellFd } = order;
+/** What this thread works for: first for those that are made up. */
+let order: FetchWorkOrder;
+let words: Int32Array;
+let port: MessagePort;
 /** Requests that have been looked for. */
 let heard = 0;
 
+const given = await orderOf<FetchWorkOrder>([], [rehearse]);
 try {
-  await run();
+  await run(given, (message) => parentPort?.postMessage(message));
 } catch (error) {
   parentPort?.postMessage({ kind: "failed", error: noteOf(error) } satisfies OpenedMessage);
-  port.close();
+  given.port.close();
 }
 
-async function run(): Promise<void> {
+async function run(one: FetchWorkOrder, say: (message: OpenedMessage) => void): Promise<void> {
+  order = one;
+  ({ words, port } = one);
+  heard = 0;
   const reader = await openUnits(order.source, order.unitBytesMin, order.replay);
   const { name, byteLength, unitBytes, identity, content, image } = reader;
   // Far away, units are gathered to longer reads: as many reads need more units.
@@ -131,7 +137,7 @@ async function run(): Promise<void> {
     workingSets,
     replaying,
   };
-  parentPort?.postMessage({ kind: "opened", opened } satisfies OpenedMessage);
+  say({ kind: "opened", opened });
 
   /** Working sets that are still to be replayed. */
   const wanted: string[] = [];
@@ -185,7 +191,12 @@ async function run(): Promise<void> {
 }
 
 async function rehearse(): Promise<void> {
-  const { rehearseFetching } = await import("./rehearsal.ts");
+  const { rehearseFetching, rehearseFar } = await import("./rehearsal.ts");
+  try {
+    await rehearseFar(run);
+  } catch {
+    // There is no room for it: the guest's first faults are the rehearsal.
+  }
   await rehearseFetching();
 }
 
@@ -260,5 +271,5 @@ function linger(rung: number, untilMs: number): boolean {
 function tell(news: WireNews): void {
   port.postMessage(news);
   Atomics.add(words, WIRE.DONE, 1);
-  if (Atomics.load(words, WIRE.SLEEPING) === 1) local.call("write", bellFd, bell.address, 1);
+  if (Atomics.load(words, WIRE.SLEEPING) === 1) local.call("write", order.bellFd, bell.address, 1);
 }

@@ -3,16 +3,29 @@
 // That code which has not run before is slow is the lesser evil. Compiling it takes a CPU, at the very moment at which a
 // guest begins: so it is gone through until the compiler has nothing left to do.
 
+import { once } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { MessageChannel, type MessagePort } from "node:worker_threads";
 import { PAGE_SIZE } from "../../abi/memory.ts";
 import { Random } from "../../base/random.ts";
 import { addWorkingSet, buildImage, type OpenedImage, openImageIn } from "../../image/index.ts";
+import { close, local, munmap, pipe } from "../../linux/index.ts";
 import { FileSource, MemorySource, type PageSource } from "../../source/index.ts";
 import { farSource, MemoryStore } from "../../source/memory-store.ts";
 import { FetchAgent } from "./agent.ts";
 import { REPLAY_BYTES } from "./link.ts";
 import { RANK } from "./machine.ts";
-import { ImageUnits, openUnits, RawUnits, type UnitReader } from "./opened-source.ts";
+import { GATHERED_MAX, ImageUnits, openUnits, RawUnits, type UnitReader } from "./opened-source.ts";
+import {
+  type FetchWorkOrder,
+  type OpenedMessage,
+  type OpenedSource,
+  WIRE,
+  WIRE_WORDS,
+  type WireNews,
+  type WireRequest,
+} from "./order.ts";
 import { ReplaySlots } from "./replay-slots.ts";
 import { Replayer } from "./replayer.ts";
 import type { SlotMemory } from "./slots.ts";
@@ -28,6 +41,8 @@ const TIMES = 24;
  * and no more, since what is nearly hot is compiled when the guest's own image is opened, which takes a CPU for 4 ms.
  */
 const OPENINGS = 4;
+const FAR_TIMES = 6;
+const FAR_BYTES = 64 * UNIT_BYTES;
 
 /** For the threads that read: opens, verifies, decompresses. */
 export async function rehearseFetching(): Promise<void> {
@@ -92,8 +107,7 @@ async function rehearseUnits(reader: UnitReader, staging: Uint8Array): Promise<v
       holes: new Uint32Array(1),
       readsMax: 1,
       tell: (news) => {
-        if (news.kind === "end") left -= news.count;
-        else if (news.kind === "ends") for (const { count } of news.ends) left -= count;
+        left -= unitsOf(news);
         if (left === 0) resolve();
       },
     });
@@ -129,7 +143,79 @@ async function rehearseFile(): Promise<void> {
   }
 }
 
-/** As a module that gives a source. */
-export async function openSource(path: string): Promise<PageSource> {
-  return FileSource.open(path);
+/** As a module that gives a source: a file, or so many bytes that are far away. */
+export async function openSource(what: string | number): Promise<PageSource> {
+  if (typeof what === "string") return FileSource.open(what);
+  const source = farSource(new MemorySource(new Uint8Array(what)));
+  const read: PageSource["read"] = async (offset, target, signal) => {
+    await sleep(1, undefined, signal && { signal });
+    await source.read(offset, target, signal);
+  };
+  return { ...source, read };
+}
+
+/** What a thread that fetches does for its owner. */
+export type FetchWork = (order: FetchWorkOrder, say: (message: OpenedMessage) => void) => Promise<void>;
+
+/** All that is done for a source that has to be waited for: its opening, some faults, and a run of units. */
+export async function rehearseFar(work: FetchWork): Promise<void> {
+  for (let time = 0; time < FAR_TIMES; time++) {
+    const { port1, port2 } = new MessageChannel();
+    const [reader, bellFd] = pipe();
+    const words = new Int32Array(new SharedArrayBuffer(WIRE_WORDS * 4));
+    const source = { module: import.meta.url, argument: FAR_BYTES };
+    const slots = 2 * GATHERED_MAX;
+    const order = { source, unitBytesMin: UNIT_BYTES, replay: false, slots, fetchesMax: 4, sweeps: true };
+    let opened: OpenedSource | undefined;
+    try {
+      await work({ ...order, keptSlots: 0, words, port: port2, bellFd }, (message) => {
+        if (message.kind === "opened") ({ opened } = message);
+      });
+      await askFor(port1, [[0, 1]]);
+      await askFor(port1, [
+        [2, 1],
+        [8, GATHERED_MAX],
+      ]);
+    } finally {
+      Atomics.store(words, WIRE.STOP, 1);
+      port1.postMessage({ kind: "end" } satisfies WireRequest);
+      if (opened === undefined) {
+        port1.close();
+      } else {
+        // Nothing else keeps a thread that has nothing to do.
+        port1.ref();
+        await once(port1, "close");
+        munmap(local, opened.staging, opened.stagingBytes);
+      }
+      close(local, reader);
+      close(local, bellFd);
+    }
+  }
+}
+
+/** Asks for so many units each, and waits until they have come. */
+async function askFor(
+  port: MessagePort,
+  runs: readonly (readonly [unit: number, count: number])[],
+): Promise<void> {
+  let left = runs.reduce((sum, [, count]) => sum + count, 0);
+  let hear: (news: WireNews) => void;
+  const hasAll = new Promise<void>((resolve) => {
+    hear = (news) => {
+      left -= unitsOf(news);
+      if (left === 0) resolve();
+    };
+    port.on("message", hear);
+  });
+  for (const [unit, count] of runs) {
+    const rank = count === 1 ? RANK.FAULT : RANK.BACKGROUND;
+    port.postMessage({ kind: "fetch", ticket: unit, unit, slot: unit, count, rank } satisfies WireRequest);
+  }
+  await hasAll;
+  port.off("message", hear!);
+}
+
+function unitsOf(news: WireNews): number {
+  const ends = news.kind === "ends" ? news.ends : news.kind === "end" ? [news] : [];
+  return ends.reduce((sum, { count }) => sum + count, 0);
 }

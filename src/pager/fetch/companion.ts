@@ -1,15 +1,12 @@
 // The serving thread's end of the line to the thread that fetches, as its server sees it: something to wait for beside
 // the userfaultfds, and to look after when it has woken up.
 
-import { receiveMessageOnPort } from "node:worker_threads";
-import { MinorfaultError } from "../../base/errors.ts";
 import { close, local } from "../../linux/index.ts";
 import { takeDiskWait } from "../../source/disk-reads.ts";
-import { errorOf } from "../notes.ts";
 import type { DirectUnits } from "./direct.ts";
 import { Fetcher } from "./fetcher.ts";
-import type { FetchLink, FetchNews, FetchRequest } from "./link.ts";
-import { type FetchOrder, WIRE, type WireEnd, type WireNews } from "./order.ts";
+import { type FetchOrder, WIRE } from "./order.ts";
+import { PortLink } from "./port-link.ts";
 import type { KeptRoom } from "./replays.ts";
 
 /** So many microseconds of waiting for a disk are worth waking the thread that fetches; a power of two. */
@@ -80,84 +77,6 @@ export class Companion {
     this.#link.send({ kind: "end" });
     close(local, this.fd);
   }
-}
-
-class PortLink implements FetchLink {
-  readonly #order: FetchOrder;
-  /** Sent, and not ended yet. */
-  readonly #open = new Set<number>();
-  /** Came with others, or was too long to be taken as a whole. */
-  #ends: WireEnd[] = [];
-  #seen = 0;
-
-  constructor(order: FetchOrder) {
-    this.#order = order;
-  }
-
-  get hasNews(): boolean {
-    const { words } = this.#order;
-    if (this.#ends.length > 0) return true;
-    if (Atomics.load(words, WIRE.DEAD) !== 0) return this.#open.size > 0;
-    return Atomics.load(words, WIRE.DONE) !== this.#seen;
-  }
-
-  send(request: FetchRequest): void {
-    const { port } = this.#order;
-    if (request.kind === "fetch") {
-      const { ticket, count } = request;
-      for (let each = ticket; each < ticket + count; each++) this.#open.add(each);
-    }
-    port.postMessage(request);
-    this.ring();
-  }
-
-  /** Wakes the thread that fetches where its source never waits. */
-  ring(): void {
-    const { words } = this.#order;
-    Atomics.add(words, WIRE.RUNG, 1);
-    Atomics.notify(words, WIRE.RUNG);
-  }
-
-  receive(unitsMax: number): FetchNews | undefined {
-    const { port, words } = this.#order;
-    const next = this.#ends.shift();
-    if (next !== undefined) return this.#takeEnd(next, unitsMax);
-    if (!this.hasNews) return undefined;
-    const got = receiveMessageOnPort(port);
-    if (got === undefined) {
-      if (Atomics.load(words, WIRE.DEAD) === 0) return undefined;
-      const [ticket] = this.#open;
-      if (ticket === undefined) return undefined;
-      this.#open.delete(ticket);
-      return {
-        kind: "end",
-        ticket,
-        count: 1,
-        result: "failed",
-        error: new MinorfaultError("ERR_BUG", "The thread that fetches has failed"),
-      };
-    }
-    this.#seen = (this.#seen + 1) | 0;
-    const message = got.message as WireNews;
-    if (message.kind === "piece" || message.kind === "replaying") return message;
-    if (message.kind === "end") return this.#takeEnd(message, unitsMax);
-    if (message.kind === "replayed") return withError(message);
-    this.#ends = [...message.ends];
-    return this.receive(unitsMax);
-  }
-
-  #takeEnd(end: WireEnd, unitsMax: number): FetchNews {
-    const count = Math.min(end.count, Math.max(1, unitsMax));
-    const { ticket } = end;
-    for (let each = ticket; each < ticket + count; each++) this.#open.delete(each);
-    if (count < end.count) this.#ends.unshift({ ...end, ticket: ticket + count, count: end.count - count });
-    return withError({ ...end, count });
-  }
-}
-
-function withError(message: Extract<WireNews, { readonly kind: "end" | "replayed" }>): FetchNews {
-  const { error, ...news } = message;
-  return error === undefined ? news : { ...news, error: errorOf(error) };
 }
 
 /** A sleep would take as long, and whoever waits for the fault has this CPU otherwise. */

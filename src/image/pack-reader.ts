@@ -264,8 +264,14 @@ export class PackReader {
   /** A pack that is open, or can be opened without waiting. */
   #openedSync(pack: string): Opened | undefined {
     const known = this.#opened.get(pack);
-    if (known !== undefined) this.#touch(pack, known);
-    if (known !== undefined || this.store.openSync === undefined) return known;
+    if (known === undefined) return this.#openAtOnce(pack);
+    this.#touch(pack, known);
+    return known;
+  }
+
+  /** Apart, since it is rare: what is compiled for reading does not hold for one kind of store only. */
+  #openAtOnce(pack: string): Opened | undefined {
+    if (this.store.openSync === undefined) return undefined;
     const source = this.store.openSync(packKey(pack));
     const opened: Opened = { opening: Promise.resolve(source), source, readers: 0 };
     this.#opened.set(pack, opened);

@@ -11,6 +11,7 @@ import { Random } from "../base/random.ts";
 import { close, local, mmap, munmap, pipe, threadId } from "../linux/index.ts";
 import { openUserfaultfd } from "../uffd/open.ts";
 import type { SourceOrder } from "./control.ts";
+import { makeAheadWords } from "./fetch/ahead.ts";
 import { Companion } from "./fetch/companion.ts";
 import { REPLAY_BYTES } from "./fetch/link.ts";
 import {
@@ -229,6 +230,7 @@ function openedSource(byteLength: number, staging: number): OpenedSource {
     stagingBytes: SLOTS * UNIT_BYTES,
     paneStaging: 0,
     panes: makePaneWords(),
+    ahead: makeAheadWords(1),
     holes: new Uint32Array(new SharedArrayBuffer(wordsFor(byteLength / UNIT_BYTES) * 4)),
     workingSets: [NAME],
     replaying: NAME,

@@ -131,12 +131,13 @@ export class FaultLoop {
 
   /**
    * Reads and serves messages until there is none, a read is interrupted, a fault is put off, an event has come, a
-   * pause has ended, or `messagesMax` have been served. Answers what ended it: a negative errno of read(2), or 0. Waits inside if
+   * pause has ended, there is something ahead to install, or `messagesMax` have been served. Answers what ended it: a negative errno of read(2), or 0. Waits inside if
    * the descriptor is blocking.
    */
   pump(messagesMax: number): number {
     const { port } = this;
     const words = this.#words;
+    const { source } = this.#options;
     let left = messagesMax;
     this.#hasNews = false;
     port.read();
@@ -152,7 +153,7 @@ export class FaultLoop {
           recordLatency(this.counters, (filledAt - readAt) * this.#nanosecondsPerTick);
           if (goesOn) {
             const nextAt = words[WORD.READ_STAMP + 1]! * TWO_32 + (words[WORD.READ_STAMP]! >>> 0);
-            if (nextAt - filledAt > this.#pauseTicks) left = 1;
+            if (nextAt - filledAt > this.#pauseTicks || source.hasAhead === true) left = 1;
             continue;
           }
           if (this.#isClipped) this.#fillRest();
@@ -162,7 +163,7 @@ export class FaultLoop {
       } else {
         this.#other();
       }
-      if (left <= 0 || this.#hasNews || this.resolver.isWaiting) return 0;
+      if (left <= 0 || this.#hasNews || this.resolver.isWaiting || source.hasAhead === true) return 0;
       port.read();
     }
     return words[WORD.READ_RESULT]!;

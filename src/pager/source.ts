@@ -12,6 +12,8 @@ export interface AddressableSource {
   reach?(offset: number): number;
   /** How many bytes before `offset` lie in one piece with it; there with `reach`. */
   reachBack?(offset: number): number;
+  /** Something is there that nobody has asked for yet: installed now it saves the faults that would. Who pumps comes back. */
+  readonly hasAhead?: boolean;
   /** The address of [offset, offset + byteLength) of the image, or AWAY; valid until the fill that follows has ended. */
   addressOf(offset: number, byteLength: number): number;
 }

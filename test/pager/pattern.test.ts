@@ -44,6 +44,19 @@ test("a run with any stride, either way, widens to the widest and is soon forese
   );
 });
 
+test("a fault of what is on its way already goes on with its run, and asks for what comes behind", () => {
+  const pattern = new Pattern({ widthMax: WIDTH_MAX });
+  let until = 0;
+  for (let unit = 100; unit < 140; unit++) {
+    const { stride, count } = pattern.fault(unit);
+    assert.ok(count === 0 || stride === 1);
+    // Whoever brings it is always just behind the guest.
+    if (unit > 106) assert.equal(count, WIDTH_MAX);
+    until = Math.max(until, unit + count);
+  }
+  assert.equal(until, 139 + WIDTH_MAX);
+});
+
 test("several runs at once are each foreseen", () => {
   fc.assert(
     fc.property(fc.integer({ min: 2, max: 6 }), (runs) => {

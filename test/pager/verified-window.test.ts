@@ -4,13 +4,16 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { PAGE_SIZE } from "../../src/abi/memory.ts";
 import { setBits, wordsFor } from "../../src/base/bitmap.ts";
-import { makePaneWords, PANE_UNITS, PaneFiller, UNIT_STATE } from "../../src/pager/fetch/panes.ts";
+import { AheadFiller, makeAheadWords, UnitsAhead } from "../../src/pager/fetch/ahead.ts";
+import type { DirectReader } from "../../src/pager/fetch/direct.ts";
+import { makePaneWords, PANE_UNITS, PANES, PaneFiller, UNIT_STATE } from "../../src/pager/fetch/panes.ts";
 import { VerifiedWindow } from "../../src/pager/fetch/verified-window.ts";
 import { type Part, Region, wholePart } from "../../src/pager/regions.ts";
 
 const UNIT_PAGES = 16;
 const UNIT_BYTES = UNIT_PAGES * PAGE_SIZE;
 const UNITS = 64;
+const FIRST_AHEAD = PANES * PANE_UNITS;
 const { THERE, ZERO, FAILED } = UNIT_STATE;
 
 interface SceneOptions {
@@ -33,17 +36,27 @@ function scene({ listens = true, holes = [], damaged = [], meanwhile = () => und
   const part: Part = wholePart(0x10_0000, new Region({ ...pages, hasZeros: false }));
   const read: number[] = [];
   let rings = 0;
-  const window = new VerifiedWindow({
-    reader: {
-      address: 0x1000_0000,
-      isPlain: false,
-      unitsMax: PANE_UNITS,
-      isCached: () => undefined,
-      read(unit) {
-        read.push(unit);
-        return damaged.includes(unit) ? undefined : holes.includes(unit) ? 0 : 1;
-      },
+  const reader: DirectReader = {
+    address: 0x1000_0000,
+    isPlain: false,
+    unitsMax: PANE_UNITS,
+    isCached: () => undefined,
+    read(unit) {
+      read.push(unit);
+      return damaged.includes(unit) ? undefined : holes.includes(unit) ? 0 : 1;
     },
+  };
+  const aheadWords = makeAheadWords(4);
+  const ahead = new UnitsAhead({
+    words: aheadWords,
+    reader,
+    firstSlot: FIRST_AHEAD,
+    unitBytes: UNIT_BYTES,
+    await: () => undefined,
+  });
+  const window = new VerifiedWindow({
+    reader,
+    ahead,
     unitBytes: UNIT_BYTES,
     isWanted: (unit) => !holes.includes(unit),
     panes,
@@ -54,6 +67,8 @@ function scene({ listens = true, holes = [], damaged = [], meanwhile = () => und
   });
   return {
     filler,
+    ahead,
+    aheadFiller: new AheadFiller(aheadWords, () => undefined),
     window,
     read,
     get rings() {
@@ -195,4 +210,29 @@ test("who jumps about has nothing read ahead; nor is what is there already, or a
   end.fault(UNITS - 8);
   end.fault(UNITS - 4);
   assert.equal(Math.max(...end.work()), UNITS - 1);
+});
+
+test("what is read ahead, unit by unit, is found where it is, and no window takes it in", () => {
+  const { ahead, aheadFiller, window, fault, read } = scene();
+  for (const unit of [8, 10]) ahead.want(unit);
+  aheadFiller.end(aheadFiller.claim()!.slot, THERE);
+  assert.ok(window.has(8) && !window.has(10));
+  assert.deepEqual([window.firstOf(8), window.untilOf(8)], [8, 9]);
+  assert.equal(window.addressOf(8), ahead.addressOf(8));
+  assert.equal(fault(9, false), "bytes");
+  assert.deepEqual(read, [9], "those around it are there, or on their way");
+  assert.equal(fault(10), "bytes");
+  assert.deepEqual(read, [9, 10], "nobody had begun with it");
+  assert.equal(window.addressOf(10), ahead.addressOf(10));
+});
+
+test("what the other one is at ahead, and does not end in time, is read somewhere else", () => {
+  const { ahead, aheadFiller, window, fault, read } = scene();
+  ahead.want(8);
+  const { slot } = aheadFiller.claim()!;
+  assert.equal(fault(8), "bytes");
+  assert.deepEqual(read, [8]);
+  assert.notEqual(window.addressOf(8), ahead.addressOf(8), "that memory is not ours");
+  aheadFiller.end(slot, FAILED);
+  assert.ok(window.has(8));
 });

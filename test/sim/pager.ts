@@ -10,6 +10,7 @@ import { hex, type MinorfaultError } from "../../src/base/errors.ts";
 import type { Random } from "../../src/base/random.ts";
 import { type Counters, makeCounters } from "../../src/pager/counters.ts";
 import { FaultLoop } from "../../src/pager/fault-loop.ts";
+import { makeAheadWords } from "../../src/pager/fetch/ahead.ts";
 import type { FetchClient } from "../../src/pager/fetch/client.ts";
 import type { DirectReader } from "../../src/pager/fetch/direct.ts";
 import { Fetcher } from "../../src/pager/fetch/fetcher.ts";
@@ -31,10 +32,12 @@ export const BASE = 0x1000_0000;
 export const SLOTS = 6;
 /** What is read of a plain file at a fault, at most. */
 const DIRECT_UNITS = 3;
-const PANES_UNITS = PANES * PANE_UNITS;
+/** Fewer than a run brings along. */
+const AHEAD_UNITS = 2;
+const PANES_UNITS = PANES * PANE_UNITS + AHEAD_UNITS;
 export const FETCHES_MAX = 3;
 const DEADLINE_MS = 100;
-const UNIT_PAGES = 2;
+export const UNIT_PAGES = 2;
 const UNIT_BYTES = UNIT_PAGES * PAGE_SIZE;
 export const UNITS: number = PAGES / UNIT_PAGES;
 /** The unit that is nothing but zeros. */
@@ -85,7 +88,7 @@ export class SimulatedPager {
   /** Calls until death. */
   #left = Number.POSITIVE_INFINITY;
   readonly #options: SimulatedPagerOptions;
-  /** As many zeros as a unit has, then the slots, then where is read directly: of a plain file, or panes. */
+  /** As many zeros as a unit has, then the slots, then where is read directly: of a plain file, or panes and what lies ahead. */
   readonly #staging;
   readonly #caller: Caller;
 
@@ -207,7 +210,9 @@ export class SimulatedPager {
     const from = (SLOTS + 1) * UNIT_BYTES;
     const windows = this.#staging.bytes.subarray(from, from + PANES_UNITS * UNIT_BYTES);
     const panes = makePaneWords();
-    this.#other = new SimulatedFiller({ random, image, panes, memory: windows, weather: this.#weather });
+    const ahead = makeAheadWords(AHEAD_UNITS);
+    const weather = this.#weather;
+    this.#other = new SimulatedFiller({ random, image, panes, ahead, memory: windows, weather });
     this.link = new SimulatedLink(random, image, staging, this.#weather);
     this.fetcher = new Fetcher({
       byteLength: PAGES * PAGE_SIZE,
@@ -226,10 +231,12 @@ export class SimulatedPager {
       holes: new Uint32Array(1),
       direct: random.below(2) === 0 ? this.#directReader(image, windows) : undefined,
       panes,
+      ahead,
       ring: () => undefined,
       // It may do all that it has begun, or nothing.
-      await: () => {
+      await: (_isSo, meanwhile) => {
         if (random.below(2) === 0) this.#other.end();
+        while (random.below(2) === 0 && meanwhile?.());
       },
       now: () => clock.ms,
     });

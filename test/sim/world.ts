@@ -23,6 +23,7 @@ import {
   type Seat,
   SimulatedPager,
   SLOTS,
+  UNIT_PAGES,
   UNITS,
 } from "./pager.ts";
 
@@ -63,6 +64,7 @@ export class World {
   /** Guests may fork; their pagers leave nothing behind then but what their successors are told. */
   readonly #mayFork: boolean;
   #doing: Doing[] = [];
+  #lastPage = 0;
   #forking: Forking | undefined;
   #born: { readonly fd: number; readonly regions: RegionMap } | undefined;
 
@@ -207,8 +209,15 @@ export class World {
 
   #load(): void {
     const guest = this.#pick(this.guests);
-    const page = this.#random.below(PLACES);
+    const page = this.#nextPage();
     this.#begin(guest, page, `load ${page}`, { kind: "load", address: this.#addressOf(page), size: 1 });
+  }
+
+  /** Somewhere, or behind the last one: guests go in order, too. */
+  #nextPage(): number {
+    const goesOn = this.#random.below(2) === 0 && this.#lastPage + UNIT_PAGES < PAGES;
+    this.#lastPage = goesOn ? this.#lastPage + UNIT_PAGES : this.#random.below(PLACES);
+    return this.#lastPage;
   }
 
   #store(): void {

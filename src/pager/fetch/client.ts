@@ -4,7 +4,7 @@ import { hasBit } from "../../base/bitmap.ts";
 import { hex, MinorfaultError } from "../../base/errors.ts";
 import { COUNTER, type Counters } from "../counters.ts";
 import type { FaultLoop } from "../fault-loop.ts";
-import { type Part, pageAt, type Region } from "../regions.ts";
+import { type Part, pageAt, type Region, untilPage } from "../regions.ts";
 import type { Fault, Parked, Resolver } from "../resolver.ts";
 import type { ReplayEnd } from "./link.ts";
 import { Pattern } from "./pattern.ts";
@@ -101,7 +101,19 @@ export class FetchClient {
     return new MinorfaultError("ERR_DEADLINE", message, { address });
   }
 
-  patternOf(region: Region): Pattern {
+  /** Units that a fault in one lets expect, in this order: those that are missing in its part. */
+  *expected(part: Part, unit: number, unitBytes: number): Generator<number> {
+    const { region } = part;
+    const { stride, count } = this.#patternOf(region).fault(unit);
+    for (let index = 1; index <= count; index++) {
+      const next = unit + stride * index;
+      const page = (next * unitBytes - region.imageOffset) / region.pageSize;
+      if (page < part.firstPage || page >= untilPage(part)) return;
+      if (!hasBit(region.resident, Math.floor(page))) yield next;
+    }
+  }
+
+  #patternOf(region: Region): Pattern {
     let pattern = this.#patterns.get(region);
     if (pattern === undefined) {
       pattern = new Pattern({ widthMax: WIDTH_MAX });

@@ -79,10 +79,12 @@ export class Companion {
   }
 }
 
-/** A sleep would take as long, and whoever waits for the fault has this CPU otherwise. */
-function awaitBriefly(isSo: () => boolean): void {
+/** A sleep would take as long, and whoever waits for the fault has this CPU otherwise. There may be work meanwhile. */
+function awaitBriefly(isSo: () => boolean, meanwhile: () => boolean = () => false): void {
   const until = performance.now() + AWAIT_MS;
+  let hasMore = true;
   while (!isSo() && performance.now() < until) {
     // The other thread runs, on another CPU.
+    if (hasMore) hasMore = meanwhile();
   }
 }

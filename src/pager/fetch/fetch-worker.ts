@@ -15,6 +15,7 @@ import { lendReadAhead } from "../../source/read-ahead.ts";
 import { noteOf } from "../notes.ts";
 import { orderOf } from "../thread-order.ts";
 import { FetchAgent } from "./agent.ts";
+import { AheadFiller, aheadUnits, makeAheadWords } from "./ahead.ts";
 import { REPLAY_BYTES, REPLAY_SLOTS } from "./link.ts";
 import { GATHERED_MAX, openUnits, type UnitReader } from "./opened-source.ts";
 import { type FetchWorkOrder, type OpenedMessage, WIRE, type WireNews, type WireRequest } from "./order.ts";
@@ -65,7 +66,8 @@ async function run(one: FetchWorkOrder, say: (message: OpenedMessage) => void): 
   const fetchesMax = order.fetchesMax * (reader.isLocal ? AT_HAND_MAX : GATHERED_MAX);
   const slots = Math.max(order.slots, fetchesMax + (fetchesMax >> 2));
   const paneAt = slots * unitBytes;
-  const replayAt = roundUp(paneAt + PANES * PANE_UNITS * unitBytes, HUGE_PAGE_SIZE);
+  const aheadSlots = aheadUnits(unitBytes);
+  const replayAt = roundUp(paneAt + (PANES * PANE_UNITS + aheadSlots) * unitBytes, HUGE_PAGE_SIZE);
   const { staging, stagingBytes, keptSlots } = mapStaging(
     replayAt + REPLAY_SLOTS * REPLAY_BYTES,
     image === undefined ? 0 : order.keptSlots,
@@ -80,6 +82,7 @@ async function run(one: FetchWorkOrder, say: (message: OpenedMessage) => void): 
   const units = Math.ceil(byteLength / unitBytes);
   const holes = new Uint32Array(new SharedArrayBuffer(wordsFor(units) * 4));
   const panes = makePaneWords();
+  const ahead = makeAheadWords(aheadSlots);
   const agent = new FetchAgent({
     reader,
     slots: slotsAt(staging, unitBytes, slots),
@@ -90,12 +93,22 @@ async function run(one: FetchWorkOrder, say: (message: OpenedMessage) => void): 
   const sweep = order.sweeps ? new Sweep({ reader, words }) : undefined;
   const paneSlots = slotsAt(staging + paneAt, unitBytes);
   const filler = new PaneFiller(panes, (unit, slot) => reader.readSync(unit, paneSlots(slot)));
+  const aheadSlot = PANES * PANE_UNITS;
+  const aheadFiller = new AheadFiller(ahead, (unit, slot) =>
+    reader.readSync(unit, paneSlots(aheadSlot + slot)),
+  );
   const fills = image !== undefined && reader.isLocal && hasOtherCpus;
   const rest = (): void => {
     filler.listens = fills;
+    aheadFiller.listens = fills;
     const isEnough = () => agent.running > 0 || wanted.length > 0;
-    serve(agent, isEnough, () => (filler.fill() ? 0 : sweep?.step()));
+    serve(agent, isEnough, () => {
+      const isFilling = filler.fill() || aheadFiller.fill();
+      const restMs = sweep?.step();
+      return isFilling ? 0 : restMs;
+    });
     filler.listens = false;
+    aheadFiller.listens = false;
   };
   const pool = new ReplaySlots({
     count: slotCount,
@@ -133,6 +146,7 @@ async function run(one: FetchWorkOrder, say: (message: OpenedMessage) => void): 
     stagingBytes,
     paneStaging: staging + paneAt,
     panes,
+    ahead,
     holes,
     workingSets,
     replaying,

@@ -18,22 +18,23 @@ import { MinorfaultError } from "../../base/errors.ts";
 import { takeDiskWait } from "../../source/disk-reads.ts";
 import { COUNTER } from "../counters.ts";
 import type { FaultLoop } from "../fault-loop.ts";
-import { type Part, untilPage } from "../regions.ts";
+import type { Part } from "../regions.ts";
 import type { Fault, Parked } from "../resolver.ts";
 import { type AddressableSource, AWAY } from "../source.ts";
+import { UnitsAhead, type UnitsAheadOptions } from "./ahead.ts";
 import { BulkFetch } from "./bulk-fetch.ts";
 import { type ClientOptions, FetchClient, type Fetching } from "./client.ts";
 import type { DirectReader } from "./direct.ts";
 import { DirectWindow, type FaultWindow } from "./direct-window.ts";
 import type { FetchEnd, FetchLink, FetchNews } from "./link.ts";
 import { type Action, FetchMachine, type MachineOptions, RANK, type Rank } from "./machine.ts";
+import { PANE_UNITS, PANES, UNIT_STATE } from "./panes.ts";
 import { type KeptRoom, Replays } from "./replays.ts";
-import { knowZeros, type PartPages, pagesOf, unitOf } from "./unit-pages.ts";
+import { Slices } from "./slices.ts";
+import { knowZeros, pagesOf, unitOf } from "./unit-pages.ts";
 import { VerifiedWindow, type VerifiedWindowOptions } from "./verified-window.ts";
 import { Wanting } from "./wanting.ts";
 
-/** What is installed at once, in between looks for faults: a tenth of a millisecond's work. */
-const SLICE_BYTES = 256 * 1024;
 /** How long a fault waits for a replay. */
 const HOLD_MS = 3;
 /** LIMIT: failures that are kept until somebody asks. */
@@ -41,7 +42,10 @@ const FAILED_MAX = 1024;
 
 export interface FetcherOptions
   extends MachineOptions,
-    Pick<VerifiedWindowOptions, "panes" | "ring" | "await"> {
+    Pick<VerifiedWindowOptions, "panes" | "ring">,
+    Pick<UnitsAheadOptions, "await"> {
+  /** The words of what is read ahead. */
+  readonly ahead: Int32Array;
   /** Bytes of the image. */
   readonly byteLength: number;
   /** Where slot 0 is, in the memory of who installs; the others follow. */
@@ -64,11 +68,6 @@ interface Waiting {
   readonly fault: Fault;
 }
 
-/** Units' pages in a client's memory. */
-interface Piece extends PartPages {
-  readonly client: FetchClient;
-}
-
 export class Fetcher implements AddressableSource, Fetching {
   readonly byteLength: number;
   readonly unitBytes: number;
@@ -77,13 +76,10 @@ export class Fetcher implements AddressableSource, Fetching {
   readonly #waiting = new Map<number, FetchClient>();
   readonly #clients = new Map<FaultLoop, FetchClient>();
   readonly #wanting = new Wanting<FetchClient>();
-  /** What is still to be installed of units that are there. */
-  #todo: Piece[] = [];
-  /** Bytes that may still be installed in this round. */
-  #allowance = SLICE_BYTES;
-  #isPutOff = false;
+  readonly #slices: Slices;
   #lastWaiter = 0;
   readonly #direct: FaultWindow | undefined;
+  readonly #ahead: UnitsAhead | undefined;
   /** Units that failed although nobody waited for them, until somebody asks. */
   readonly #failed = new Map<number, MinorfaultError>();
   #lastEnd: FetchEnd | undefined;
@@ -97,10 +93,16 @@ export class Fetcher implements AddressableSource, Fetching {
     this.byteLength = options.byteLength;
     this.unitBytes = options.unitBytes;
     this.machine = new FetchMachine(options);
+    this.#slices = new Slices(options.unitBytes);
     const { replayStaging, keptSlots, room, link, direct } = options;
-    const isWanted = (unit: number): boolean => !hasBit(options.holes, unit) && !this.machine.isKnown(unit);
+    const isWanted = (unit: number): boolean => this.#isWanted(unit);
+    if (direct !== undefined && !direct.isPlain) {
+      const { ahead: words, unitBytes } = options;
+      const firstSlot = PANES * PANE_UNITS;
+      this.#ahead = new UnitsAhead({ words, reader: direct, firstSlot, unitBytes, await: options.await });
+    }
     const window = direct?.isPlain ? DirectWindow : VerifiedWindow;
-    this.#direct = direct && new window({ ...options, reader: direct, isWanted });
+    this.#direct = direct && new window({ ...options, reader: direct, isWanted, ahead: this.#ahead });
     this.replays = new Replays({ staging: replayStaging, keptSlots, room, link });
     const isUnlimited = options.backgroundRate === Number.POSITIVE_INFINITY;
     this.#bulk = new BulkFetch({
@@ -138,7 +140,7 @@ export class Fetcher implements AddressableSource, Fetching {
     this.#clients.delete(loop);
     for (const waiter of [...client.waiting.keys()]) this.#withdraw(client, waiter);
     this.#wanting.remove(client);
-    this.#todo = this.#todo.filter((piece) => piece.client !== client);
+    this.#slices.remove(client);
     this.replays.remove(client);
   }
 
@@ -254,16 +256,30 @@ export class Fetcher implements AddressableSource, Fetching {
 
   /** Fetches what this fault lets us expect. */
   #goAhead(client: FetchClient, part: Part, unit: number): void {
-    const { region } = part;
-    const { stride, count } = client.patternOf(region).fault(unit);
-    for (let index = 1; index <= count; index++) {
-      const next = unit + stride * index;
-      const page = (next * this.unitBytes - region.imageOffset) / region.pageSize;
-      if (page < part.firstPage || page >= untilPage(part)) return;
-      if (hasBit(region.resident, Math.floor(page))) continue;
-      if (!this.want(client, next, RANK.AHEAD)) return;
+    const ahead = this.#usableAhead;
+    let isRung = true;
+    for (const next of client.expected(part, unit, this.unitBytes)) {
+      if (ahead === undefined) {
+        if (!this.want(client, next, RANK.AHEAD)) break;
+      } else {
+        if (ahead.holds(next) || !this.#isWanted(next)) continue;
+        if (!ahead.want(next)) break;
+        this.#wanting.add(next, client);
+        isRung = false;
+      }
       client.options.counters[COUNTER.AHEAD]! += 1;
     }
+    if (!isRung) this.#options.ring();
+  }
+
+  /** Where units are left to the other thread without a message; who installs everything asks for all of them by messages. */
+  get #usableAhead(): UnitsAhead | undefined {
+    return this.#clients.size === 1 && !this.#bulk.isWhole && this.#ahead?.isHeard ? this.#ahead : undefined;
+  }
+
+  /** Whether a unit may be read: it is no hole, and nobody fetches it. */
+  #isWanted(unit: number): boolean {
+    return !hasBit(this.#options.holes, unit) && !this.machine.isKnown(unit);
   }
 
   /** The guest's memory has changed there: who waits looks again. */
@@ -280,13 +296,27 @@ export class Fetcher implements AddressableSource, Fetching {
   want(client: FetchClient, unit: number, rank: Exclude<Rank, 0>): boolean {
     if (hasBit(this.#options.holes, unit) || this.#failed.has(unit)) return true;
     if (this.machine.isStaged(unit)) {
-      this.#install(client, unit);
+      this.#slices.install(client, unit);
       return true;
     }
     const isTaken = this.machine.want(unit, rank, this.#options.now());
     if (isTaken) this.#wanting.add(unit, client);
     this.#perform();
     return isTaken;
+  }
+
+  /** Installs what has been read ahead, as much as a slice takes. */
+  #installAhead(ahead: UnitsAhead): void {
+    const slices = this.#slices;
+    for (let ended = ahead.nextEnded(); ended !== undefined; ended = ahead.nextEnded()) {
+      if (slices.allowance <= 0 || slices.isPutOff) return;
+      const { unit, state } = ended;
+      if (state === UNIT_STATE.ZERO) this.#zero(unit, []);
+      for (const client of this.#wanting.take(unit)) {
+        if (state === UNIT_STATE.THERE) slices.install(client, unit);
+      }
+      ahead.free(unit);
+    }
   }
 
   /** See `FetchClient.fetchFrom`. */
@@ -312,12 +342,12 @@ export class Fetcher implements AddressableSource, Fetching {
   /** Takes in what has been fetched, installs a slice of it, and lets deadlines pass. */
   collect(): void {
     const { link, now } = this.#options;
-    this.#allowance = SLICE_BYTES;
-    this.#isPutOff = false;
-    if (this.#todo.length > 0) this.#installTodo();
+    const slices = this.#slices;
+    slices.begin();
+    if (this.#ahead !== undefined) this.#installAhead(this.#ahead);
     // No more than can be installed: the slot of a unit that has been heard of may be taken for the next one.
-    while (this.#allowance > 0) {
-      const news = link.receive(Math.ceil(this.#allowance / this.unitBytes));
+    while (slices.allowance > 0) {
+      const news = link.receive(Math.ceil(slices.allowance / this.unitBytes));
       if (news === undefined) break;
       this.#hear(news);
     }
@@ -331,12 +361,16 @@ export class Fetcher implements AddressableSource, Fetching {
 
   /** Whether `collect` has something to install that is there. */
   get isBusy(): boolean {
-    return this.#todo.length > 0 || this.replays.isBusy;
+    return this.#slices.isBusy || this.hasAhead || this.replays.isBusy;
+  }
+
+  get hasAhead(): boolean {
+    return this.#ahead?.nextEnded() !== undefined;
   }
 
   /** Whether the system has put off what the last `collect` wanted to install. */
   get isPutOff(): boolean {
-    return this.#isPutOff;
+    return this.#slices.isPutOff;
   }
 
   /** Milliseconds until `collect` has something to do by itself; Infinity when it has not. */
@@ -358,8 +392,8 @@ export class Fetcher implements AddressableSource, Fetching {
 
   #installReplays(): void {
     const clients = [...this.replays.clients()];
-    this.#allowance -= this.replays.install(this.#allowance);
-    this.#isPutOff ||= this.replays.isPutOff;
+    const bytes = this.replays.install(this.#slices.allowance);
+    this.#slices.spend(bytes, this.replays.isPutOff);
     this.#wakeReplayed(clients);
     this.replays.settle();
   }
@@ -408,7 +442,7 @@ export class Fetcher implements AddressableSource, Fetching {
     for (const { client, fault } of waiters) client.loop.resolver.resume(fault);
     for (const { client } of waiters) if (client.options.installsWhole) this.#wanting.add(unit, client);
     for (const { client, first, until } of this.#wanting.takeRuns(unit, count)) {
-      this.#install(client, first, until - first);
+      this.#slices.install(client, first, until - first);
     }
   }
 
@@ -428,35 +462,6 @@ export class Fetcher implements AddressableSource, Fetching {
     this.#wanting.forget(unit);
     if (waiters.length === 0 && this.#failed.size < FAILED_MAX) this.#failed.set(unit, cause);
     for (const { client, fault } of waiters) client.loop.resolver.lose(fault, cause);
-  }
-
-  /** Installs what a client misses of units that are there. */
-  #install(client: FetchClient, unit: number, count = 1): void {
-    const { parts } = client.loop.regions;
-    for (const pages of pagesOf(parts, unit, this.unitBytes, count)) this.#installPiece({ client, ...pages });
-  }
-
-  #installPiece(piece: Piece): void {
-    const { client, part, first, until } = piece;
-    if (this.#allowance <= 0) {
-      this.#todo.push(piece);
-      return;
-    }
-    const { installer } = client.loop;
-    const page = installer.install(part, first, until);
-    this.#allowance -= (page - first) * part.region.pageSize;
-    if (!installer.isPutOff) return;
-    this.#isPutOff = true;
-    this.#todo.push({ ...piece, first: page });
-  }
-
-  #installTodo(): void {
-    const pieces = this.#todo;
-    this.#todo = [];
-    for (const piece of pieces) {
-      // Moved or gone meanwhile: a fault will bring what is still needed.
-      if (piece.client.loop.regions.parts.includes(piece.part)) this.#installPiece(piece);
-    }
   }
 
   #takeWaiters(waiters: readonly number[]): Waiting[] {

@@ -78,6 +78,8 @@ export interface OpenedSource {
   /** Where the panes are, and their words (panes.ts). */
   readonly paneStaging: number;
   readonly panes: Int32Array;
+  /** The words of what is read ahead (ahead.ts), whose memory is behind that of the panes. */
+  readonly ahead: Int32Array;
   readonly holes: Uint32Array;
   readonly workingSets: readonly string[];
   /** The one that is being replayed. */

@@ -164,13 +164,26 @@ export class Panes {
   }
 }
 
+/** Fills a slot with a unit, verified; it may throw. */
+export type ReadUnit = (unit: number, slot: number) => "bytes" | "zero" | undefined;
+
+/** Reads a unit; how that has ended. */
+export function endOf(read: ReadUnit, unit: number, slot: number): UnitEnd {
+  try {
+    const result = read(unit, slot);
+    if (result !== undefined) return result === "zero" ? UNIT_STATE.ZERO : UNIT_STATE.THERE;
+  } catch {
+    // Whoever needs it reads it again, and hears of it.
+  }
+  return UNIT_STATE.FAILED;
+}
+
 /** The side of the thread that fetches. */
 export class PaneFiller {
   readonly #words: Int32Array;
-  readonly #read: (unit: number, slot: number) => "bytes" | "zero" | undefined;
+  readonly #read: ReadUnit;
 
-  /** `read` fills a slot with a unit, verified; it may throw. */
-  constructor(words: Int32Array, read: (unit: number, slot: number) => "bytes" | "zero" | undefined) {
+  constructor(words: Int32Array, read: ReadUnit) {
     this.#words = words;
     this.#read = read;
   }
@@ -180,14 +193,7 @@ export class PaneFiller {
     const claimed = this.claim();
     if (claimed === undefined) return false;
     const { slot, unit } = claimed;
-    let state: UnitEnd = UNIT_STATE.FAILED;
-    try {
-      const result = this.#read(unit, slot);
-      if (result !== undefined) state = result === "zero" ? UNIT_STATE.ZERO : UNIT_STATE.THERE;
-    } catch {
-      // Whoever needs it reads it again, and hears of it.
-    }
-    this.end(slot, state);
+    this.end(slot, endOf(this.#read, unit, slot));
     return true;
   }
 

@@ -30,7 +30,10 @@ const DECAY = 1 / 8;
 const NARROW_BELOW = 0.25;
 
 interface Run {
+  /** Behind what was brought along. */
   next: number;
+  /** Units that were brought along last. */
+  brought: number;
   readonly stride: number;
   width: number;
 }
@@ -58,14 +61,15 @@ export class Pattern {
     if (run === undefined) return NOTHING;
     const width = this.#fit < NARROW_BELOW ? 1 : run.width;
     run.next = unit + run.stride * (width + 1);
+    run.brought = width;
     return { stride: run.stride, count: width };
   }
 
   #continued(unit: number): Run | undefined {
     const index = this.#runs.findIndex((run) => {
       const steps = (unit - run.next) / run.stride;
-      // The more a run has shown, the more it may leave out.
-      return steps >= 0 && steps < run.width && Number.isInteger(steps);
+      // What was brought along may be on its way yet. The more a run has shown, the more it may leave out.
+      return steps >= -run.brought && steps < run.width && Number.isInteger(steps);
     });
     const [run] = index < 0 ? [] : this.#runs.splice(index, 1);
     if (run === undefined) return undefined;
@@ -83,7 +87,7 @@ export class Pattern {
       stride = unit - last;
     }
     if (stride === 0 || Math.abs(stride) > STRIDE_MAX) return undefined;
-    const run: Run = { next: unit, stride, width: Math.min(2, this.#widthMax) };
+    const run: Run = { next: unit, brought: 0, stride, width: Math.min(2, this.#widthMax) };
     this.#runs.push(run);
     if (this.#runs.length > RUNS_MAX) this.#runs.shift();
     return run;

@@ -7,12 +7,10 @@ import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { MessageChannel, type MessagePort } from "node:worker_threads";
-import { PAGE_SIZE } from "../../abi/memory.ts";
-import { Random } from "../../base/random.ts";
-import { addWorkingSet, buildImage, type OpenedImage, openImageIn } from "../../image/index.ts";
+import { type OpenedImage, openImageIn } from "../../image/index.ts";
 import { close, local, munmap, pipe } from "../../linux/index.ts";
 import { FileSource, MemorySource, type PageSource } from "../../source/index.ts";
-import { farSource, MemoryStore } from "../../source/memory-store.ts";
+import { farSource, type MemoryStore } from "../../source/memory-store.ts";
 import { FetchAgent } from "./agent.ts";
 import { REPLAY_BYTES } from "./link.ts";
 import { RANK } from "./machine.ts";
@@ -26,15 +24,11 @@ import {
   type WireNews,
   type WireRequest,
 } from "./order.ts";
+import { REHEARSAL, RehearsalFiles, rehearsalStore, UNIT_BYTES, UNITS } from "./rehearsal-image.ts";
 import { ReplaySlots } from "./replay-slots.ts";
 import { Replayer } from "./replayer.ts";
 import type { SlotMemory } from "./slots.ts";
 
-const UNIT_BYTES = 64 * 1024;
-const UNITS = 8;
-const IMAGE_BYTES = UNITS * UNIT_BYTES;
-const SET_PAGES = 96;
-const NAME = "rehearsal";
 const TIMES = 24;
 /**
  * How often an image is opened, of those times. A thread opens one: that is done a few times, so that nothing of it is new,
@@ -43,39 +37,26 @@ const TIMES = 24;
 const OPENINGS = 4;
 const FAR_TIMES = 6;
 const FAR_BYTES = 64 * UNIT_BYTES;
+/** How often units of files are read, of small chunks: as many as it takes until all of that has been compiled for good. */
+const READS = 600;
+const SMALL_CHUNK_BYTES = 4096;
 
 /** For the threads that read: opens, verifies, decompresses. */
 export async function rehearseFetching(): Promise<void> {
   const staging = new Uint8Array(UNITS * UNIT_BYTES);
   for (const codec of ["zstd", "none"] as const) {
-    const store = await rehearsalStore(codec);
+    const store = await rehearsalStore({ codec });
     for (const each of [store, store.asFar()]) {
       for (let opening = 0; opening < OPENINGS; opening++) await rehearseImage(each, staging);
     }
+    await rehearseFiles(await rehearsalStore({ codec, chunkBytes: SMALL_CHUNK_BYTES }), staging);
   }
   await rehearseRaw(staging);
   await rehearseFile();
 }
 
-async function rehearsalStore(codec: "zstd" | "none"): Promise<MemoryStore> {
-  const store = MemoryStore.empty();
-  const random = new Random(1);
-  // Half of each page is what it was before: something for zstd to find.
-  const words = Uint32Array.from({ length: IMAGE_BYTES / 4 }, (_, at) => (at & 512 ? random.uint32() : 1));
-  const source = new MemorySource(new Uint8Array(words.buffer));
-  await buildImage(store, NAME, { regions: [{ name: NAME, source }], codec, level: 1, dedup: "image" });
-  const pages = random.sample(SET_PAGES, IMAGE_BYTES / PAGE_SIZE);
-  await addWorkingSet(
-    store,
-    NAME,
-    NAME,
-    Array.from(pages, (page) => page * PAGE_SIZE),
-  );
-  return store;
-}
-
 async function rehearseImage(store: MemoryStore, staging: Uint8Array): Promise<void> {
-  const image = await openImageIn(store, NAME);
+  const image = await openImageIn(store, REHEARSAL);
   for (let time = 0; time < TIMES / OPENINGS; time++) {
     await rehearseReplay(image, staging);
     await rehearseUnits(new ImageUnits(image, store, UNIT_BYTES), staging);
@@ -87,7 +68,7 @@ async function rehearseReplay(image: OpenedImage, staging: Uint8Array): Promise<
   const pool = new ReplaySlots({ count: 2, transitMax: 2, giveBack: () => undefined });
   const replayer = new Replayer({
     image,
-    workingSet: NAME,
+    workingSet: REHEARSAL,
     slots: slotsOf(staging, REPLAY_BYTES),
     pool,
     tell: (news) => {
@@ -122,8 +103,23 @@ async function rehearseUnits(reader: UnitReader, staging: Uint8Array): Promise<v
 /** Bytes that are not an image, from far away. */
 async function rehearseRaw(staging: Uint8Array): Promise<void> {
   for (let time = 0; time < TIMES; time++) {
-    const source = farSource(new MemorySource(new Uint8Array(IMAGE_BYTES)));
+    const source = farSource(new MemorySource(new Uint8Array(UNITS * UNIT_BYTES)));
     await rehearseUnits(new RawUnits(source, UNIT_BYTES), staging);
+  }
+}
+
+/** As a folder has it, which is most often read: by the code that reads files, again and again. */
+async function rehearseFiles(store: MemoryStore, staging: Uint8Array): Promise<void> {
+  const files = await RehearsalFiles.of(store);
+  try {
+    const reader = files.openUnits();
+    for (let time = 0; reader !== undefined && time < READS; time++) {
+      const unit = (time * 5) % UNITS;
+      reader.readSync(unit, staging.subarray(unit * UNIT_BYTES, (unit + 1) * UNIT_BYTES));
+    }
+    await reader?.close();
+  } finally {
+    files.end();
   }
 }
 

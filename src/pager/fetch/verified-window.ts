@@ -5,6 +5,7 @@
 import { nextClear } from "../../base/bitmap.ts";
 import { planRun } from "../plan.ts";
 import { type Part, untilPage } from "../regions.ts";
+import type { UnitsAhead } from "./ahead.ts";
 import type { DirectReader } from "./direct.ts";
 import type { FaultWindow } from "./direct-window.ts";
 import { type Pane, Panes, UNIT_STATE } from "./panes.ts";
@@ -17,6 +18,8 @@ export interface VerifiedWindowOptions {
   readonly isWanted: (unit: number) => boolean;
   /** The words of the panes. */
   readonly panes: Int32Array;
+  /** What is read unit by unit ahead of a guest, if anything is. */
+  readonly ahead?: UnitsAhead | undefined;
   /** Tells the other thread to look for what is wanted. */
   readonly ring: () => void;
   /** Waits until it is so, but no longer than a unit may take. */
@@ -45,25 +48,32 @@ export class VerifiedWindow implements FaultWindow {
   }
 
   has(unit: number): boolean {
-    return this.#panes.paneWith(unit) !== undefined;
+    return this.#panes.paneWith(unit) !== undefined || this.#options.ahead?.has(unit) === true;
   }
 
   untilOf(unit: number): number {
-    const pane = this.#panes.paneOf(unit)!;
+    const pane = this.#panes.paneWith(unit);
     let until = unit + 1;
-    while (until < pane.until && this.#panes.stateOf(pane, until) === UNIT_STATE.THERE) until++;
+    while (pane !== undefined && until < pane.until && this.#panes.stateOf(pane, until) === UNIT_STATE.THERE)
+      until++;
     return until;
   }
 
   firstOf(unit: number): number {
-    const pane = this.#panes.paneOf(unit)!;
+    const pane = this.#panes.paneWith(unit);
     let first = unit;
-    while (first > pane.first && this.#panes.stateOf(pane, first - 1) === UNIT_STATE.THERE) first--;
+    while (
+      pane !== undefined &&
+      first > pane.first &&
+      this.#panes.stateOf(pane, first - 1) === UNIT_STATE.THERE
+    )
+      first--;
     return first;
   }
 
   addressOf(unit: number): number {
-    const pane = this.#panes.paneOf(unit)!;
+    const pane = this.#panes.paneWith(unit);
+    if (pane === undefined) return this.#options.ahead!.addressOf(unit);
     if (pane.isAhead) this.#enter(pane);
     return this.#options.reader.address + this.#panes.slotOf(pane, unit) * this.#options.unitBytes;
   }
@@ -71,7 +81,13 @@ export class VerifiedWindow implements FaultWindow {
   read(part: Part, page: number, asks: boolean): "bytes" | "zero" | undefined {
     const unit = unitOf(part, page, this.#options.unitBytes);
     const pane = this.#panes.paneOf(unit);
-    if (pane === undefined) return this.#readAround(part, page, unit, asks);
+    if (pane === undefined) {
+      const { ahead } = this.#options;
+      if (!ahead?.holds(unit)) return this.#readAround(part, page, unit, asks);
+      const result = ahead.read(unit);
+      // The other thread does not come to an end with it: then we do as well without.
+      return result ?? this.#readOwn(this.#panes.open(unit, unit + 1), unit);
+    }
     if (pane.isAhead) this.#enter(pane);
     let state = this.#panes.takeBack(pane, unit);
     if (state === UNIT_STATE.TAKEN) {
@@ -155,6 +171,7 @@ export class VerifiedWindow implements FaultWindow {
   }
 
   #isFree(unit: number): boolean {
-    return this.#options.isWanted(unit) && this.#panes.paneOf(unit) === undefined;
+    const { isWanted, ahead } = this.#options;
+    return isWanted(unit) && this.#panes.paneOf(unit) === undefined && !ahead?.holds(unit);
   }
 }

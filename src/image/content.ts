@@ -25,6 +25,14 @@ export interface Stored {
   readonly contentBytes: number;
 }
 
+/** What bytes have to be shown to be that are content as they are stored, before anybody uses them. Can be posted. */
+export interface Unproven {
+  readonly sha256: Uint8Array;
+  readonly byteLength: number;
+  /** For errors. */
+  readonly what: string;
+}
+
 /** The content of stored bytes, verified. The result may be `stored` itself. `what` names it in errors. */
 export function contentOf(
   stored: Uint8Array,
@@ -48,6 +56,11 @@ export function contentInto(stored: Uint8Array, entry: Stored, target: Uint8Arra
   }
   checked(stored, storedBytes, check, what);
   decompressed(entry, what, () => decompressInto(stored, target));
+}
+
+/** Throws what is wrong with bytes that somebody else has read. */
+export function verify(bytes: Uint8Array, { byteLength, sha256: expected, what }: Unproven): void {
+  checked(bytes, byteLength, expected, () => what);
 }
 
 function checked(

@@ -120,6 +120,15 @@ export class PackReader {
     return true;
   }
 
+  /** As it is stored, without waiting, and not verified. False when the pack can't be read so. */
+  storedIntoSync(pack: string, offset: number, target: Uint8Array): boolean {
+    const source = this.#openedSync(pack)?.source;
+    if (source?.readSync === undefined) return false;
+    checkWithin(source, pack, offset, target.byteLength);
+    source.readSync(offset, target);
+    return true;
+  }
+
   /** Content without waiting; undefined when the pack can't be read so. */
   contentSync(pack: string, place: Place, what: () => string): Uint8Array | undefined {
     const opened = this.#openedSync(pack);

@@ -4,7 +4,7 @@
 //   remote    pieces of a MiB, several on their way at once, cut into frames as they come
 
 import { MinorfaultError } from "../base/errors.ts";
-import { badImage, contentInto, type Stored } from "./content.ts";
+import { badImage, contentInto, type Stored, type Unproven } from "./content.ts";
 import { fromHex } from "./hash.ts";
 import type { WorkingSetRun } from "./image.ts";
 import { FRAME_BYTES_MAX, PAGE_BYTES } from "./limits.ts";
@@ -22,8 +22,9 @@ import {
 /** LIMIT: pieces that are on their way at once. */
 const PIECES_MAX = 8;
 const PIECE_BYTES = 2 ** 20;
-/** LIMIT: what the disk is asked for ahead of a local reader. */
+/** LIMIT: what the disk is asked for ahead of a local reader; and before anything has been read: to ask takes time as well. */
 const AHEAD_BYTES = 8 * 2 ** 20;
+const FIRST_BYTES = 2 * 2 ** 20;
 /** What the disk is told at once: it reads no more for one call than its own read-ahead. */
 const AHEAD_STEP_BYTES = 2 * 2 ** 20;
 
@@ -54,7 +55,7 @@ export class FrameReader {
     if (set.listBytes > listBytesMax(set.pages) || set.listBytes > set.packBytes) {
       throw badImage(`${this.#what} has a list of ${set.listBytes} bytes`);
     }
-    if (packs.isSync(set.pack)) this.#expect();
+    if (packs.isSync(set.pack)) this.#expect(FIRST_BYTES);
     else this.#stream = new Stream(packs, set.pack, set.packBytes, signal);
   }
 
@@ -85,7 +86,30 @@ export class FrameReader {
     const frame = this.#frames[index];
     if (frame === undefined) throw new MinorfaultError("ERR_BUG", `${this.#what} has no frame ${index}`);
     const entry: Stored = { ...frame, hash: frame.check };
-    return this.#read(entry, target.subarray(0, frame.contentBytes), () => `frame ${index} of ${this.#what}`);
+    return this.#read(entry, target.subarray(0, frame.contentBytes), () => this.#frameText(index));
+  }
+
+  /**
+   * The same at once, for somebody else to verify: content that is stored as it is. Undefined where that is not so, and `next`
+   * has to be asked.
+   */
+  nextUnproven(target: Uint8Array): Unproven | undefined {
+    const index = this.#frame;
+    const frame = this.#frames[index];
+    if (this.#stream !== undefined || frame?.encoding !== "raw") return undefined;
+    this.#signal?.throwIfAborted();
+    const { check, contentBytes: byteLength } = frame;
+    const part = target.subarray(0, byteLength);
+    if (!this.#packs.storedIntoSync(this.set.pack, this.#at, part)) return undefined;
+    this.#frame++;
+    this.#at += byteLength;
+    this.#expect(AHEAD_BYTES);
+    // A copy: it lies in the list, all of which would be posted with it.
+    return { sha256: check.slice(), byteLength, what: this.#frameText(index) };
+  }
+
+  #frameText(index: number): string {
+    return `frame ${index} of ${this.#what}`;
   }
 
   #read(entry: Stored, target: Uint8Array, what: () => string): Promise<void> | undefined {
@@ -94,14 +118,14 @@ export class FrameReader {
     if (this.#stream !== undefined) return this.#stream.take(entry, target, what);
     this.#signal?.throwIfAborted();
     this.#packs.contentIntoSync(this.set.pack, place, target, what);
-    this.#expect();
+    this.#expect(AHEAD_BYTES);
     return undefined;
   }
 
-  /** Keeps the disk ahead. */
-  #expect(): void {
-    const until = Math.min(this.#end, this.#at + AHEAD_BYTES);
-    while (this.#expected < until && this.#expected - this.#at <= AHEAD_BYTES - AHEAD_STEP_BYTES) {
+  /** Keeps the disk so far ahead. */
+  #expect(aheadBytes: number): void {
+    const until = Math.min(this.#end, this.#at + aheadBytes);
+    while (this.#expected < until && this.#expected - this.#at <= aheadBytes - AHEAD_STEP_BYTES) {
       const byteLength = Math.min(AHEAD_STEP_BYTES, this.#end - this.#expected);
       this.#packs.expect(this.set.pack, this.#expected, byteLength);
       this.#expected += byteLength;

@@ -106,7 +106,7 @@ function take(one: ServeOrder, server: Server, seating: Seating): void {
       const direct = isAtHand(source, identity) ? new DirectUnits(one.order) : undefined;
       // Its guests are yet to come, and others may wait when they do.
       if (!isSole) direct?.prepare();
-      const companion = new Companion({ order: one.order, now, direct, room });
+      const companion = new Companion({ order: one.order, now, direct, room, isAlone: () => server.isAlone });
       companions.set(one.source, companion);
       server.addCompanion(companion);
       return;

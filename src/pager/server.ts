@@ -121,6 +121,11 @@ export class Server {
     return this.#seats.size === 0;
   }
 
+  /** Whether there is one guest, for which all is done. */
+  get isAlone(): boolean {
+    return this.#seats.size === 1;
+  }
+
   seatOf(guest: number): Seat | undefined {
     return this.#seats.get(guest);
   }
@@ -365,7 +370,7 @@ export class Server {
     // The one whose event we have read has to run before the system takes fills again.
     if (isPutOff) local.call("sched_yield");
     // What has been fetched is installed when it comes: until then there is nothing to do but faults.
-    else this.#serveReady(this.#restMs);
+    else if (this.#busy.size > 0) this.#serveReady(this.#restMs);
   }
 
   /** As much as may come before the next look at messages, everybody in turn. */

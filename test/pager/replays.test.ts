@@ -7,6 +7,7 @@ import { MinorfaultError } from "../../src/base/errors.ts";
 import type { FaultLoop } from "../../src/pager/fault-loop.ts";
 import type { FetchClient } from "../../src/pager/fetch/client.ts";
 import type { FetchRequest, ReplayEnd, ReplayPiece } from "../../src/pager/fetch/link.ts";
+import { WIRE_WORDS } from "../../src/pager/fetch/order.ts";
 import { Replays } from "../../src/pager/fetch/replays.ts";
 
 const PAGES = 64;
@@ -32,7 +33,15 @@ function clientOf(): { client: FetchClient; told: Told[] } {
 function replaysOf(): { replays: Replays; sent: FetchRequest[] } {
   const sent: FetchRequest[] = [];
   const link = { send: (request: FetchRequest) => void sent.push(request), receive: () => undefined };
-  const replays = new Replays({ staging: 0, keptSlots: 16, room: { slots: 16 }, link });
+  const words = new Int32Array(WIRE_WORDS);
+  const replays = new Replays({
+    staging: 0,
+    keptSlots: 16,
+    room: { slots: 16 },
+    link,
+    words,
+    isAlone: () => true,
+  });
   return { replays, sent };
 }
 
@@ -41,6 +50,7 @@ const piece = (page: number): ReplayPiece => ({
   kind: "piece",
   slot: page,
   runs: Uint32Array.of(page, 1),
+  unproven: undefined,
 });
 
 /** A set that is being kept, and of which three pages have come; a client asks for it in the midst of that. */

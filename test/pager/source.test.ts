@@ -405,6 +405,33 @@ describe("a pager with a source", { skip, timeout: 300_000 }, () => {
     await assert.rejects(other.pager({ source: { url, replay: "tea" } }), { code: "ERR_SOURCE_MISSING" });
   });
 
+  test("a frame of a working set that was tampered with is not installed, whichever thread verifies it", async (t) => {
+    const store = await openStore(await folderFor(t));
+    const source = new MemorySource(content(1024));
+    await buildImage(store, "one", { regions: [{ name: "ram", source }], codec: "none" });
+    const pages = Array.from({ length: 640 }, (_, index) => (index * 7) % 1024);
+    const set = await addWorkingSet(
+      store,
+      "one",
+      "boot",
+      pages.map((page) => page * PAGE_SIZE),
+    );
+    const folder = join(store.url, "packs");
+    const names = await readdir(folder, { recursive: true });
+    const path = join(folder, names.find((name) => name.endsWith(set.pack))!);
+    const stored = await readFile(path);
+    stored[set.listBytes + 6 * 64 * PAGE_SIZE + 99]! ^= 1;
+    await writeFile(path, stored);
+
+    const guest = guestFor(t, { pages: 1024 });
+    const pager = await guest.pager({ source: { url: `${store.url}/one` } });
+    const report = await pager.replayed;
+    assert.equal(report?.error?.code, "ERR_WRONG_BYTES");
+    assert.match(report.error.message, /frame 6 of working set boot/);
+    assert.equal(report.bytesInstalled, 6 * 64 * PAGE_SIZE);
+    guest.checkAll();
+  });
+
   test("a raw file is read at the fault, as far as the guest goes on: nobody else is asked", async (t) => {
     const path = join(await folderFor(t), "raw");
     await writeFile(path, content(2050).subarray(0, 2049 * PAGE_SIZE + 7));

@@ -15,6 +15,7 @@ import type { FetchClient } from "../../src/pager/fetch/client.ts";
 import type { DirectReader } from "../../src/pager/fetch/direct.ts";
 import { Fetcher } from "../../src/pager/fetch/fetcher.ts";
 import type { Rank } from "../../src/pager/fetch/machine.ts";
+import { WIRE_WORDS } from "../../src/pager/fetch/order.ts";
 import { makePaneWords, PANE_UNITS, PANES } from "../../src/pager/fetch/panes.ts";
 import { CallerPort } from "../../src/pager/port.ts";
 import { Region, RegionMap, wholePart } from "../../src/pager/regions.ts";
@@ -228,6 +229,8 @@ export class SimulatedPager {
       keptSlots: 0,
       room: { slots: 0 },
       link: this.link,
+      words: new Int32Array(WIRE_WORDS),
+      isAlone: () => true,
       holes: new Uint32Array(1),
       direct: random.below(2) === 0 ? this.#directReader(image, windows) : undefined,
       panes,

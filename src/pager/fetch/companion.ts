@@ -21,6 +21,8 @@ export interface CompanionOptions {
   readonly now: () => number;
   readonly direct: DirectUnits | undefined;
   readonly room: KeptRoom;
+  /** Whether this thread has one guest. */
+  readonly isAlone: () => boolean;
 }
 
 export class Companion {
@@ -33,14 +35,23 @@ export class Companion {
   readonly #link: PortLink;
   readonly #direct: DirectUnits | undefined;
 
-  constructor({ order, now, direct, room }: CompanionOptions) {
+  constructor({ order, now, direct, room, isAlone }: CompanionOptions) {
     this.fd = order.bellFd;
     this.tid = order.tid;
     this.#words = order.words;
     this.#link = new PortLink(order);
     this.#direct = direct;
     const ring = (): void => this.#link.ring();
-    this.fetcher = new Fetcher({ ...order, link: this.#link, now, direct, room, ring, await: awaitBriefly });
+    this.fetcher = new Fetcher({
+      ...order,
+      link: this.#link,
+      now,
+      direct,
+      room,
+      ring,
+      await: awaitBriefly,
+      isAlone,
+    });
   }
 
   /** To be called before a sleep; false when there is something to collect already. */

@@ -20,6 +20,7 @@ import { REPLAY_BYTES, REPLAY_SLOTS } from "./link.ts";
 import { GATHERED_MAX, openUnits, type UnitReader } from "./opened-source.ts";
 import { type FetchWorkOrder, type OpenedMessage, WIRE, type WireNews, type WireRequest } from "./order.ts";
 import { makePaneWords, PANE_UNITS, PANES, PaneFiller } from "./panes.ts";
+import { ProofsLeft } from "./proving.ts";
 import { ReplaySlots } from "./replay-slots.ts";
 import { Replayer } from "./replayer.ts";
 import { slotsAt } from "./slots.ts";
@@ -115,6 +116,7 @@ async function run(one: FetchWorkOrder, say: (message: OpenedMessage) => void): 
     transitMax: REPLAY_SLOTS,
     giveBack: (first, count) => advise(MADV.DONTNEED, first, count),
   });
+  const proofs = new ProofsLeft(words);
   const replayerOf = (workingSet: string): Replayer | undefined =>
     image &&
     new Replayer({
@@ -122,6 +124,7 @@ async function run(one: FetchWorkOrder, say: (message: OpenedMessage) => void): 
       workingSet,
       slots: replaySlots,
       pool,
+      proofs,
       tell,
       serve: (waits) => serve(agent, () => !waits || pool.isAvailable),
     });

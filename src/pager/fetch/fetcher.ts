@@ -26,10 +26,10 @@ import { BulkFetch } from "./bulk-fetch.ts";
 import { type ClientOptions, FetchClient, type Fetching } from "./client.ts";
 import type { DirectReader } from "./direct.ts";
 import { DirectWindow, type FaultWindow } from "./direct-window.ts";
-import type { FetchEnd, FetchLink, FetchNews } from "./link.ts";
+import type { FetchEnd, FetchNews } from "./link.ts";
 import { type Action, FetchMachine, type MachineOptions, RANK, type Rank } from "./machine.ts";
 import { PANE_UNITS, PANES, UNIT_STATE } from "./panes.ts";
-import { type KeptRoom, Replays } from "./replays.ts";
+import { Replays, type ReplaysOptions } from "./replays.ts";
 import { Slices } from "./slices.ts";
 import { knowZeros, pagesOf, unitOf } from "./unit-pages.ts";
 import { VerifiedWindow, type VerifiedWindowOptions } from "./verified-window.ts";
@@ -43,7 +43,8 @@ const FAILED_MAX = 1024;
 export interface FetcherOptions
   extends MachineOptions,
     Pick<VerifiedWindowOptions, "panes" | "ring">,
-    Pick<UnitsAheadOptions, "await"> {
+    Pick<UnitsAheadOptions, "await">,
+    Pick<ReplaysOptions, "keptSlots" | "room" | "link" | "words" | "isAlone"> {
   /** The words of what is read ahead. */
   readonly ahead: Int32Array;
   /** Bytes of the image. */
@@ -52,9 +53,6 @@ export interface FetcherOptions
   readonly staging: number;
   /** The same of the replay. */
   readonly replayStaging: number;
-  readonly keptSlots: number;
-  readonly room: KeptRoom;
-  readonly link: FetchLink;
   /** One bit a unit that is known to be zeros; both threads set bits, atomically. */
   readonly holes: Uint32Array;
   /** Milliseconds. */
@@ -94,7 +92,7 @@ export class Fetcher implements AddressableSource, Fetching {
     this.unitBytes = options.unitBytes;
     this.machine = new FetchMachine(options);
     this.#slices = new Slices(options.unitBytes);
-    const { replayStaging, keptSlots, room, link, direct } = options;
+    const { replayStaging, link, direct } = options;
     const isWanted = (unit: number): boolean => this.#isWanted(unit);
     if (direct !== undefined && !direct.isPlain) {
       const { ahead: words, unitBytes } = options;
@@ -103,7 +101,8 @@ export class Fetcher implements AddressableSource, Fetching {
     }
     const window = direct?.isPlain ? DirectWindow : VerifiedWindow;
     this.#direct = direct && new window({ ...options, reader: direct, isWanted, ahead: this.#ahead });
-    this.replays = new Replays({ staging: replayStaging, keptSlots, room, link });
+    const isAlone = (): boolean => this.#clients.size === 1 && options.isAlone();
+    this.replays = new Replays({ ...options, staging: replayStaging, isAlone });
     const isUnlimited = options.backgroundRate === Number.POSITIVE_INFINITY;
     this.#bulk = new BulkFetch({
       ...options,

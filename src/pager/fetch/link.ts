@@ -1,6 +1,7 @@
 // What the thread that serves and the thread that fetches say to one another.
 
 import type { MinorfaultError } from "../../base/errors.ts";
+import type { Unproven } from "../../image/content.ts";
 import type { Action, FetchResult } from "./machine.ts";
 
 export type FetchRequest =
@@ -32,6 +33,8 @@ export interface ReplayPiece {
   readonly slot: number;
   /** As in a DecodedList; zeros are not in the slot. */
   readonly runs: Uint32Array;
+  /** What its bytes have to be shown to be, before they are used; undefined: they have been. */
+  unproven: Unproven | undefined;
 }
 
 /** A replay begins: its pieces will take so many slots at most. */

@@ -25,6 +25,9 @@ export const WIRE = {
   DEAD: 4,
   /** Microseconds that reads of the serving thread have waited for a disk. */
   DISK_WAIT: 5,
+  /** The serving thread takes frames of a replay that are not proven yet; and how many of them it is done with (proving.ts). */
+  PROVES: 6,
+  PROVEN: 7,
 } as const;
 
 export const WIRE_WORDS = 8;

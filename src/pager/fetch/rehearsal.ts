@@ -24,12 +24,13 @@ import {
   type WireNews,
   type WireRequest,
 } from "./order.ts";
+import { ProofsLeft } from "./proving.ts";
 import { REHEARSAL, RehearsalFiles, rehearsalStore, UNIT_BYTES, UNITS } from "./rehearsal-image.ts";
 import { ReplaySlots } from "./replay-slots.ts";
 import { Replayer } from "./replayer.ts";
 import type { SlotMemory } from "./slots.ts";
 
-const TIMES = 24;
+const TIMES = 48;
 /**
  * How often an image is opened, of those times. A thread opens one: that is done a few times, so that nothing of it is new,
  * and no more, since what is nearly hot is compiled when the guest's own image is opened, which takes a CPU for 4 ms.
@@ -58,19 +59,23 @@ export async function rehearseFetching(): Promise<void> {
 async function rehearseImage(store: MemoryStore, staging: Uint8Array): Promise<void> {
   const image = await openImageIn(store, REHEARSAL);
   for (let time = 0; time < TIMES / OPENINGS; time++) {
-    await rehearseReplay(image, staging);
+    await rehearseReplay(image, staging, time % 2 === 0);
     await rehearseUnits(new ImageUnits(image, store, UNIT_BYTES), staging);
   }
   await image.close();
 }
 
-async function rehearseReplay(image: OpenedImage, staging: Uint8Array): Promise<void> {
+/** `isHelped`: somebody else verifies what he can. */
+async function rehearseReplay(image: OpenedImage, staging: Uint8Array, isHelped: boolean): Promise<void> {
+  const words = new Int32Array(WIRE_WORDS);
+  words[WIRE.PROVES] = isHelped ? 1 : 0;
   const pool = new ReplaySlots({ count: 2, transitMax: 2, giveBack: () => undefined });
   const replayer = new Replayer({
     image,
     workingSet: REHEARSAL,
     slots: slotsOf(staging, REPLAY_BYTES),
     pool,
+    proofs: new ProofsLeft(words),
     tell: (news) => {
       if (news.kind === "piece") pool.free(news.slot);
     },

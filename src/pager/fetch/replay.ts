@@ -6,11 +6,15 @@
 // again from its start, where what is resident is passed over.
 
 import { PAGE_SIZE } from "../../abi/memory.ts";
+import type { MinorfaultError } from "../../base/errors.ts";
+import type { Unproven } from "../../image/content.ts";
 import { RUN_PAGES, ZERO_RUN } from "../../image/working-set.ts";
 import { COPIES_MAX, type CopyList } from "../copy-list.ts";
 import type { FaultLoop } from "../fault-loop.ts";
+import { errorOf, noteOf } from "../notes.ts";
 import { addressOfPage, type Part, untilPage } from "../regions.ts";
 import { REPLAY_BYTES, type ReplayPiece } from "./link.ts";
+import type { Prover } from "./proving.ts";
 
 /** Whose memory is filled. */
 export interface Replayed {
@@ -19,34 +23,38 @@ export interface Replayed {
 }
 
 interface Piece {
-  readonly slot: number;
-  readonly runs: Uint32Array;
+  readonly piece: ReplayPiece;
   /** Those who have left are not among them any more. */
   readonly everybody: Iterable<Replayed>;
   /** Who has it already. */
   readonly served: Replayed[];
-  readonly after: () => void;
+  readonly after: (wrong?: MinorfaultError) => void;
 }
 
 export class ReplayInstaller {
   /** Where slot 0 of the replay is. */
   readonly #staging: number;
+  readonly #prover: Prover;
   readonly #todo: Piece[] = [];
   readonly #listed = new Listed();
   /** The last `install` was put off by the system. */
   isPutOff = false;
 
-  constructor(staging: number) {
+  constructor(staging: number, prover: Prover) {
     this.#staging = staging;
+    this.#prover = prover;
   }
 
   get isBusy(): boolean {
     return this.#todo.length > 0;
   }
 
-  /** Takes a piece for everybody who waits for it; `install` does it, and then what comes `after`. */
-  take({ slot, runs }: ReplayPiece, everybody: Iterable<Replayed>, after: () => void): void {
-    this.#todo.push({ slot, runs, everybody, served: [], after });
+  /**
+   * Takes a piece for everybody who waits for it; `install` does it, and then what comes `after`. Of one whose bytes turn out
+   * to be wrong nothing is installed.
+   */
+  take(piece: ReplayPiece, everybody: Iterable<Replayed>, after: (wrong?: MinorfaultError) => void): void {
+    this.#todo.push({ piece, everybody, served: [], after });
   }
 
   /** Goes on for about so many bytes, or until the system puts it off; answers how many. */
@@ -54,6 +62,13 @@ export class ReplayInstaller {
     let bytes = 0;
     this.isPutOff = false;
     for (let piece = this.#todo[0]; piece !== undefined; piece = this.#todo[0]) {
+      const { unproven } = piece.piece;
+      if (unproven !== undefined) {
+        // A slice of its own: those who wait for what has been installed come first.
+        if (bytes > 0) return bytes;
+        bytes = unproven.byteLength;
+        if (!this.#prove(piece, unproven)) continue;
+      }
       for (const whose of piece.everybody) {
         if (piece.served.includes(whose)) continue;
         if (bytes >= bytesMax) return bytes;
@@ -69,7 +84,19 @@ export class ReplayInstaller {
     return bytes;
   }
 
-  #installPiece(whose: Replayed, { slot, runs }: Piece): number {
+  #prove({ piece, after }: Piece, unproven: Unproven): boolean {
+    try {
+      this.#prover.prove(piece.slot, unproven);
+      piece.unproven = undefined;
+      return true;
+    } catch (error) {
+      this.#todo.shift();
+      after(errorOf(noteOf(error)));
+      return false;
+    }
+  }
+
+  #installPiece(whose: Replayed, { piece: { slot, runs } }: Piece): number {
     const { installer, regions } = whose.loop;
     let bytes = 0;
     for (const part of regions.parts) {

@@ -4,11 +4,13 @@
 // verified by then waits in its slots, and is installed in one go.
 
 import { PAGE_SIZE } from "../../abi/memory.ts";
+import type { Unproven } from "../../image/content.ts";
 import type { OpenedImage } from "../../image/index.ts";
-import { RUN_PAGES, ZERO_RUN } from "../../image/working-set.ts";
+import { type DecodedList, RUN_PAGES, ZERO_RUN } from "../../image/working-set.ts";
 import type { FrameReader } from "../../image/working-set-reader.ts";
 import { noteOf } from "../notes.ts";
 import type { WireNews } from "./order.ts";
+import type { ProofsLeft } from "./proving.ts";
 import type { ReplaySlots } from "./replay-slots.ts";
 import type { SlotMemory } from "./slots.ts";
 
@@ -21,6 +23,8 @@ export interface ReplayerOptions {
   readonly slots: SlotMemory;
   /** Which of them can be used. */
   readonly pool: ReplaySlots;
+  /** Which frames somebody else verifies. */
+  readonly proofs: ProofsLeft;
   readonly tell: (news: WireNews) => void;
   /** Serves what is asked for meanwhile; with `waits`, until a slot is free again or all is over (false). */
   readonly serve: (waits: boolean) => boolean;
@@ -30,6 +34,12 @@ export class Replayer {
   readonly #options: ReplayerOptions;
   readonly #abort = new AbortController();
   readonly #frames: FrameReader;
+  #list: DecodedList = { frames: [], runs: new Uint32Array(0) };
+  /** The next run, and the next frame. */
+  #at = 0;
+  #frame = 0;
+  /** Of which nobody has heard yet, who could say that it is free again. */
+  #filling: number | undefined;
 
   /** Sets the disk to work. */
   constructor(options: ReplayerOptions) {
@@ -42,35 +52,48 @@ export class Replayer {
   }
 
   async run(): Promise<void> {
-    const { workingSet, slots, pool, tell } = this.#options;
-    let filling: number | undefined;
+    const { workingSet, pool, tell } = this.#options;
     try {
-      const { runs, frames } = await this.#frames.open();
-      const slotsMax = frames.length + Math.ceil(runs.length / (2 * RUNS_MAX)) + 1;
-      tell({ kind: "replaying", workingSet, slots: slotsMax });
-      let frame = 0;
-      for (let at = 0; at < runs.length; ) {
-        const slot = this.#takeSlot();
-        if (slot === undefined) return;
-        filling = slot;
-        const contentBytes = frames[frame]?.contentBytes ?? 0;
-        const { next, hasBytes } = pieceOf(runs, at, contentBytes);
-        if (hasBytes) {
-          const reading = this.#frames.next(slots(slot));
-          if (reading !== undefined) await reading;
-          frame++;
-        }
-        if (this.#abort.signal.aborted) return;
-        tell({ kind: "piece", slot, runs: runs.slice(at, next) });
-        filling = undefined;
-        at = next;
+      this.#list = await this.#frames.open();
+      const { runs, frames } = this.#list;
+      const slots = frames.length + Math.ceil(runs.length / (2 * RUNS_MAX)) + 1;
+      tell({ kind: "replaying", workingSet, slots });
+      while (this.#at < runs.length) {
+        const goesOn = this.#bring();
+        if (goesOn === false || (goesOn !== true && !(await goesOn))) return;
       }
       tell({ kind: "replayed", workingSet });
     } catch (error) {
-      // Nobody has heard of it, who could say that it is free again.
-      if (filling !== undefined) pool.free(filling);
+      if (this.#filling !== undefined) pool.free(this.#filling);
       if (!this.#abort.signal.aborted) tell({ kind: "replayed", workingSet, error: noteOf(error) });
     }
+  }
+
+  /** Brings the next piece, at once where that can be; false: all is over. By itself, so that it is compiled by itself. */
+  #bring(): boolean | Promise<boolean> {
+    const slot = this.#takeSlot();
+    if (slot === undefined) return false;
+    this.#filling = slot;
+    const { runs, frames } = this.#list;
+    const { next, hasBytes } = pieceOf(runs, this.#at, frames[this.#frame]?.contentBytes ?? 0);
+    if (!hasBytes) return this.#hand(slot, next, undefined);
+    this.#frame++;
+    const { slots, proofs } = this.#options;
+    const unproven = proofs.isWelcome ? this.#frames.nextUnproven(slots(slot)) : undefined;
+    const reading = unproven === undefined ? this.#frames.next(slots(slot)) : undefined;
+    if (reading === undefined) return this.#hand(slot, next, unproven);
+    return reading.then(() => this.#hand(slot, next, undefined));
+  }
+
+  /** Hands on what lies in a slot, up to a run. */
+  #hand(slot: number, next: number, unproven: Unproven | undefined): boolean {
+    if (this.#abort.signal.aborted) return false;
+    const { tell, proofs } = this.#options;
+    tell({ kind: "piece", slot, runs: this.#list.runs.slice(this.#at, next), unproven });
+    if (unproven !== undefined) proofs.leave();
+    this.#filling = undefined;
+    this.#at = next;
+    return true;
   }
 
   /** Undefined: all is over. */

@@ -6,8 +6,10 @@
 // What is kept lies where it was verified, in slots that nobody else writes to. A set is kept whole or not at all: the one who
 // fetches says how many slots it takes, and where there is no room it goes by as if nothing were ever kept.
 
+import type { MinorfaultError } from "../../base/errors.ts";
 import type { FetchClient } from "./client.ts";
 import type { FetchLink, ReplayBegin, ReplayEnd, ReplayPiece } from "./link.ts";
+import { Prover } from "./proving.ts";
 import { ReplayInstaller } from "./replay.ts";
 
 interface Replay {
@@ -44,6 +46,10 @@ export interface ReplaysOptions {
   /** What is left for all sources of this thread. */
   readonly room: KeptRoom;
   readonly link: FetchLink;
+  /** Words that the thread which fetches sees. */
+  readonly words: Int32Array;
+  /** Whether this thread has no more than one guest. */
+  readonly isAlone: () => boolean;
 }
 
 export class Replays {
@@ -58,10 +64,15 @@ export class Replays {
   /** Pieces of the one that is under way which are not installed yet. */
   #pending = 0;
   #end: ReplayEnd | undefined;
+  /** What this thread has found wrong with it, and who is to hear of that: of the rest they get nothing. */
+  #wrong: { readonly error: MinorfaultError; readonly clients: Set<FetchClient> } | undefined;
+  readonly #prover: Prover;
 
   constructor(options: ReplaysOptions) {
     this.#options = options;
-    this.#installer = new ReplayInstaller(options.staging);
+    const { words, staging } = options;
+    this.#prover = new Prover(words, staging);
+    this.#installer = new ReplayInstaller(staging, this.#prover);
   }
 
   /** Replays a working set into a client's memory; with `isRunning` its first piece is on its way already. */
@@ -82,6 +93,7 @@ export class Replays {
   remove(client: FetchClient): void {
     for (const replay of this.#fetched) replay.clients.delete(client);
     for (const replay of this.#repeated) replay.clients.delete(client);
+    this.#wrong?.clients.delete(client);
   }
 
   /** Whether a client's memory is being filled. */
@@ -130,7 +142,15 @@ export class Replays {
 
   /** Goes on for about so many bytes, or until the system puts it off; answers how many. */
   install(bytesMax: number): number {
+    this.#help();
     return this.#installer.install(bytesMax);
+  }
+
+  /** Takes a part in the verifying where nobody but the guest of the replay would wait for that. */
+  #help(): void {
+    const [client, other] = this.#fetched[0]?.clients ?? [];
+    const isOnly = client !== undefined && other === undefined && this.#options.isAlone();
+    this.#prover.helps = isOnly;
   }
 
   /** Tells of the one that has ended, and begins the next one. */
@@ -138,11 +158,16 @@ export class Replays {
     const end = this.#end;
     if (end === undefined || this.#pending > 0) return;
     this.#end = undefined;
+    const wrong = this.#wrong;
+    const error = end.error ?? wrong?.error;
+    this.#wrong = undefined;
     const ended = this.#fetched.shift();
     const kept = this.#kept.get(end.workingSet);
-    if (kept !== undefined && end.error === undefined) kept.isWhole = true;
+    if (kept !== undefined && error === undefined) kept.isWhole = true;
     else this.#discard(end.workingSet);
-    for (const client of ended?.clients ?? []) this.#tell(client, end);
+    const told = error === undefined ? end : { ...end, error };
+    for (const client of [...(wrong?.clients ?? []), ...(ended?.clients ?? [])]) this.#tell(client, told);
+    this.#help();
     this.#fetchNext();
   }
 
@@ -181,6 +206,7 @@ export class Replays {
 
   #begin({ workingSet, slots }: ReplayBegin): void {
     const { keptSlots, room } = this.#options;
+    this.#help();
     let used = 0;
     for (const kept of this.#kept.values()) used += kept.slots;
     if (!this.#wanted.has(workingSet) || this.#kept.has(workingSet)) return;
@@ -198,10 +224,18 @@ export class Replays {
       this.#options.link.send({ kind: "keep", slot: piece.slot });
     }
     this.#pending++;
-    this.#installer.take(piece, replay?.clients ?? [], () => {
+    this.#installer.take(piece, replay?.clients ?? [], (wrong) => {
       this.#pending--;
+      if (wrong !== undefined) this.#break(wrong);
       if (!isKept) this.#free(piece);
     });
+  }
+
+  /** A piece of the one that is under way is wrong. */
+  #break(error: MinorfaultError): void {
+    const clients = this.#fetched[0]?.clients;
+    this.#wrong ??= { error, clients: new Set(clients) };
+    clients?.clear();
   }
 
   /** What is there a piece after the other, so that several clients take turns; what is still to come with everybody. */

@@ -160,9 +160,9 @@ function takeFor(seat: Seat, one: SeatOrder, server: Server): void {
 /** Nobody waits for a thread that is prepared: it may rehearse what not every pager needs. */
 async function rehearseMore(): Promise<void> {
   try {
-    const { rehearseFetching } = await import("./fetch/rehearsal.ts");
+    const { rehearseReading } = await import("./fetch/rehearsal.ts");
     rehearseFills(now);
-    await rehearseFetching();
+    await rehearseReading();
     rehearseReplays(now);
   } catch {
     // As below.

@@ -18,25 +18,27 @@ import { ImageUnits, type UnitReader } from "./opened-source.ts";
 export const REHEARSAL = "rehearsal";
 export const UNIT_BYTES = 64 * 1024;
 export const UNITS = 8;
-const SET_PAGES = 96;
+const UNIT_SET_PAGES = 12;
 
 export interface RehearsalImage {
   readonly codec: "zstd" | "none";
   readonly chunkBytes?: number;
+  readonly units?: number;
 }
 
 export async function rehearsalStore({
   codec,
   chunkBytes = UNIT_BYTES,
+  units = UNITS,
 }: RehearsalImage): Promise<MemoryStore> {
   const store = MemoryStore.empty();
   const random = new Random(1);
-  const byteLength = UNITS * UNIT_BYTES;
+  const byteLength = units * UNIT_BYTES;
   // Half of each page is what it was before: something for zstd to find.
   const words = Uint32Array.from({ length: byteLength / 4 }, (_, at) => (at & 512 ? random.uint32() : 1));
   const regions = [{ name: REHEARSAL, source: new MemorySource(new Uint8Array(words.buffer)) }];
   await buildImage(store, REHEARSAL, { regions, codec, level: 1, chunkBytes, dedup: "image" });
-  const set = random.sample(SET_PAGES, byteLength / PAGE_SIZE);
+  const set = random.sample(units * UNIT_SET_PAGES, byteLength / PAGE_SIZE);
   await addWorkingSet(
     store,
     REHEARSAL,

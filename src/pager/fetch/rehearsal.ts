@@ -25,11 +25,19 @@ import {
   type WireRequest,
 } from "./order.ts";
 import { ProofsLeft } from "./proving.ts";
-import { REHEARSAL, RehearsalFiles, rehearsalStore, UNIT_BYTES, UNITS } from "./rehearsal-image.ts";
+import {
+  REHEARSAL,
+  RehearsalFiles,
+  type RehearsalImage,
+  rehearsalStore,
+  UNIT_BYTES,
+  UNITS,
+} from "./rehearsal-image.ts";
 import { ReplaySlots } from "./replay-slots.ts";
 import { Replayer } from "./replayer.ts";
 import type { SlotMemory } from "./slots.ts";
 
+const CODECS = ["zstd", "none"] as const;
 const TIMES = 48;
 /**
  * How often an image is opened, of those times. A thread opens one: that is done a few times, so that nothing of it is new,
@@ -38,22 +46,31 @@ const TIMES = 48;
 const OPENINGS = 4;
 const FAR_TIMES = 6;
 const FAR_BYTES = 64 * UNIT_BYTES;
-/** How often units of files are read, of small chunks: as many as it takes until all of that has been compiled for good. */
-const READS = 600;
-const SMALL_CHUNK_BYTES = 4096;
+/**
+ * How often units of files are read, of small chunks: as many as it takes until all of that has been compiled, and no more. What
+ * is left for the collector to do, it does while a guest begins, and it throws compiled code away.
+ */
+const READS = 300;
+const SMALL_CHUNKS: { readonly chunkBytes: number; readonly units: number } = { chunkBytes: 4096, units: 2 };
 
-/** For the threads that read: opens, verifies, decompresses. */
+/** For a thread that fetches: opens, verifies, decompresses, replays, from here and from afar. */
 export async function rehearseFetching(): Promise<void> {
   const staging = new Uint8Array(UNITS * UNIT_BYTES);
-  for (const codec of ["zstd", "none"] as const) {
+  for (const codec of CODECS) {
     const store = await rehearsalStore({ codec });
     for (const each of [store, store.asFar()]) {
       for (let opening = 0; opening < OPENINGS; opening++) await rehearseImage(each, staging);
     }
-    await rehearseFiles(await rehearsalStore({ codec, chunkBytes: SMALL_CHUNK_BYTES }), staging);
+    await rehearseFiles(codec, staging);
   }
   await rehearseRaw(staging);
-  await rehearseFile();
+  await rehearseFile(staging);
+}
+
+/** For one that serves: of all that it only reads what is at hand, in files. */
+export async function rehearseReading(): Promise<void> {
+  const staging = new Uint8Array(UNITS * UNIT_BYTES);
+  for (const codec of CODECS) await rehearseFiles(codec, staging);
 }
 
 async function rehearseImage(store: MemoryStore, staging: Uint8Array): Promise<void> {
@@ -108,18 +125,18 @@ async function rehearseUnits(reader: UnitReader, staging: Uint8Array): Promise<v
 /** Bytes that are not an image, from far away. */
 async function rehearseRaw(staging: Uint8Array): Promise<void> {
   for (let time = 0; time < TIMES; time++) {
-    const source = farSource(new MemorySource(new Uint8Array(UNITS * UNIT_BYTES)));
+    const source = farSource(new MemorySource(staging));
     await rehearseUnits(new RawUnits(source, UNIT_BYTES), staging);
   }
 }
 
 /** As a folder has it, which is most often read: by the code that reads files, again and again. */
-async function rehearseFiles(store: MemoryStore, staging: Uint8Array): Promise<void> {
-  const files = await RehearsalFiles.of(store);
+async function rehearseFiles(codec: RehearsalImage["codec"], staging: Uint8Array): Promise<void> {
+  const files = await RehearsalFiles.of(await rehearsalStore({ codec, ...SMALL_CHUNKS }));
   try {
     const reader = files.openUnits();
     for (let time = 0; reader !== undefined && time < READS; time++) {
-      const unit = (time * 5) % UNITS;
+      const unit = time % SMALL_CHUNKS.units;
       reader.readSync(unit, staging.subarray(unit * UNIT_BYTES, (unit + 1) * UNIT_BYTES));
     }
     await reader?.close();
@@ -133,12 +150,12 @@ function slotsOf(staging: Uint8Array, slotBytes: number): SlotMemory {
 }
 
 /** Where images lie mostly. Any file will do: it is looked for as an image, and then opened as it is. */
-async function rehearseFile(): Promise<void> {
+async function rehearseFile(staging: Uint8Array): Promise<void> {
   const path = fileURLToPath(import.meta.url);
   for (let time = 0; time < TIMES; time++) {
     for (const descriptor of [{ url: path }, { module: import.meta.url, argument: path }]) {
       const units = await openUnits(descriptor, UNIT_BYTES);
-      units.readSync(0, new Uint8Array(UNIT_BYTES));
+      units.readSync(0, staging.subarray(0, UNIT_BYTES));
       await units.close();
     }
   }

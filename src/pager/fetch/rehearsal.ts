@@ -183,7 +183,7 @@ export async function rehearseFar(work: FetchWork): Promise<void> {
     const words = new Int32Array(new SharedArrayBuffer(WIRE_WORDS * 4));
     const source = { module: import.meta.url, argument: FAR_BYTES };
     const slots = 2 * GATHERED_MAX;
-    const order = { source, unitBytesMin: UNIT_BYTES, replay: false, slots, fetchesMax: 4, sweeps: true };
+    const order = { source, unitBytesMin: UNIT_BYTES, replay: false, slots, fetchesMax: 1, sweeps: true };
     let opened: OpenedSource | undefined;
     try {
       await work({ ...order, keptSlots: 0, words, port: port2, bellFd }, (message) => {

@@ -16,6 +16,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MAP, PAGE_SIZE, PROT } from "../src/abi/memory.ts";
 import type { Scratch } from "../src/abi/system.ts";
+import { sha256 } from "../src/image/hash.ts";
 import { addWorkingSet, buildImage, openImage } from "../src/image/index.ts";
 import { check, close, local, mmap, munmap, open } from "../src/linux/index.ts";
 import { type Pager, type PagerSource, prepareThreads, startPager } from "../src/pager/index.ts";
@@ -184,6 +185,22 @@ export class RestoreStage {
     for (let at = 0; at < file.byteLength; at += room.byteLength)
       file.readSync(at, room.subarray(0, file.byteLength - at));
     const ms = performance.now() - begin;
+    await file.close();
+    return { ms };
+  }
+
+  /** The hashes of every second chunk that is not zeros: what each of two threads has to make of all of them, and nothing else. */
+  async halfOfHashes(): Promise<Figures> {
+    const file = FileSource.open(this.rawPath);
+    const chunk = new Uint8Array(CHUNK);
+    let ms = 0;
+    for (let at = 0; at < file.byteLength; at += 2 * CHUNK) {
+      file.readSync(at, chunk);
+      if (chunk.every((byte) => byte === 0)) continue;
+      const begin = performance.now();
+      sha256(chunk);
+      ms += performance.now() - begin;
+    }
     await file.close();
     return { ms };
   }

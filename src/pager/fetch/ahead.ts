@@ -13,7 +13,7 @@
 // that would cost a third of what there is to do for it.
 
 import type { DirectReader } from "./direct.ts";
-import { endOf, type ReadUnit, UNIT_STATE, type UnitEnd } from "./panes.ts";
+import { type Claimed, type ReadUnit, UNIT_STATE, type UnitEnd, UnitFiller } from "./panes.ts";
 
 /** LIMIT: units that are there or on their way ahead of guests: more than the widest run brings along. */
 const AHEAD_UNITS_MAX = 40;
@@ -200,42 +200,29 @@ export class UnitsAhead {
   }
 }
 
-/** The side of the thread that fetches. */
-export class AheadFiller {
-  readonly #words: Int32Array;
+/** The side of the thread that fetches: it takes first what was wanted first. */
+export class AheadFiller extends UnitFiller {
   readonly #slots: number;
-  readonly #read: ReadUnit;
   #next = 0;
 
   constructor(words: Int32Array, read: ReadUnit) {
-    this.#words = words;
+    super(words, read);
     this.#slots = slotsOf(words);
-    this.#read = read;
-  }
-
-  /** Fills the unit that was wanted first; false: none is. */
-  fill(): boolean {
-    const claimed = this.claim();
-    if (claimed === undefined) return false;
-    const { slot, unit } = claimed;
-    this.end(slot, endOf(this.#read, unit, slot));
-    return true;
   }
 
   /** Whether it looks for what is wanted from now on. */
   set listens(on: boolean) {
-    Atomics.store(this.#words, LISTENING, on ? 1 : 0);
+    Atomics.store(this.words, LISTENING, on ? 1 : 0);
   }
 
-  /** Takes the unit that was wanted first, whose memory is ours then until its `end`; undefined: none is. */
-  claim(): { readonly slot: number; readonly unit: number } | undefined {
-    const slot = takeNext(this.#words, this.#next, UNIT_STATE.TAKEN);
+  claim(): Claimed | undefined {
+    const slot = takeNext(this.words, this.#next, UNIT_STATE.TAKEN);
     if (slot < 0) return undefined;
     this.#next = (slot + 1) % this.#slots;
-    return { slot, unit: this.#words[HEADER_WORDS + slot * SLOT_WORDS + WORD.UNIT]! };
+    return { slot, unit: this.words[HEADER_WORDS + slot * SLOT_WORDS + WORD.UNIT]! };
   }
 
   end(slot: number, state: UnitEnd): void {
-    Atomics.store(this.#words, stateWord(slot), state);
+    Atomics.store(this.words, stateWord(slot), state);
   }
 }

@@ -167,63 +167,74 @@ export class Panes {
 /** Fills a slot with a unit, verified; it may throw. */
 export type ReadUnit = (unit: number, slot: number) => "bytes" | "zero" | undefined;
 
-/** Reads a unit; how that has ended. */
-export function endOf(read: ReadUnit, unit: number, slot: number): UnitEnd {
-  try {
-    const result = read(unit, slot);
-    if (result !== undefined) return result === "zero" ? UNIT_STATE.ZERO : UNIT_STATE.THERE;
-  } catch {
-    // Whoever needs it reads it again, and hears of it.
-  }
-  return UNIT_STATE.FAILED;
+/** A unit that is wanted, and where it goes. */
+export interface Claimed {
+  readonly slot: number;
+  readonly unit: number;
 }
 
-/** The side of the thread that fetches. */
-export class PaneFiller {
-  readonly #words: Int32Array;
+/** The side of the thread that fetches, of panes as of what lies ahead. */
+export abstract class UnitFiller {
+  protected readonly words: Int32Array;
   readonly #read: ReadUnit;
 
   constructor(words: Int32Array, read: ReadUnit) {
-    this.#words = words;
+    this.words = words;
     this.#read = read;
   }
+
+  /** Takes the unit that is wanted most, whose memory is ours then until its `end`; undefined: none is. */
+  abstract claim(): Claimed | undefined;
+
+  abstract end(slot: number, state: UnitEnd): void;
 
   /** Fills the unit that is wanted most; false: none is. */
   fill(): boolean {
     const claimed = this.claim();
     if (claimed === undefined) return false;
     const { slot, unit } = claimed;
-    this.end(slot, endOf(this.#read, unit, slot));
+    this.end(slot, this.#endOf(unit, slot));
     return true;
   }
 
+  #endOf(unit: number, slot: number): UnitEnd {
+    try {
+      const result = this.#read(unit, slot);
+      if (result !== undefined) return result === "zero" ? UNIT_STATE.ZERO : UNIT_STATE.THERE;
+    } catch {
+      // Whoever needs it reads it again, and hears of it.
+    }
+    return UNIT_STATE.FAILED;
+  }
+}
+
+export class PaneFiller extends UnitFiller {
   /** Whether it looks for what is wanted from now on. */
   set listens(on: boolean) {
-    Atomics.store(this.#words, LISTENING, on ? 1 : 0);
+    Atomics.store(this.words, LISTENING, on ? 1 : 0);
   }
 
-  /** Takes the unit that is wanted most, whose memory is ours then until its `end`; undefined: none is. */
-  claim(): { readonly slot: number; readonly unit: number } | undefined {
+  claim(): Claimed | undefined {
     for (;;) {
       const slot = this.#next();
       if (slot < 0) return undefined;
       const { WANTED, TAKEN } = UNIT_STATE;
-      const state = Atomics.compareExchange(this.#words, wordOfSlot(slot), WANTED, TAKEN);
+      const state = Atomics.compareExchange(this.words, wordOfSlot(slot), WANTED, TAKEN);
       // While a unit of it is taken a pane stays where it is.
-      const first = this.#words[Math.floor(slot / PANE_UNITS) * PANE_WORDS + WORD.FIRST]!;
+      const first = this.words[Math.floor(slot / PANE_UNITS) * PANE_WORDS + WORD.FIRST]!;
       if (state === WANTED) return { slot, unit: first + (slot % PANE_UNITS) };
     }
   }
 
   end(slot: number, state: UnitEnd): void {
-    Atomics.store(this.#words, wordOfSlot(slot), state);
+    Atomics.store(this.words, wordOfSlot(slot), state);
   }
 
   #next(): number {
     let best = -1;
     let bestRank = -1;
     for (let pane = 0; pane < PANES; pane++) {
-      const rank = Atomics.load(this.#words, pane * PANE_WORDS + WORD.RANK);
+      const rank = Atomics.load(this.words, pane * PANE_WORDS + WORD.RANK);
       if (rank <= bestRank) continue;
       const slot = this.#nextIn(pane);
       if (slot < 0) continue;
@@ -234,7 +245,7 @@ export class PaneFiller {
   }
 
   #nextIn(pane: number): number {
-    const from = this.#words[pane * PANE_WORDS + WORD.FROM]!;
+    const from = this.words[pane * PANE_WORDS + WORD.FROM]!;
     for (let index = from; index < PANE_UNITS; index++)
       if (this.#isWanted(pane, index)) return pane * PANE_UNITS + index;
     for (let index = from - 1; index >= 0; index--)
@@ -243,7 +254,7 @@ export class PaneFiller {
   }
 
   #isWanted(pane: number, index: number): boolean {
-    return Atomics.load(this.#words, pane * PANE_WORDS + WORD.STATES + index) === UNIT_STATE.WANTED;
+    return Atomics.load(this.words, pane * PANE_WORDS + WORD.STATES + index) === UNIT_STATE.WANTED;
   }
 }
 

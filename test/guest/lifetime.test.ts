@@ -29,7 +29,8 @@ test("kill ends a whole process, wherever its threads wait, and says so to who h
   assert.deepEqual(blocked.ending, { kind: "gone" });
   assert.deepEqual(done.ending, { kind: "value", value: pid });
   assert.equal(blocked.state, "idle");
-  assert.throws(() => blocked.start({ kind: "load", address, size: 1 }), { code: "ERR_CLOSED" });
+  const asked = () => blocked.start({ kind: "load", address, size: 1 });
+  assert.throws(asked, { code: "ERR_CLOSED", hint: /what killed it/ });
   assert.throws(() => process.call("getpid"), { code: "ERR_CLOSED" });
   assert.throws(() => process.spawnThread(), { code: "ERR_CLOSED" });
   process.settle();

@@ -24,7 +24,7 @@ import { STACK_TOP } from "./layout.ts";
 import { PR_SET_PDEATHSIG, SA } from "./program.ts";
 import { settle } from "./settle.ts";
 import { Slot } from "./slot.ts";
-import { GuestThread } from "./thread.ts";
+import { DEATH_HINT, GuestThread } from "./thread.ts";
 import { measureTickRate } from "./ticks.ts";
 
 const NR = syscallNumbers("x64");
@@ -119,7 +119,7 @@ export class GuestProcess implements Process {
     throw new MinorfaultError("ERR_CLOSED", `Process ${this.pid} has ended, ${name} cannot be called in it`, {
       errno: ERRNO.ESRCH,
       operation: name,
-      hint: "Look for what killed it: somebody, or the kernel for want of memory",
+      hint: DEATH_HINT,
     });
   }
 

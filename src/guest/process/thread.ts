@@ -41,6 +41,9 @@ export interface Walk {
   readonly record?: Scratch;
 }
 
+/** What to do about a process that has ended. */
+export const DEATH_HINT = "Look for what killed it: somebody, or the kernel for want of memory";
+
 const GONE: Ending = { kind: "gone" };
 
 export class GuestThread implements Thread {
@@ -80,7 +83,10 @@ export class GuestThread implements Thread {
 
   /** Begins a command of the program. */
   submit(what: Command, reads = false): void {
-    if (this.gone) throw new MinorfaultError("ERR_CLOSED", `Thread ${this.tid} has ended`);
+    if (this.gone) {
+      const message = `Thread ${this.tid} has ended, nothing can be called in it`;
+      throw new MinorfaultError("ERR_CLOSED", message, { hint: DEATH_HINT });
+    }
     if (!this.#slot.done)
       throw new MinorfaultError("ERR_BUSY", `Thread ${this.tid} has not ended its operation`);
     this.#started = true;
